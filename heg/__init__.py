@@ -1,0 +1,21 @@
+"""heg: the equation of state of the uniform electron gas at finite temperature, variationally."""
+
+from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
+from heg.ideal import choose_cutoff, thermodynamics
+from heg.solve import build
+from heg.statistics import Estimate
+from heg.system import System
+
+__all__ = [
+    "Config",
+    "Estimate",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "SamplerConfig",
+    "System",
+    "SystemConfig",
+    "build",
+    "choose_cutoff",
+    "thermodynamics",
+]

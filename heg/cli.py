@@ -1,0 +1,205 @@
+"""The command line.  What a person types and sees; nothing is computed here."""
+
+import dataclasses
+import difflib
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import jax
+from cyclopts import App, Parameter
+
+from heg import figures, storage
+from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
+from heg.solve import HISTORY, RunError, build, ideal_reference, system_facts
+from heg.solve import solve as solve_run
+from heg.statistics import Estimate
+
+BAD_INPUT, FAILED, CONTINUE = 2, 1, 75  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
+EVERY = 20.0  # seconds between lines of progress in a log
+
+HELP = """Variational free energy of the uniform electron gas at finite temperature.
+
+Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [sampler] [optimizer] [run] with the
+names of the flags; flags win.  The same command again continues the run.  Energies are in hartree per electron.
+Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
+"""
+NOTES = {
+    "F": "free energy, Ha",
+    "E": "energy, Ha",
+    "kinetic": "kinetic, Ha",
+    "potential": "potential, Ha",
+    "S": "entropy, k_B",
+}
+
+
+def _app() -> App:
+    app = App(
+        name="heg-solve", help=HELP, usage="", exit_on_error=False, print_error=False, result_action="return_value"
+    )
+    group = lambda name: Parameter(
+        name="*", group=cyclopts.Group(name, sort_key=list(Config.__annotations__).index(name))
+    )
+
+    @app.default
+    def run(
+        *,
+        system: Annotated[SystemConfig, group("system")],
+        run: Annotated[RunConfig, group("run")],
+        model: Annotated[ModelConfig, group("model")] = ModelConfig(),
+        sampler: Annotated[SamplerConfig, group("sampler")] = SamplerConfig(),
+        optimizer: Annotated[OptimizerConfig, group("optimizer")] = OptimizerConfig(),
+        dry_run: Annotated[
+            bool, Parameter(help="print the resolved configuration and the cost, compute nothing", negative="")
+        ] = False,
+    ):
+        return Config(system, run, model, sampler, optimizer), dry_run
+
+    return app
+
+
+def parse(arguments: list[str]) -> tuple[Config, bool] | None:
+    """Configuration meant by a command line, and whether it is a dry run; None when only help was asked for.
+
+    Raises:
+      ValueError, StorageError, cyclopts.CycloptsError: with one sentence for the user.
+    """
+    app = _app()
+    if arguments and not arguments[0].startswith("-"):
+        file, *arguments = arguments
+        app.config = (cyclopts.config.Dict(_flatten(file), source=file),)
+    return app(arguments)
+
+
+def solve(arguments: list[str] | None = None) -> None:
+    """heg-solve: from r_s and temperature to a free energy with an error bar."""
+    try:
+        parsed = parse(sys.argv[1:] if arguments is None else arguments)
+        code = 0 if parsed is None else _dry_run(parsed[0]) if parsed[1] else _run(parsed[0])
+    except (ValueError, storage.StorageError, cyclopts.CycloptsError) as error:
+        code = _complain(error, BAD_INPUT)
+    except (RunError, OSError) as error:
+        code = _complain(error, FAILED)
+    sys.exit(code)
+
+
+def _flatten(file):
+    """Fields of a TOML file by flag name.
+
+    Raises:
+      ValueError: a table or a key is unknown.
+    """
+    flat, groups = {}, {field.name: field.type for field in dataclasses.fields(Config)}
+    for name, table in storage.load_config(Path(file)).items():
+        if name not in groups or not isinstance(table, dict):
+            raise ValueError(f"{file} has no use for {name!r}: its tables are {', '.join(groups)}")
+        known = [field.name for field in dataclasses.fields(groups[name])]
+        for key, value in table.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                meant = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(known)}"
+                raise ValueError(f"{file}: [{name}] has no key {key!r}: {meant}")
+            flat[key.replace("_", "-")] = value
+    return flat
+
+
+def _run(config):
+    begin, last = time.monotonic(), [0.0, None]
+    stopped = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stopped.append(number))
+    limit = config.run.max_seconds
+    stop = lambda: bool(stopped) or (limit is not None and time.monotonic() - begin > limit)
+    say = lambda sentence: print(sentence, flush=True)
+    terminal = sys.stdout.isatty()
+
+    def show(step, info):
+        now = time.monotonic()
+        last[1] = last[1] or (step - 1, now)  # time left is judged from the second step on: the first one compiles
+        done = step == config.run.steps
+        if not terminal and now - last[0] < EVERY and not done:
+            return
+        last[0] = now
+        pace = (now - last[1][1]) / max(step - 1 - last[1][0], 1)
+        left = time.strftime("%H:%M:%S", time.gmtime(pace * (config.run.steps - step)))
+        free_energy, entropy = (Estimate(*map(float, info.estimates[name])) for name in "FS")
+        line = f"step {step}/{config.run.steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}  {left} left"
+        print(
+            f"\r\033[K{line}" if terminal and not done else f"\r\033[K{line}\n" if terminal else f"{line}\n",
+            end="",
+            flush=True,
+        )
+
+    summary = solve_run(config, say, show, stop)
+    if not summary:
+        say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
+        return CONTINUE
+    _print_summary(summary)
+    _draw(config, summary)
+    return 0
+
+
+def _print_summary(summary):
+    facts = summary["system"]
+    print(
+        f"\n{facts['n_up']} up + {facts['n_down']} down electrons, {facts['dim']}D, r_s {facts['rs_bohr']:g} bohr, "
+        f"Theta {facts['theta']:g}: T {facts['temperature_ha']:.6g} Ha, E_F {facts['fermi_energy_ha']:.6g} Ha"
+    )
+    print(f"{'per electron':18}{'result':>20}{'untrained':>20}{'ideal gas':>16}")
+    for name, label in NOTES.items():
+        result, untrained = (Estimate(**part[name]) for part in (summary, summary["initial"]))
+        print(f"{label:18}{str(result):>20}{str(untrained):>20}{summary['ideal'][name]['mean']:16.6f}")
+    quality = summary["quality"]
+    print(
+        f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s;  variance of E_loc "
+        f"{quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation {quality['largest_deviation_sigma']:.1f} sigma, "
+        f"min_det {quality['min_det']:.2g}, redrawn {quality['redrawn']}"
+    )
+    if quality["min_det"] <= 0:
+        print(
+            "Warning: a place was found where det J <= 0; the bound holds up to the measure lost there (docs/theory.md)."
+        )
+
+
+def _draw(config, summary):
+    run_dir = Path(config.run.run_dir)
+    history = storage.read_history(run_dir / HISTORY)
+    if not history:
+        return
+    try:
+        path = figures.training_curve(history, Estimate(**summary["ideal"]["S"]), run_dir / "training.png")
+    except ImportError:
+        print("No figure: matplotlib is not installed; pip install 'heg[plot]' brings it.")
+    else:
+        print(f"Training curve: {path}")
+
+
+def _dry_run(config):
+    solver = build(config)
+    for name, table in tables(config).items():
+        print(f"[{name}]")
+        for field, value in table.items():
+            print(f"  {field} = {value}")
+    print("\nsystem")
+    for name, value in system_facts(solver).items():
+        print(f"  {name} = {value}")
+    print(
+        "  exact ideal gas, per electron: "
+        + ", ".join(f"{k} {v.mean:.10g}" for k, v in ideal_reference(solver.system).items())
+    )
+    state = jax.eval_shape(solver.init, jax.random.key(0))
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(block)) for block in state.params]
+    rows, total = config.sampler.batch, config.run.steps * config.sampler.batch + 2 * config.run.samples
+    print("cost")
+    print(f"  parameters = {counts[0]} of p(K), {counts[1]} of the flow")
+    print(f"  samples = {total} in all")
+    print(f"  scores = {8 * rows * (counts[0] + 2 * counts[1]) / 2**20:.1f} MiB")
+    return 0
+
+
+def _complain(error, code):
+    print(f"heg-solve: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,189 @@
+"""The settings of a run: one typed schema that is the defaults, the documentation and the checks.
+
+The groups are the tables of a TOML file; the string below a field is its help on the command line.
+"""
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from heg.system import System
+
+
+def _require(config, passed, name, sentence):
+    if not passed:
+        raise ValueError(f"{name} is {getattr(config, name)}: it {sentence}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemConfig:
+    """[system]: the gas."""
+
+    electrons: int
+    "number of electrons in the cell, N"
+    dim: Literal[2, 3]
+    "dimensions, 2 or 3"
+    rs: float
+    "Wigner-Seitz radius r_s, bohr"
+    theta: float
+    "temperature over the Fermi energy of the majority spin, T/E_F"
+    polarization: str = "0"
+    "spin polarisation, 0 ... 1 or a ratio such as 3/7"
+    twist: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = ()
+    "twist angle by direction, units of 2 pi, [-0.5, 0.5); none: zero"
+    coupling: float = 1.0
+    "scale of the Coulomb energy; 0 is the ideal gas"
+
+    def build(self) -> System:
+        """The System meant.
+
+        Raises:
+          ValueError: a value is impossible, or no whole numbers of electrons have this polarisation.
+        """
+        if self.electrons < 1:
+            raise ValueError(f"electrons is {self.electrons}: give at least 1")
+        try:
+            zeta = Fraction(str(self.polarization).strip()).limit_denominator(10**6)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"polarization is {self.polarization!r}: give a number or a ratio such as 3/7") from None
+        n_up = self.electrons * (1 + zeta) / 2
+        if not 0 <= zeta <= 1 or n_up.denominator != 1:
+            allowed = ", ".join(
+                str(Fraction(m, self.electrons)) for m in range(self.electrons % 2, self.electrons + 1, 2)
+            )
+            raise ValueError(
+                f"polarization is {self.polarization}: with {self.electrons} electrons it must be one of {allowed}"
+            )
+        twist = self.twist or (0.0,) * self.dim
+        return System(int(n_up), self.electrons - int(n_up), self.dim, self.rs, self.theta, twist, self.coupling)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """[model]: sizes of p(K) and of the flow."""
+
+    orbital_tolerance: float = 1e-6
+    "probability of the ideal gas that the orbital cutoff may miss"
+    transformer_layers: int = 2
+    "layers of the transformer in p(K); 0: trained levels alone"
+    transformer_width: int = 16
+    "width of its tokens, a multiple of the heads"
+    transformer_heads: int = 4
+    "attention heads"
+    flow_layers: int = 2
+    "backflow layers; 0: plane waves"
+    flow_width: int = 16
+    "width of the pair networks"
+
+    def __post_init__(self):
+        _require(self, 0 < self.orbital_tolerance < 1, "orbital_tolerance", "must lie between 0 and 1")
+        _require(self, self.transformer_layers >= 0, "transformer_layers", "must be zero or more")
+        _require(self, self.transformer_heads >= 1, "transformer_heads", "must be at least 1")
+        positive = self.transformer_width >= 1 and self.transformer_width % self.transformer_heads == 0
+        _require(self, positive, "transformer_width", f"must be a multiple of the {self.transformer_heads} heads")
+        _require(self, self.flow_layers >= 0, "flow_layers", "must be zero or more")
+        _require(self, self.flow_width >= 1, "flow_width", "must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+    """[sampler]: how (K, x) are drawn."""
+
+    sampler: Literal["exact", "metropolis"] = "exact"
+    "independent exact draws of x, or chains carried from step to step"
+    batch: int = 256
+    "samples in a step"
+    moves: int = 100
+    "Metropolis moves after each new K"
+    acceptance: float = 0.4
+    "share of accepted moves aimed at by the step width"
+    chunk: int = 64
+    "walkers whose local energy is computed at once; bounds memory"
+
+    def __post_init__(self):
+        _require(self, self.batch >= 2, "batch", "must be at least 2, for an error bar")
+        _require(self, self.moves >= 1, "moves", "must be at least 1")
+        _require(self, 0 < self.acceptance < 1, "acceptance", "must lie between 0 and 1")
+        _require(self, self.chunk >= 1, "chunk", "must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """[optimizer]: how the parameters move."""
+
+    optimizer: Literal["natural", "adam"] = "natural"
+    "stochastic reconfiguration, or Adam"
+    learning_rate: float = 0.5
+    "first step; natural: in units of 1/T for p(K), of 1/(E_F + 1/r_s^1.5) for the flow"
+    decay: float = 30.0
+    "steps after which the learning rate has halved"
+    damping: float = 1e-2
+    "added to the Fisher matrices"
+    max_norm: float = 0.1
+    "largest step in the metric of the Fisher matrices"
+
+    def __post_init__(self):
+        for name in ("learning_rate", "decay", "damping", "max_norm"):
+            _require(self, 0 < getattr(self, name) < math.inf, name, "must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """[run]: length and place of the run."""
+
+    run_dir: str
+    "directory of the run; an existing run is continued"
+    steps: int = 300
+    "training steps; 0: the untrained values"
+    samples: int = 4096
+    "final samples at frozen parameters"
+    seed: int = 0
+    "of all random numbers"
+    save_every: int = 20
+    "steps between checkpoints"
+    max_seconds: float | None = None
+    "stop in order after this time, with exit code 75"
+
+    def __post_init__(self):
+        _require(self, self.steps >= 0, "steps", "must be zero or more")
+        _require(self, self.samples >= 2, "samples", "must be at least 2, for an error bar")
+        _require(self, 0 <= self.seed < 2**63, "seed", "must be a non-negative integer")
+        _require(self, self.save_every >= 1, "save_every", "must be at least 1")
+        _require(self, self.max_seconds is None or self.max_seconds > 0, "max_seconds", "must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run is told."""
+
+    system: SystemConfig
+    run: RunConfig
+    model: ModelConfig = ModelConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+# what may change when a run is continued
+FREE_FIELDS = {"run": ("run_dir", "steps", "samples", "save_every", "max_seconds"), "sampler": ("chunk",)}
+
+
+def tables(config: Config) -> dict[str, dict]:
+    """The resolved configuration as the tables of a TOML file."""
+    plain = dataclasses.asdict(config)
+    return {
+        name: {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()} for name, table in plain.items()
+    }
+
+
+def changed_fields(config: Config, saved: dict[str, dict]) -> list[str]:
+    """Sentences that name each field in which a run that has begun differs from `config` and may not."""
+    found = []
+    for name, table in tables(config).items():
+        for field, value in table.items():
+            before = saved.get(name, {}).get(field)
+            if field not in FREE_FIELDS.get(name, ()) and value != before:
+                found.append(f"[{name}] {field} is {value}, the run has {before}")
+    return found

@@ -1,0 +1,166 @@
+r"""The variational free energy and its two gradients, estimated from samples.
+
+.. math:: F = \mathbb{E}_{K \sim p}\,\mathbb{E}_{x \sim |\Psi_K|^2} [T \ln p(K) + E_{loc}(K, x)]
+
+With F_loc = T ln p + Re E_loc, b(K) any real function of K and O = grad ln p or grad ln Psi,
+
+.. math:: \partial_\phi F = \mathbb{E}[(F_{loc} - F)\, O_\phi], \qquad
+          \partial_\theta F = 2\,\mathrm{Re}\,\mathbb{E}[(E_{loc} - b(K))^*\, O_\theta] .
+
+Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is fitted on earlier batches.
+Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
+"""
+
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from heg.flow import Flow
+from heg.hamiltonian import LocalEnergy
+from heg.occupations import Occupations
+from heg.sampling import Walkers
+from heg.statistics import Estimate
+from heg.system import System
+
+CLIP = 5.0  # deviations beyond CLIP mean absolute deviations are shortened, in gradients only
+MEMORY = 0.9  # weight of the earlier batches in the baseline
+
+
+class Params(NamedTuple):
+    """Parameters of p(K) and of the flow."""
+
+    occupations: dict
+    flow: dict
+
+
+class Model(NamedTuple):
+    """The density matrix as pure functions.
+
+    Attributes:
+      occupations: p(K).
+      flow: x -> z.
+      log_psi: flow params, x [N, d], state [N] -> ln Psi.
+      local_energy: the same -> LocalEnergy.
+      draw: flow params, state [B, N], keys [B] -> Draws.
+    """
+
+    occupations: Occupations
+    flow: Flow
+    log_psi: Callable
+    local_energy: Callable
+    draw: Callable
+
+
+class Samples(NamedTuple):
+    """What is known of each sample of (K, x), per cell.
+
+    Attributes:
+      log_p: ln p(K).                                       [B]
+      energy: E_loc, hartree.                               [B]
+    """
+
+    log_p: jax.Array
+    energy: LocalEnergy
+
+
+class Baseline(NamedTuple):
+    """Running moments of earlier batches, for b(K): the energy of K as a linear function of its ideal energy."""
+
+    weight: jax.Array
+    ideal: jax.Array
+    energy: jax.Array
+    ideal_squared: jax.Array
+    product: jax.Array
+
+
+def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samples:
+    """ln p and E_loc of every walker, `chunk` walkers at a time to bound memory."""
+    log_p = jax.vmap(model.occupations.log_prob, (None, 0))(params.occupations, walkers.state)
+    local = lambda walker: model.local_energy(params.flow, *walker)
+    return Samples(log_p, lax.map(local, (walkers.x, walkers.state), batch_size=chunk))
+
+
+def per_electron(samples: Samples, system: System) -> dict[str, jax.Array]:
+    """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron.  [B] each"""
+    kinetic, potential = jnp.real(samples.energy.kinetic), samples.energy.potential
+    totals = {
+        "F": system.temperature * samples.log_p + kinetic + potential,
+        "E": kinetic + potential,
+        "kinetic": kinetic,
+        "potential": potential,
+        "S": -samples.log_p,
+    }
+    return {name: value / system.electrons for name, value in totals.items()}
+
+
+def batch_estimate(values: jax.Array) -> Estimate:
+    """Mean and standard error of independent samples, inside jit.  [B] -> two scalars"""
+    return Estimate(jnp.mean(values), jnp.std(values, ddof=1) / jnp.sqrt(len(values)))
+
+
+def clip_deviation(deviation: jax.Array) -> jax.Array:
+    """Deviations from a mean, those longer than CLIP mean absolute deviations shortened to that.  [B], real or complex"""
+    size = jnp.abs(deviation)
+    return deviation * jnp.minimum(1, CLIP * jnp.mean(size) / jnp.maximum(size, 1e-300))
+
+
+def gradient(model: Model, params: Params, walkers: Walkers, f_deviation: jax.Array, e_deviation: jax.Array) -> Params:
+    """The whole gradient of F, hartree per cell: that of one surrogate.
+
+    Args:
+      model, params, walkers: with the walkers drawn from the model at these parameters.
+      f_deviation: F_loc - F, real.                         [B]
+      e_deviation: E_loc - b(K), complex.                   [B]
+    Accuracy: unbiased but for clipping; equals the derivative of F by quadrature (tests/test_free_energy.py).
+    """
+
+    def surrogate(params):
+        log_p = jax.vmap(model.occupations.log_prob, (None, 0))(params.occupations, walkers.state)
+        log_psi = jax.vmap(model.log_psi, (None, 0, 0))(params.flow, walkers.x, walkers.state)
+        return jnp.mean(f_deviation * log_p + 2 * jnp.real(jnp.conj(e_deviation) * log_psi))
+
+    return jax.grad(surrogate)(params)
+
+
+def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params:
+    """Centred scores A of each block, with Fisher matrix A^T A.
+
+    Returns:
+      occupations: (O_phi - mean) / sqrt(B).                [B, P]
+      flow: the same of O_theta, real parts above imaginary ones.    [2 B, P]
+    """
+    batch = len(walkers.x)
+    flatten = lambda tree: jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)])
+    log_p = lambda walker: flatten(jax.grad(model.occupations.log_prob)(params.occupations, walker[1]))
+
+    def log_psi(walker):
+        value, pull = jax.vjp(lambda flow: model.log_psi(flow, *walker), params.flow)
+        one = jnp.ones((), value.dtype)
+        # JAX: the pull-back of c to real parameters is Re(c dlnPsi), so that -i gives the imaginary part
+        return flatten(pull(one)[0]), flatten(pull(-1j * one)[0])
+
+    centre = lambda matrix: (matrix - matrix.mean(axis=0)) / jnp.sqrt(batch)
+    occupations = lax.map(log_p, (walkers.x, walkers.state), batch_size=chunk)
+    real, imaginary = lax.map(log_psi, (walkers.x, walkers.state), batch_size=chunk)
+    return Params(centre(occupations), jnp.concatenate([centre(real), centre(imaginary)]))
+
+
+def empty_baseline() -> Baseline:
+    """Before any batch was seen."""
+    return Baseline(*jnp.zeros(len(Baseline._fields)))
+
+
+def update_baseline(baseline: Baseline, ideal: jax.Array, energy: jax.Array) -> Baseline:
+    """Adds a batch of ideal energies of K and real local energies [B] to the moments."""
+    batch = Baseline(jnp.ones(()), ideal.mean(), energy.mean(), (ideal**2).mean(), (ideal * energy).mean())
+    return jax.tree.map(lambda old, new: MEMORY * old + (1 - MEMORY) * new, baseline, batch)
+
+
+def predict(baseline: Baseline, ideal: jax.Array) -> jax.Array:
+    """b(K) for states of the given ideal energies, hartree; their fitted mean where those do not vary.  [B]"""
+    _, mean, energy, squared, product = (moment / baseline.weight for moment in baseline)
+    variance = squared - mean**2
+    slope = jnp.where(variance > 1e-12 * squared, (product - mean * energy) / jnp.maximum(variance, 1e-300), 0.0)
+    return energy + slope * (ideal - mean)

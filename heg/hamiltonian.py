@@ -1,0 +1,36 @@
+r"""Local energy E_loc(K, x) = (H Psi_K)(x) / Psi_K(x), hartree per cell."""
+
+from typing import Callable, NamedTuple
+
+import jax
+
+from heg.ewald import coulomb_energy
+from heg.kinetic import kinetic_energy
+from heg.system import System
+
+
+class LocalEnergy(NamedTuple):
+    """The two terms of E_loc, hartree per cell.
+
+    Attributes:
+      kinetic: complex; the imaginary part averages to zero.
+      potential: coupling times the Coulomb energy, Madelung term included, real.
+    """
+
+    kinetic: jax.Array
+    potential: jax.Array
+
+    @property
+    def total(self) -> jax.Array:
+        """E_loc, complex."""
+        return self.kinetic + self.potential
+
+
+def make_local_energy(system: System, log_psi: Callable) -> Callable:
+    """E_loc as a function of (flow params, x [N, d], state [N])."""
+
+    def local_energy(params, x, state):
+        kinetic = kinetic_energy(lambda y: log_psi(params, y, state), x)
+        return LocalEnergy(kinetic, system.coupling * coulomb_energy(x, system))
+
+    return local_energy

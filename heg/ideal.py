@@ -1,0 +1,142 @@
+r"""Exact canonical ideal Fermi gas.
+
+With Z_r(m) the partition function of r fermions in the orbitals m, m+1, ..., M-1,
+
+.. math:: Z_r(m) = Z_r(m+1) + e^{-\beta\epsilon_m} Z_{r-1}(m+1),
+
+one scan over the orbitals gives every Z_r(m); F = -T ln Z_N(0), and the occupation numbers are its derivatives.
+The conditional probability that the next electron takes orbital m, the last one having taken l and r being left
+to place, is e^{-beta eps_m} Z_{r-1}(m+1) / Z_r(l+1): the start of heg.occupations.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from heg.orbitals import Orbitals, plane_waves, shell_ends
+from heg.system import System
+
+LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
+TAIL = 60.0  # levels above the Fermi level by more than TAIL * T weigh e^-60: no double sees them
+WINDOW = 20.0  # levels within WINDOW * T settle the ratio Z_{N-1} / Z_N from above
+
+
+class IdealGas(NamedTuple):
+    """Exact thermodynamics of the ideal gas, per cell.
+
+    Attributes:
+      free_energy, energy: hartree.                         []
+      entropy: k_B.                                         []
+    """
+
+    free_energy: float
+    energy: float
+    entropy: float
+
+
+class Cutoff(NamedTuple):
+    """The orbitals kept and what they miss.
+
+    Attributes:
+      orbitals: the plane waves kept, whole shells.
+      missing: upper bound of the ideal gas's probability of occupying any other.     []
+    """
+
+    orbitals: Orbitals
+    missing: float
+
+
+def log_partition_table(levels: jax.Array, electrons: int) -> jax.Array:
+    """ln Z_r(m) for every m and r.
+
+    Args:
+      levels: beta * energy of the orbitals.                [M]
+      electrons: the largest r.
+    Returns:
+      Table; LOG_ZERO where Z = 0.                          [M + 1, electrons + 1]
+    Accuracy: rounding, about 1e-16 M relative.
+    """
+    vacuum = jnp.where(jnp.arange(electrons + 1) == 0, 0.0, LOG_ZERO)
+
+    def add_orbital(row, level):
+        occupied = jnp.concatenate([jnp.array([LOG_ZERO]), row[:-1] - level])
+        return (row := jnp.maximum(jnp.logaddexp(row, occupied), LOG_ZERO)), row
+
+    _, rows = lax.scan(add_orbital, vacuum, levels, reverse=True)
+    return jnp.concatenate([rows, vacuum[None]])
+
+
+def log_partition(levels: jax.Array, electrons: int) -> jax.Array:
+    """ln Z of `electrons` spinless fermions; `levels` are beta * energy [M]."""
+    return log_partition_table(levels, electrons)[0, electrons]
+
+
+def occupation_numbers(levels: jax.Array, electrons: int) -> jax.Array:
+    """Mean occupation of each orbital, -d ln Z / d(beta eps); `levels` are beta * energy [M]."""
+    return -jax.grad(log_partition)(levels, electrons)
+
+
+def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> IdealGas:
+    """F, E and S of the ideal gas with the given levels, the spins independent of each other.
+
+    Args:
+      energy: levels, hartree.                              [M]
+      beta: 1/hartree.
+      spins: electrons of each spin.
+    Returns:
+      Totals of the cell.
+    Raises:
+      ValueError: fewer orbitals than electrons of one spin.
+    Accuracy: 1e-10 relative (tests/test_ideal.py, against 700-digit arithmetic).
+    """
+    if max(spins) > len(energy):
+        raise ValueError(f"{max(spins)} electrons of one spin do not fit in {len(energy)} orbitals: raise the cutoff")
+    levels = beta * jnp.asarray(energy)
+    log_z = sum(log_partition(levels, count) for count in spins)
+    mean_energy = sum(occupation_numbers(levels, count) @ jnp.asarray(energy) for count in spins)
+    free_energy = -log_z / beta
+    return IdealGas(float(free_energy), float(mean_energy), float(beta * (mean_energy - free_energy)))
+
+
+def choose_cutoff(system: System, tolerance: float) -> Cutoff:
+    r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
+
+    With a = Z_{N-1}/Z_N and q the sum of e^{-beta eps} over the orbitals left out, the ratio of partition functions
+    without and with the cutoff is at most e^{aq} (Z_r is log-concave in r: Newton's inequalities for elementary
+    symmetric polynomials), so that the missing probability is below e^{aq} - 1.  A window of orbitals gives a
+    from above.  The free energy is too high by T times the missing probability.
+
+    Args:
+      system: the gas.
+      tolerance: bound on the missing probability, summed over spins.
+    Returns:
+      Orbitals and the bound reached.
+    """
+    highest = _filled_level(system)
+    candidates = plane_waves(system, highest + TAIL * system.temperature)
+    window = np.searchsorted(candidates.energy, highest + WINDOW * system.temperature)
+    levels = system.beta * candidates.energy
+    ratios = [_log_ratio(levels[: max(window, count + 1)], count) for count in system.spins]
+    tail = np.append(np.cumsum(np.exp(levels[0] - levels)[::-1])[::-1], 0.0)
+    missing = sum(np.expm1(np.minimum(np.exp(ratio - levels[0]) * tail, 1.0)) for ratio in ratios)
+    ends = shell_ends(candidates.energy)
+    ends = ends[ends >= max(system.spins)]
+    count = next((int(end) for end in ends if missing[end] < tolerance), int(ends[-1]))
+    return Cutoff(candidates.first(count), float(missing[count]))
+
+
+def _filled_level(system):
+    """Energy of the highest orbital that is filled at T = 0, with room for one electron more, hartree."""
+    cutoff = system.fermi_energy
+    while len(orbitals := plane_waves(system, cutoff)) and len(orbitals.energy) <= max(system.spins):
+        cutoff *= 1.5
+    return orbitals.energy[max(system.spins)]
+
+
+def _log_ratio(levels, electrons):
+    """ln (Z_{N-1} / Z_N) for the given levels (beta * energy)."""
+    table = log_partition_table(jnp.asarray(levels), electrons)
+    return float(table[0, electrons - 1] - table[0, electrons])

@@ -1,0 +1,65 @@
+r"""Stochastic reconfiguration as optax transformations.
+
+The gradient g of each block of parameters is replaced by (S + damping)^{-1} g, where S = A^T A is the Fisher matrix
+of the block: the classical one of p(K), the quantum one of the flow (heg.free_energy.scores gives A).  With more
+parameters than rows of A the same vector comes from the samples x samples matrix,
+
+.. math:: (A^T A + \lambda)^{-1} g = [g - A^T (A A^T + \lambda)^{-1} A g] / \lambda .
+
+Sources: Sorella, Phys. Rev. Lett. 80, 4558 (1998), doi:10.1103/PhysRevLett.80.4558; the two metrics of a density
+matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+
+def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
+    """(S + damping)^{-1} g, block by block.
+
+    `update` takes grads, a tuple of blocks (any pytrees), and keyword-only `scores`, a tuple of matrices A [rows, P].
+    """
+
+    def update(grads, state, params=None, *, scores, **_):
+        del params
+        blocks = [_solve(block, matrix, damping) for block, matrix in zip(grads, scores)]
+        return type(grads)(*blocks), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """Shortens the step of each block so that its length sqrt(step^T S step) is at most max_norm.
+
+    The length is dimensionless: half its square is the change of p(K) as a Kullback-Leibler divergence, or the
+    infidelity of the wavefunctions, to leading order.  A step that is not finite becomes zero.
+    """
+
+    def update(updates, state, params=None, *, scores, **_):
+        del params
+        blocks = [_shorten(block, matrix, max_norm) for block, matrix in zip(updates, scores)]
+        return type(updates)(*blocks), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _solve(block, matrix, damping):
+    vector, unravel = ravel_pytree(block)
+    rows, parameters = matrix.shape
+    if parameters == 0:
+        return block
+    if parameters <= rows:
+        fisher = matrix.T @ matrix + damping * jnp.eye(parameters)
+        return unravel(jax.scipy.linalg.solve(fisher, vector, assume_a="pos"))
+    gram = matrix @ matrix.T + damping * jnp.eye(rows)
+    inside = jax.scipy.linalg.solve(gram, matrix @ vector, assume_a="pos")
+    return unravel((vector - matrix.T @ inside) / damping)
+
+
+def _shorten(block, matrix, max_norm):
+    vector, unravel = ravel_pytree(block)
+    length = jnp.linalg.norm(matrix @ vector)
+    factor = jnp.where(jnp.isfinite(length), jnp.minimum(1, max_norm / jnp.maximum(length, 1e-300)), 0.0)
+    return unravel(jnp.where(factor > 0, vector * factor, 0.0))

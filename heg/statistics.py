@@ -1,0 +1,87 @@
+"""Means with honest errors, of independent samples and of chains."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+WINDOW = 5.0  # the sum over lags stops at the first lag >= WINDOW tau (Sokal)
+SHORTEST = 50.0  # a chain must last SHORTEST autocorrelation times
+BLOCKS = 16  # fewest blocks from which an error is read
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error, of the same unit; prints as -0.5231(4)."""
+
+    mean: float
+    error: float
+
+    def __str__(self):
+        if not np.isfinite(self.error) or self.error <= 0:
+            return f"{self.mean:.10g}"
+        digits = max(0, 1 - int(np.floor(np.log10(self.error))))
+        scaled = round(self.error * 10**digits)
+        return f"{self.mean:.{digits}f}({scaled})" if digits > 1 else f"{self.mean:.{digits}f}({self.error:.{digits}f})"
+
+
+def independent(samples) -> Estimate:
+    """Mean of independent samples [B] and its standard error, s / sqrt(B); 0 for one sample is refused.
+
+    Raises:
+      ValueError: fewer than two samples.
+    """
+    samples = np.asarray(samples)
+    if len(samples) < 2:
+        raise ValueError(f"{len(samples)} sample gives no error: draw at least 2")
+    return Estimate(float(np.mean(samples)), float(np.std(samples, ddof=1) / np.sqrt(len(samples))))
+
+
+def autocorrelation_time(chain) -> float:
+    r"""Integrated autocorrelation time tau = 1 + 2 sum_t rho(t) of one chain, in its steps.
+
+    Args:
+      chain: values in order, or one chain per column, whose correlations are averaged.  [T] or [T, chains]
+    Raises:
+      ValueError: the chain is shorter than 50 tau; no error of it can be trusted.
+    Accuracy: biased low by the window, by less than its own statistical error for T > 50 tau.
+    Source: Sokal's window, in Functional Integration (Plenum, 1997), p. 131, doi:10.1007/978-1-4899-0319-8_6.
+    """
+    chain = np.asarray(chain, float)
+    deviations = (chain - chain.mean(axis=0)).reshape(len(chain), -1)
+    spectrum = np.fft.rfft(deviations, n=2 * len(chain), axis=0)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[: len(chain)].sum(axis=1)
+    if covariance[0] == 0:
+        return 1.0
+    tau = 2 * np.cumsum(covariance / covariance[0]) - 1
+    windowed = np.flatnonzero(np.arange(len(tau)) >= WINDOW * tau)
+    result = float(tau[windowed[0]]) if len(windowed) else np.inf
+    if len(chain) < SHORTEST * result:
+        raise ValueError(
+            f"a chain of {len(chain)} steps is shorter than {SHORTEST:g} autocorrelation times: run longer"
+        )
+    return max(result, 1.0)
+
+
+def chain_mean(chain) -> Estimate:
+    """Mean of a correlated chain [T] or of several [T, chains], its error from the autocorrelation time.
+
+    Raises:
+      ValueError: the chain is too short for its error.
+    """
+    chain = np.asarray(chain, float)
+    tau = autocorrelation_time(chain)
+    return Estimate(float(chain.mean()), float(chain.std(ddof=1) * np.sqrt(tau / chain.size)))
+
+
+def blocking(chain) -> Estimate:
+    """Mean of a chain [T]; its error is the largest over block lengths 1, 2, 4, ... with at least 16 blocks.
+
+    Source: Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989), doi:10.1063/1.457480.
+    """
+    blocks, errors = np.asarray(chain, float), []
+    mean = float(blocks.mean())
+    while len(blocks) >= BLOCKS:
+        errors.append(independent(blocks).error)
+        blocks = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    if not errors:
+        raise ValueError(f"a chain of {len(blocks)} steps is too short to block: give at least {BLOCKS}")
+    return Estimate(mean, max(errors))

@@ -1,0 +1,180 @@
+"""Files of a run: checkpoints in HDF5, configuration in TOML, history in CSV, results in JSON.
+
+A checkpoint mirrors the pytree, one dataset a leaf, and describes itself by the root's attributes.  Files are
+written under a temporary name and renamed, so that a file that exists is whole; a digest of all datasets finds the
+ones that are not.  Nothing that a user owns is deleted: only rows of the history that are computed again are replaced.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+import tomli_w
+
+FORMAT = "heg checkpoint 1"
+
+
+class StorageError(Exception):
+    """A file cannot be used; the message is one sentence for the user."""
+
+
+def save_tree(path: Path, tree, **attributes) -> None:
+    """Writes a pytree of arrays (typed keys included) and attributes to an HDF5 file, atomically.
+
+    Raises:
+      OSError: the directory cannot be written.
+    """
+    arrays = _arrays(tree)
+
+    def write(temporary):
+        with h5py.File(temporary, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+            file.attrs.update(attributes, format=FORMAT, digest=_digest(arrays))
+
+    _replace(Path(path), write)
+
+
+def load_tree(path: Path, template):
+    """Reads a pytree written by `save_tree`.
+
+    Args:
+      path: the file.
+      template: a pytree of the same structure, shapes and types.
+    Returns:
+      The tree and the attributes given to `save_tree`.
+    Raises:
+      StorageError: the file is truncated, changed, foreign, or holds something else.
+    """
+    names = _arrays(template)
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise StorageError(f"{path} is not a checkpoint of this program ({FORMAT})")
+            stored = {name: np.asarray(file[name]) for name in names if name in file}
+            attributes = dict(file.attrs)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise StorageError(f"{path} cannot be read: it is truncated or not an HDF5 file") from error
+    for name, leaf in names.items():
+        if name not in stored or stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
+            raise StorageError(f"{path} does not hold {name} of shape {leaf.shape}: it belongs to another model")
+    if attributes.get("digest") != _digest(stored):
+        raise StorageError(f"{path} is damaged: its contents do not match the digest stored with them")
+    return _restore(template, stored), attributes
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Checkpoints of a run, newest first."""
+    found = [path for path in Path(run_dir).glob("checkpoint-*.h5") if path.stem.split("-")[1].isdigit()]
+    return sorted(found, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+
+
+def save_json(path: Path, value: dict) -> None:
+    """Writes a JSON file atomically."""
+    _replace(Path(path), lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def save_config(path: Path, config: dict) -> None:
+    """Writes tables to a TOML file atomically; fields that are None are left out."""
+    tables = {name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()}
+    _replace(Path(path), lambda temporary: temporary.write_text(tomli_w.dumps(tables)))
+
+
+def load_config(path: Path) -> dict:
+    """Tables of a TOML file.
+
+    Raises:
+      StorageError: it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} is not TOML: {error}") from error
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Whole rows of a history, oldest first; a partial last line is dropped.  Empty if there is no file."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return list(csv.DictReader(lines))
+
+
+def rewind_history(path: Path, step: int) -> None:
+    """Drops the rows after `step` steps, which are to be computed again, and a partial last line."""
+    rows = read_history(path)
+    if rows:
+        kept = [row for row in rows if int(row["step"]) <= step]
+        _replace(path, lambda temporary: _write_rows(temporary, list(rows[0]), kept))
+
+
+def append_history(path: Path, row: dict[str, float]) -> None:
+    """Adds a row, with the header when the file is new, and hands it to the operating system."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_rows(path, names, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _replace(path, write):
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_key(leaf):
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _leaves(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        ("/".join(jax.tree_util.keystr((part,), simple=True).replace("/", ".") for part in path), leaf)
+        for path, leaf in leaves
+    ]
+
+
+def _arrays(tree):
+    return {name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for name, leaf in _leaves(tree)}
+
+
+def _restore(template, stored):
+    leaves = []
+    for name, leaf in _leaves(template):
+        array = jax.numpy.asarray(stored[name])
+        leaves.append(jax.random.wrap_key_data(array) if _is_key(leaf) else array)
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _digest(arrays):
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
