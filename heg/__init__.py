@@ -2,9 +2,9 @@
 
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.ideal import choose_cutoff, thermodynamics
-from heg.solve import build
 from heg.statistics import Estimate
 from heg.system import System
+from heg.training import build
 
 __all__ = [
     "Config",

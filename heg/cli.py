@@ -14,9 +14,10 @@ from cyclopts import App, Parameter
 
 from heg import figures, storage
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
-from heg.solve import HISTORY, RunError, build, ideal_reference, system_facts
+from heg.solve import HISTORY, RunError, ideal_reference, system_facts
 from heg.solve import solve as solve_run
 from heg.statistics import Estimate
+from heg.training import build
 
 BAD_INPUT, FAILED, CONTINUE = 2, 1, 75  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
 EVERY = 20.0  # seconds between lines of progress in a log
@@ -106,34 +107,36 @@ def _flatten(file):
     return flat
 
 
-def _run(config):
-    begin, last = time.monotonic(), [0.0, None]
-    stopped = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: stopped.append(number))
-    limit = config.run.max_seconds
-    stop = lambda: bool(stopped) or (limit is not None and time.monotonic() - begin > limit)
-    say = lambda sentence: print(sentence, flush=True)
-    terminal = sys.stdout.isatty()
+class _Progress:
+    """A line of progress: on a terminal the same line at every step, in a log a new one now and then."""
 
-    def show(step, info):
+    def __init__(self, steps):
+        self.steps, self.terminal = steps, sys.stdout.isatty()
+        self.begin = None  # step and time from which the time left is judged: after the first step, which compiles
+        self.printed = -EVERY
+
+    def __call__(self, step, info):
         now = time.monotonic()
-        last[1] = last[1] or (step - 1, now)  # time left is judged from the second step on: the first one compiles
-        done = step == config.run.steps
-        if not terminal and now - last[0] < EVERY and not done:
+        self.begin = self.begin or (step, now)
+        last = step == self.steps
+        if not self.terminal and not last and now - self.printed < EVERY:
             return
-        last[0] = now
-        pace = (now - last[1][1]) / max(step - 1 - last[1][0], 1)
-        left = time.strftime("%H:%M:%S", time.gmtime(pace * (config.run.steps - step)))
+        self.printed = now
+        seconds = (now - self.begin[1]) / max(step - self.begin[0], 1) * (self.steps - step)
         free_energy, entropy = (Estimate(*map(float, info.estimates[name])) for name in "FS")
-        line = f"step {step}/{config.run.steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}  {left} left"
-        print(
-            f"\r\033[K{line}" if terminal and not done else f"\r\033[K{line}\n" if terminal else f"{line}\n",
-            end="",
-            flush=True,
-        )
+        line = f"step {step}/{self.steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}"
+        line += f"  {time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
+        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal and not last else "\n", flush=True)
 
-    summary = solve_run(config, say, show, stop)
+
+def _run(config):
+    begin, signals = time.monotonic(), []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    limit = config.run.max_seconds
+    stop = lambda: bool(signals) or (limit is not None and time.monotonic() - begin > limit)
+    say = lambda sentence: print(sentence, flush=True)
+    summary = solve_run(config, say, _Progress(config.run.steps), stop)
     if not summary:
         say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE
@@ -159,9 +162,7 @@ def _print_summary(summary):
         f"min_det {quality['min_det']:.2g}, redrawn {quality['redrawn']}"
     )
     if quality["min_det"] <= 0:
-        print(
-            "Warning: a place was found where det J <= 0; the bound holds up to the measure lost there (docs/theory.md)."
-        )
+        print("Warning: det J <= 0 was found; the bound holds up to the measure lost there (docs/theory.md).")
 
 
 def _draw(config, summary):

@@ -11,13 +11,14 @@ Jacobian is closed: with e_i the unit vectors of the electrons and D = dg/dr (d 
           \ln|\det \partial z/\partial x| = \sum_l \ln|\det J_l| .
 
 f commutes with permutations within a spin and with global translations, and is a bijection of the torus as long as
-det J_l > 0 everywhere: `lowest_determinant` searches for the place where that fails first.
+det J_l > 0 everywhere: `lowest_determinants` searches for the place where that fails first.
 
 Feynman's backflow (Feynman and Cohen, Phys. Rev. 102, 1189 (1956), doi:10.1103/PhysRev.102.1189), stacked.
 """
 
 import dataclasses
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -50,13 +51,16 @@ class Flow(NamedTuple):
       init: key -> params.  The flow is the identity at initialisation (but for the cusp of `PairNetwork`).
       forward: params, x [N, d] -> z [N, d], Jacobians of the layers (a list of [dN, dN]).
       inverse: params, z [N, d] -> Inverse.
-      lowest_determinant: params, x [N, d] -> det J_l in the worst place found from x.    [layers]
+      layers: for the kinetic energy, one function a layer: params, x [N, d] -> LayerDerivatives.
+      lowest_determinants: params, x [N, d] -> det J_l in the worst place found from x, a place that does not move
+        when the result is differentiated by params.        [layers]
     """
 
     init: Callable
     forward: Callable
     inverse: Callable
-    lowest_determinant: Callable
+    layers: tuple[Callable, ...]
+    lowest_determinants: Callable
 
 
 class Inverse(NamedTuple):
@@ -69,6 +73,25 @@ class Inverse(NamedTuple):
 
     x: jax.Array
     verified: jax.Array
+
+
+class LayerDerivatives(NamedTuple):
+    """A layer at one configuration, with the derivatives D_ab.. = d^n g_a / dr_b dr_c .. of its pairs.
+
+    Attributes:
+      z: its image, bohr.                                   [N, d]
+      jacobian: J.                                          [dN, dN]
+      first, second: electrons of each pair i < j.          [pairs]
+      d2: of r = x_i - x_j for every i and j, odd under exchange, zero for i = j.    [N, N, d, d, d]
+      d3: of every pair.                                    [pairs, d, d, d, d]
+    """
+
+    z: jax.Array
+    jacobian: jax.Array
+    first: np.ndarray
+    second: np.ndarray
+    d2: jax.Array
+    d3: jax.Array
 
 
 class PairNetwork(hk.Module):
@@ -108,6 +131,7 @@ class _Pairs(NamedTuple):
     second: np.ndarray  # [pairs]
     same: int  # pairs of equal spin
     index: np.ndarray  # pair of two electrons, any on the diagonal  [N, N]
+    sign: np.ndarray  # 1 for the first electron of a pair, -1 for the second  [N, pairs]
 
 
 def make_flow(system: System, size: FlowSize) -> Flow:
@@ -138,26 +162,36 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         u = system.box / (2 * np.pi) * jnp.sin(2 * np.pi * r / system.box)
         return network.apply(params, r, layer, kind) * u
 
-    def pair_terms(params, layer, x):
-        """g and D of every pair.  [pairs, d], [pairs, d, d]"""
+    def pair_terms(params, layer, x, order):
+        """g and its derivatives up to `order` for every pair.  [pairs, d], [pairs, d, d], ..."""
         r = x[pairs.first] - x[pairs.second]
         parts = []
-        for kind, part in zip(("same", "opposite"), (r[: pairs.same], r[pairs.same :])):
+        for kind, part in (("same", r[: pairs.same]), ("opposite", r[pairs.same :])):
             if len(part):
-                g = lambda r: (lambda value: (value, value))(displacement(params, layer, kind, r))
-                parts.append(jax.vmap(jax.jacfwd(g, has_aux=True))(part))
-        jacobians, values = (jnp.concatenate(terms) for terms in zip(*parts))
-        return values, jacobians
+                parts.append(jax.vmap(_derivatives(lambda r: displacement(params, layer, kind, r), order))(part))
+        return tuple(jnp.concatenate(terms) for terms in zip(*parts))
+
+    def assemble(x, g, d):
+        """z [N, d] and J [dN, dN] of a layer."""
+        blocks = d[pairs.index] * (1 - jnp.eye(len(x)))[:, :, None, None]
+        diagonal = jnp.eye(len(x))[:, :, None, None] * blocks.sum(1)[:, None]
+        jacobian = jnp.eye(x.size) + (diagonal - blocks).transpose(0, 2, 1, 3).reshape(x.size, x.size)
+        return x + jnp.asarray(pairs.sign) @ g, jacobian
 
     def apply_layer(params, layer, x):
-        """z [N, d] and J [dN, dN] of one layer."""
         if len(x) == 1:
             return x, jnp.eye(x.size)
-        g, d = pair_terms(params, layer, x)
-        off_diagonal = 1 - jnp.eye(len(x))[:, :, None]
-        sign = jnp.where(jnp.arange(len(x))[:, None] == pairs.first, 1.0, 0.0)
-        sign = sign - jnp.where(jnp.arange(len(x))[:, None] == pairs.second, 1.0, 0.0)
-        return x + sign @ g, _assemble(d[pairs.index] * off_diagonal[..., None])
+        return assemble(x, *pair_terms(params, layer, x, 1))
+
+    def layer_derivatives(layer):
+        def derivatives(params, x):
+            g, d, d2, d3 = pair_terms(params, layer, x, 3)
+            sign = pairs.sign[np.arange(len(x))[:, None], pairs.index] * (1 - np.eye(len(x)))
+            return LayerDerivatives(
+                *assemble(x, g, d), pairs.first, pairs.second, d2[pairs.index] * sign[..., None, None, None], d3
+            )
+
+        return derivatives
 
     def forward(params, x):
         jacobians = []
@@ -173,15 +207,16 @@ def make_flow(system: System, size: FlowSize) -> Flow:
             verified &= found
         return Inverse(z, verified)
 
-    def lowest_determinant(params, x):
+    def lowest_determinants(params, x):
         lowest = []
         for layer in layers:
-            jacobian = lambda x: apply_layer(params, layer, x)[1]
-            lowest.append(_descend(jacobian, x, DESCENT_STEP * system.rs))
+            jacobian = lambda params, x: apply_layer(params, layer, x)[1]
+            place = _descend(lambda x: jacobian(lax.stop_gradient(params), x), x, DESCENT_STEP * system.rs)
+            lowest.append(jnp.linalg.det(jacobian(params, place)))
             x, _ = apply_layer(params, layer, x)
         return jnp.array(lowest)
 
-    return Flow(init, forward, inverse, lowest_determinant)
+    return Flow(init, forward, inverse, tuple(map(layer_derivatives, layers)), lowest_determinants)
 
 
 def _make_pairs(system):
@@ -191,14 +226,18 @@ def _make_pairs(system):
     first, second = first[order], second[order]
     index = np.zeros((system.electrons,) * 2, int)
     index[first, second] = index[second, first] = np.arange(len(first))
-    return _Pairs(first, second, int(same.sum()), index)
+    electron = np.arange(system.electrons)[:, None]
+    sign = (electron == first) * 1.0 - (electron == second)
+    return _Pairs(first, second, int(same.sum()), index, sign)
 
 
-def _assemble(blocks):
-    """J from the blocks D_ij, zero on the diagonal.  [N, N, d, d] -> [dN, dN]"""
-    electrons, _, dim, _ = blocks.shape
-    diagonal = jnp.eye(electrons)[:, :, None, None] * blocks.sum(1)[:, None]
-    return jnp.eye(electrons * dim) + (diagonal - blocks).transpose(0, 2, 1, 3).reshape(electrons * dim, -1)
+def _derivatives(g, order):
+    """r -> g, dg/dr, ... up to the given order."""
+    values = lambda r: (g(r),)
+    for _ in range(order):
+        lower = values
+        values = lambda r, lower=lower: (*lower(r)[:1], *jax.jacfwd(lower)(r))
+    return values
 
 
 def _invert(layer, z, system):
@@ -230,17 +269,20 @@ def _invert(layer, z, system):
 
 
 def _descend(jacobian, x, step):
-    """Lowest det J on a path of steepest descent from x; it stops falling once det J <= 0.  []"""
+    """Where det J is lowest on a path of steepest descent from x, which ends where det J <= 0.  [N, d]"""
 
     def log_determinant(x):
         sign, log = jnp.linalg.slogdet(jacobian(x))
         return log, sign
 
     def move(carry, _):
-        x, lowest = carry
+        x, place, lowest = carry
         (log, sign), slope = jax.value_and_grad(log_determinant, has_aux=True)(x)
-        lowest = jnp.minimum(lowest, sign * jnp.exp(log))
+        determinant = sign * jnp.exp(log)
+        place = jnp.where(determinant < lowest, x, place)
+        lowest = jnp.minimum(lowest, determinant)
         direction = slope / jnp.maximum(jnp.max(jnp.abs(slope)), 1e-300)
-        return (jnp.where(lowest > 0, x - step * direction, x), lowest), None
+        return (jnp.where(lowest > 0, x - step * direction, x), place, lowest), None
 
-    return lax.scan(move, (x, jnp.array(np.inf)), length=DESCENT_STEPS)[0][1]
+    x = lax.stop_gradient(x)
+    return lax.scan(move, (x, x, jnp.array(np.inf)), length=DESCENT_STEPS)[0][1]

@@ -11,7 +11,8 @@ Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is 
 Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ def batch_estimate(values: jax.Array) -> Estimate:
 
 
 def clip_deviation(deviation: jax.Array) -> jax.Array:
-    """Deviations from a mean, those longer than CLIP mean absolute deviations shortened to that.  [B], real or complex"""
+    """Deviations from a mean [B], real or complex; those beyond CLIP mean absolute deviations shortened to that."""
     size = jnp.abs(deviation)
     return deviation * jnp.minimum(1, CLIP * jnp.mean(size) / jnp.maximum(size, 1e-300))
 

@@ -1,11 +1,11 @@
 r"""Local energy E_loc(K, x) = (H Psi_K)(x) / Psi_K(x), hartree per cell."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 
 from heg.ewald import coulomb_energy
-from heg.kinetic import kinetic_energy
 from heg.system import System
 
 
@@ -26,11 +26,10 @@ class LocalEnergy(NamedTuple):
         return self.kinetic + self.potential
 
 
-def make_local_energy(system: System, log_psi: Callable) -> Callable:
-    """E_loc as a function of (flow params, x [N, d], state [N])."""
+def make_local_energy(system: System, kinetic_energy: Callable) -> Callable:
+    """E_loc as a function of (flow params, x [N, d], state [N]), from the kinetic energy, a function of the same."""
 
     def local_energy(params, x, state):
-        kinetic = kinetic_energy(lambda y: log_psi(params, y, state), x)
-        return LocalEnergy(kinetic, system.coupling * coulomb_energy(x, system))
+        return LocalEnergy(kinetic_energy(params, x, state), system.coupling * coulomb_energy(x, system))
 
     return local_energy

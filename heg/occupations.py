@@ -15,7 +15,8 @@ SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
 import dataclasses
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import haiku as hk
 import jax

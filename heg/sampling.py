@@ -9,7 +9,8 @@ x = f^-1(z), verified; a draw whose inverse is not found is drawn again at the s
 Everything here acts on a batch of walkers: randomness belongs to the walker, not to the machine that computes it.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,237 @@
+"""One training step: sample, estimate, move the parameters.  The state of a run as one value."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from heg.config import Config, ModelConfig, OptimizerConfig
+from heg.flow import FlowSize, make_flow
+from heg.free_energy import (
+    Baseline,
+    Model,
+    Params,
+    batch_estimate,
+    clip_deviation,
+    empty_baseline,
+    evaluate,
+    gradient,
+    per_electron,
+    predict,
+    scores,
+    update_baseline,
+)
+from heg.hamiltonian import make_local_energy
+from heg.ideal import Cutoff, choose_cutoff
+from heg.kinetic import make_kinetic_energy
+from heg.natural_gradient import bound_step, natural_gradient
+from heg.occupations import TransformerSize, make_occupations
+from heg.sampling import Walkers, adapt_width, first_width, make_draw, metropolis
+from heg.statistics import Estimate
+from heg.system import System
+from heg.wavefunction import make_log_psi
+
+DESCENTS = 8  # walkers from which the lowest determinant is sought, those with the closest pairs
+MARGIN = 0.05  # determinants below MARGIN are pushed up
+BARRIER = float(__import__("os").environ.get("BAR","0.1"))  # height of the barrier at det J = 0, E_F per electron and place
+
+
+class TrainState(NamedTuple):
+    """Exactly what a checkpoint holds.
+
+    Attributes:
+      step: steps done.                                     []
+      params, opt_state: of the model and the optimiser.
+      walkers: the last batch.
+      baseline: b(K) of the flow's gradient.
+      width: of the Metropolis proposal, bohr.              []
+      redrawn: draws repeated so far.                       []
+      key: of the run; step and purpose are folded in.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+    walkers: Walkers
+    baseline: Baseline
+    width: jax.Array
+    redrawn: jax.Array
+    key: jax.Array
+
+
+class StepInfo(NamedTuple):
+    """What a step saw, of the parameters it started from.
+
+    Attributes:
+      estimates: F, E, kinetic, potential (hartree), S (k_B) per electron.
+      variance: of E_loc, hartree^2 per cell.
+      acceptance: of Metropolis moves; 1 for exact draws.
+      redrawn, lost: draws repeated, draws given up.
+      min_det: lowest determinant of a layer found.
+    """
+
+    estimates: dict[str, Estimate]
+    variance: jax.Array
+    acceptance: jax.Array
+    redrawn: jax.Array
+    lost: jax.Array
+    min_det: jax.Array
+
+
+class Solver(NamedTuple):
+    """A run made ready: its system, cutoff, model, and the jitted functions of the loop.
+
+    Attributes:
+      init: key -> TrainState.
+      step: TrainState -> TrainState, StepInfo.
+      measure: params, key -> Samples, lost; one batch at frozen parameters.
+    """
+
+    system: System
+    cutoff: Cutoff
+    model: Model
+    init: Callable
+    step: Callable
+    measure: Callable
+
+
+def build_model(system: System, cutoff: Cutoff, config: ModelConfig) -> Model:
+    """p(K), flow, wavefunction and Hamiltonian of the configured sizes."""
+    size = TransformerSize(config.transformer_layers, config.transformer_width, config.transformer_heads)
+    occupations = make_occupations(system, cutoff.orbitals, size)
+    flow = make_flow(system, FlowSize(config.flow_layers, config.flow_width))
+    log_psi = make_log_psi(system, cutoff.orbitals, flow)
+    local_energy = make_local_energy(system, make_kinetic_energy(system, cutoff.orbitals, flow))
+    return Model(occupations, flow, log_psi, local_energy, make_draw(system, cutoff.orbitals, flow))
+
+
+def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """Descends F given in units that make both blocks dimensionless: T for p(K), E_F + 1/r_s^{3/2} for the flow."""
+    units = Params(system.temperature, 2 * (system.fermi_energy + system.coupling * system.rs**-1.5))
+    scale = lambda grads: Params(*(jax.tree.map(lambda g: g / unit, grad) for grad, unit in zip(grads, units)))
+    in_units = optax.stateless(lambda grads, params: scale(grads))
+    rate = lambda step: -config.learning_rate / (1 + step / config.decay)
+    if config.optimizer == "adam":
+        return optax.with_extra_args_support(
+            optax.chain(in_units, optax.scale_by_adam(), optax.scale_by_schedule(rate))
+        )
+    return optax.chain(
+        in_units, natural_gradient(config.damping), optax.scale_by_schedule(rate), bound_step(config.max_norm)
+    )
+
+
+def build(config: Config) -> Solver:
+    """Everything that the loop needs, jitted.
+
+    Raises:
+      ValueError: the system is impossible.
+    """
+    system = config.system.build()
+    cutoff = choose_cutoff(system, config.model.orbital_tolerance)
+    model = build_model(system, cutoff, config.model)
+    optimizer = build_optimizer(system, config.optimizer)
+    sampler = config.sampler
+
+    def new_states(params, key):
+        keys = jax.random.split(key, sampler.batch)
+        return jax.vmap(model.occupations.sample, (None, 0))(params.occupations, keys)
+
+    def log_prob(params):
+        return lambda x, state: 2 * jnp.real(model.log_psi(params.flow, x, state))
+
+    def draw(params, key):
+        key_state, key_x = jax.random.split(key)
+        state = new_states(params, key_state)
+        draws = model.draw(params.flow, state, jax.random.split(key_x, sampler.batch))
+        return Walkers(state, draws.x, jax.vmap(log_prob(params))(draws.x, state)), draws
+
+    def init(key):
+        key_p, key_flow, key_draw = jax.random.split(jax.random.fold_in(key, 0), 3)
+        params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
+        walkers, draws = draw(params, key_draw)
+        width = jnp.asarray(first_width(system))
+        zero = jnp.zeros((), int)
+        return TrainState(zero, params, optimizer.init(params), walkers, empty_baseline(), width, draws.redrawn, key)
+
+    def walk(state, key):
+        """New walkers, acceptance, width, redrawn, lost."""
+        if sampler.sampler == "exact":
+            walkers, draws = draw(state.params, key)
+            return walkers, jnp.ones(()), state.width, draws.redrawn, draws.lost
+        key_state, key_walk = jax.random.split(key)
+        walkers = state.walkers._replace(state=new_states(state.params, key_state))
+        walkers, acceptance = metropolis(log_prob(state.params), walkers, state.width, key_walk, sampler.moves)
+        walkers = walkers._replace(x=jnp.mod(walkers.x, system.box))
+        zero = jnp.zeros((), int)
+        return walkers, acceptance, adapt_width(state.width, acceptance, sampler.acceptance), zero, zero
+
+    def step(state):
+        params, key = state.params, jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
+        walkers, acceptance, width, redrawn, lost = walk(state, key)
+        samples = evaluate(model, params, walkers, sampler.chunk)
+        baseline, f_deviation, e_deviation = _deviations(model, system, state.baseline, walkers, samples)
+        grads = gradient(model, params, walkers, f_deviation, e_deviation)
+        min_det, slope = _barrier(model, system, params.flow, walkers)
+        grads = grads._replace(flow=jax.tree.map(jnp.add, grads.flow, slope))
+        centred = scores(model, params, walkers, sampler.chunk) if config.optimizer.optimizer == "natural" else None
+        updates, opt_state = optimizer.update(grads, state.opt_state, params, scores=centred)
+        info = StepInfo(
+            {name: batch_estimate(values) for name, values in per_electron(samples, system).items()},
+            jnp.var(jnp.real(samples.energy.total), ddof=1),
+            acceptance,
+            redrawn,
+            lost,
+            min_det,
+        )
+        params = optax.apply_updates(params, updates)
+        after = TrainState(
+            state.step + 1, params, opt_state, walkers, baseline, width, state.redrawn + redrawn, state.key
+        )
+        return after, info
+
+    def measure(params, key):
+        walkers, draws = draw(params, key)
+        return evaluate(model, params, walkers, sampler.chunk), draws.lost
+
+    return Solver(system, cutoff, model, jax.jit(init), jax.jit(step), jax.jit(measure))
+
+
+def _deviations(model, system, baseline, walkers, samples):
+    """The next baseline, and the clipped deviations of F_loc from its mean and of E_loc from b(K)."""
+    energy = samples.energy.total
+    ideal = jax.vmap(model.occupations.ideal_energy)(walkers.state)
+    following = update_baseline(baseline, ideal, jnp.real(energy))
+    # the first batch has none before it: its own fit, biased by 1/B
+    fit = jax.tree.map(lambda old, new: jnp.where(baseline.weight > 0, old, new), baseline, following)
+    f_loc = system.temperature * samples.log_p + jnp.real(energy)
+    return following, clip_deviation(f_loc - f_loc.mean()), clip_deviation(energy - predict(fit, ideal))
+
+
+def _barrier(model, system, flow_params, walkers):
+    """Lowest determinant found, and the slope of a barrier that keeps the flow a bijection where it fails first."""
+
+    def barrier(flow_params):
+        determinants = lowest_determinants(model, flow_params, walkers)
+        shortfall = jnp.maximum(MARGIN - determinants, 0) / MARGIN
+        return BARRIER * system.fermi_energy * system.electrons * jnp.sum(shortfall**2), jnp.min(determinants)
+
+    slope, min_det = jax.grad(barrier, has_aux=True)(flow_params)
+    return min_det, slope
+
+
+def lowest_determinants(model: Model, flow_params: dict, walkers: Walkers) -> jax.Array:
+    """Lowest det J of each layer found by descent from the walkers with the closest pairs; 1 without a flow.
+
+    Returns:
+      Determinants, differentiable by flow_params.          [DESCENTS, layers]
+    """
+    electrons = walkers.x.shape[1]
+    if electrons == 1 or not flow_params:
+        return jnp.ones((1, 1))
+    first, second = np.triu_indices(electrons, 1)
+    closest = jnp.min(jnp.linalg.norm(walkers.x[:, first] - walkers.x[:, second], axis=-1), axis=1)
+    start = walkers.x[jnp.argsort(closest)[:DESCENTS]]
+    return jax.vmap(model.flow.lowest_determinants, (None, 0))(flow_params, start)
