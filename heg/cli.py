@@ -125,7 +125,7 @@ class _Progress:
         seconds = (now - self.begin[1]) / max(step - self.begin[0], 1) * (self.steps - step)
         free_energy, entropy = (Estimate(*map(float, info.estimates[name])) for name in "FS")
         line = f"step {step}/{self.steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}"
-        line += f"  {time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
+        line += f"  {time.strftime('%H:%M:%S', time.gmtime(seconds))} left" if step > self.begin[0] else ""
         print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal and not last else "\n", flush=True)
 
 
@@ -159,7 +159,8 @@ def _print_summary(summary):
     print(
         f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s;  variance of E_loc "
         f"{quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation {quality['largest_deviation_sigma']:.1f} sigma, "
-        f"min_det {quality['min_det']:.2g}, redrawn {quality['redrawn']}"
+        f"min_det {quality['min_det']:.2g}, "
+        f"folded measure {Estimate(**quality['folded_measure'])}, redrawn {quality['redrawn']}"
     )
     if quality["min_det"] <= 0:
         print("Warning: det J <= 0 was found; the bound holds up to the measure lost there (docs/theory.md).")

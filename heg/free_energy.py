@@ -114,7 +114,8 @@ def gradient(model: Model, params: Params, walkers: Walkers, f_deviation: jax.Ar
       model, params, walkers: with the walkers drawn from the model at these parameters.
       f_deviation: F_loc - F, real.                         [B]
       e_deviation: E_loc - b(K), complex.                   [B]
-    Accuracy: unbiased but for clipping; equals the derivative of F by quadrature (tests/test_free_energy.py).
+    Accuracy: unbiased but for clipping and, where a mean comes from the same batch, a factor 1 - 1/B; equals the
+      derivative of F by quadrature (tests/test_free_energy.py).
     """
 
     def surrogate(params):

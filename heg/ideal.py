@@ -104,10 +104,11 @@ def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> Id
 def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
 
-    With a = Z_{N-1}/Z_N and q the sum of e^{-beta eps} over the orbitals left out, the ratio of partition functions
-    without and with the cutoff is at most e^{aq} (Z_r is log-concave in r: Newton's inequalities for elementary
-    symmetric polynomials), so that the missing probability is below e^{aq} - 1.  A window of orbitals gives a
-    from above.  The free energy is too high by T times the missing probability.
+    The probability that orbital k is occupied is at most e^{-beta eps_k} Z_{N-1}/Z_N, so the probability of occupying
+    any orbital left out is at most a q, with a = Z_{N-1}/Z_N and q the sum of e^{-beta eps} over them.  The ratio a
+    falls as orbitals are added (Z_r is log-concave in r: Newton's inequalities for elementary symmetric polynomials),
+    so that a window of the lowest orbitals gives it from above.  With the missing probability m, the free energy is
+    too high by -T ln(1 - m).
 
     Args:
       system: the gas.
@@ -121,7 +122,7 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     levels = system.beta * candidates.energy
     ratios = [_log_ratio(levels[: max(window, count + 1)], count) for count in system.spins]
     tail = np.append(np.cumsum(np.exp(levels[0] - levels)[::-1])[::-1], 0.0)
-    missing = sum(np.expm1(np.minimum(np.exp(ratio - levels[0]) * tail, 1.0)) for ratio in ratios)
+    missing = sum(np.minimum(np.exp(ratio - levels[0]) * tail, 1.0) for ratio in ratios)
     ends = shell_ends(candidates.energy)
     ends = ends[ends >= max(system.spins)]
     count = next((int(end) for end in ends if missing[end] < tolerance), int(ends[-1]))
@@ -131,9 +132,9 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
 def _filled_level(system):
     """Energy of the highest orbital that is filled at T = 0, with room for one electron more, hartree."""
     cutoff = system.fermi_energy
-    while len(orbitals := plane_waves(system, cutoff)) and len(orbitals.energy) <= max(system.spins):
+    while len(energy := plane_waves(system, cutoff).energy) <= max(system.spins):
         cutoff *= 1.5
-    return orbitals.energy[max(system.spins)]
+    return energy[max(system.spins)]
 
 
 def _log_ratio(levels, electrons):

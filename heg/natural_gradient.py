@@ -33,8 +33,9 @@ def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
 def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
     """Shortens the step of each block so that its length sqrt(step^T S step) is at most max_norm.
 
-    The length is dimensionless: half its square is the change of p(K) as a Kullback-Leibler divergence, or the
-    infidelity of the wavefunctions, to leading order.  A step that is not finite becomes zero.
+    The length is dimensionless.  To leading order half its square is the change of p(K) as a Kullback-Leibler
+    divergence, and its square the infidelity 1 - |<Psi|Psi'>|^2 of the wavefunctions.
+    A step that is not finite becomes zero.
     """
 
     def update(updates, state, params=None, *, scores, **_):

@@ -153,5 +153,5 @@ def adapt_width(width: jax.Array, acceptance: jax.Array, target: float) -> jax.A
 
 
 def first_width(system: System) -> float:
-    """Width of the proposal before it is adapted, bohr: electrons move by r_s / sqrt(N d) in total."""
+    """Width of the proposal before it is adapted, bohr: a move is about r_s long in the space of all coordinates."""
     return system.rs / np.sqrt(system.electrons * system.dim)

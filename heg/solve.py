@@ -14,12 +14,13 @@ from heg.free_energy import per_electron
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.statistics import Estimate, independent
 from heg.system import System
-from heg.training import Solver, StepInfo, TrainState, build, lowest_determinants
+from heg.training import Solver, StepInfo, TrainState, build, lowest_determinant
 
+FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
 REDRAWN_BOUND = 1e-4  # share of draws that may be repeated
 REDRAWN_FEW = 3  # repeated draws that never stop a run
 HISTORY = "history.csv"
-LOST = "step {step}: {lost} samples could not be drawn, the flow is no longer a bijection: lower max_norm"
+QUANTITIES = ("F", "E", "kinetic", "potential", "S")
 
 
 class RunError(Exception):
@@ -76,22 +77,21 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
       RunError: a draw failed for good.
     """
     path = Path(config.run.run_dir) / f"samples-{int(state.step)}.h5"
-    names = ("F", "E", "kinetic", "potential", "S")
     count, batch = config.run.samples, config.sampler.batch
     if path.exists():
         try:
-            return storage.load_tree(path, {name: np.zeros(count) for name in names})[0]
+            return storage.load_tree(path, {name: np.zeros(count) for name in QUANTITIES})[0]
         except storage.StorageError:
             pass  # of another number of samples, or damaged: drawn again, the same numbers
-    key, parts = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step), []
+    key, parts, redrawn = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step), [], 0
     for number in range(-(-count // batch)):
         if stop():
             return {}
-        samples, lost = solver.measure(state.params, jax.random.fold_in(key, number))
-        if lost:
-            raise RunError(LOST.format(lost=int(lost), step=int(state.step)))
+        samples, draws = solver.measure(state.params, jax.random.fold_in(key, number))
+        redrawn += int(draws.redrawn)
+        _check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
         parts.append(per_electron(samples, solver.system))
-    values = {name: np.concatenate([part[name] for part in parts])[:count] for name in names}
+    values = {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
     storage.save_tree(path, values, units="hartree per electron; S: k_B per electron")
     return values
 
@@ -99,16 +99,18 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
 def history_row(step: int, info: StepInfo) -> dict[str, float]:
     """A row of history.csv: what the parameters before this step gave, per electron unless the name says otherwise."""
     row = {"step": step}
-    for name, (mean, error) in info.estimates.items():
+    for name in QUANTITIES:
+        mean, error = info.estimates[name]
         unit = "kb" if name == "S" else "ha"
         row |= {f"{name}_{unit}": float(mean), f"{name}_error_{unit}": float(error)}
     row |= {"E_variance_cell_ha2": float(info.variance), "acceptance": float(info.acceptance)}
-    return row | {"redrawn": int(info.redrawn), "lost": int(info.lost), "min_det": float(info.min_det)}
+    return row | {"redrawn": int(info.redrawn), "min_det": float(info.min_det)}
 
 
 def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, final: dict) -> dict:
     """What summary.json says, but for the time: means with errors from independent samples at frozen parameters."""
     system, exact = solver.system, ideal_reference(solver.system)
+    folded = solver.folded(state.params, jax.random.split(state.key, FOLD_SAMPLES))
     estimates = lambda values: {name: independent(value)._asdict() for name, value in values.items()}
     energy = final["E"]
     return estimates(final) | {
@@ -122,7 +124,10 @@ def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, 
             "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
             "largest_deviation_sigma": float(np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)),
             "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error if len(energy) > 3 else None,
-            "min_det": float(lowest_determinants(solver.model, state.params.flow, state.walkers).min()),
+            "min_det": float(lowest_determinant(solver.model, system, state.params.flow, state.walkers)),
+            "folded_measure": independent(
+                solver.folded(state.params, jax.random.split(state.key, FOLD_SAMPLES))
+            )._asdict(),
             "redrawn": int(state.redrawn),
         },
         "version": metadata.version("heg"),
@@ -153,7 +158,7 @@ def system_facts(solver: Solver) -> dict:
         "temperature_ha": system.temperature,
         "orbitals": len(cutoff.orbitals.energy),
         "orbitals_missing_probability": cutoff.missing,
-        "cutoff_error_of_ideal_F_ha": system.temperature * cutoff.missing / system.electrons,
+        "cutoff_error_of_ideal_F_ha_per_electron": system.temperature * cutoff.missing / system.electrons,
     }
 
 
@@ -187,9 +192,13 @@ def _newest(run_dir, template, say):
 def _check(config, state, info):
     """Stops the run when its energies or its samples cannot be trusted."""
     step = int(state.step)
-    if int(info.lost):
-        raise RunError(LOST.format(lost=int(info.lost), step=step))
-    if int(state.redrawn) > max(REDRAWN_FEW, REDRAWN_BOUND * (step + 1) * config.sampler.batch):
-        raise RunError(f"step {step}: {int(state.redrawn)} draws had no verified inverse, too many: lower max_norm")
+    _check_draws(step, int(info.lost), int(state.redrawn), (step + 1) * config.sampler.batch)
     if not np.isfinite(float(info.estimates["F"].mean)):
         raise RunError(f"step {step}: the energy is not finite; the last checkpoint is from before: lower max_norm")
+
+
+def _check_draws(step, lost, redrawn, draws):
+    if lost:
+        raise RunError(f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm")
+    if redrawn > max(REDRAWN_FEW, REDRAWN_BOUND * draws):
+        raise RunError(f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: lower max_norm")

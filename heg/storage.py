@@ -112,9 +112,11 @@ def read_history(path: Path) -> list[dict[str, str]]:
 def rewind_history(path: Path, step: int) -> None:
     """Drops the rows after `step` steps, which are to be computed again, and a partial last line."""
     rows = read_history(path)
-    if rows:
-        kept = [row for row in rows if int(row["step"]) <= step]
-        _replace(path, lambda temporary: _write_rows(temporary, list(rows[0]), kept))
+    kept = [row for row in rows if int(row["step"]) <= step]
+    if kept:
+        _replace(path, lambda temporary: _write_rows(temporary, list(kept[0]), kept))
+    elif path.exists():
+        path.unlink()
 
 
 def append_history(path: Path, row: dict[str, float]) -> None:

@@ -35,8 +35,6 @@ from heg.system import System
 from heg.wavefunction import make_log_psi
 
 DESCENTS = 8  # walkers from which the lowest determinant is sought, those with the closest pairs
-MARGIN = 0.05  # determinants below MARGIN are pushed up
-BARRIER = float(__import__("os").environ.get("BAR","0.1"))  # height of the barrier at det J = 0, E_F per electron and place
 
 
 class TrainState(NamedTuple):
@@ -87,7 +85,8 @@ class Solver(NamedTuple):
     Attributes:
       init: key -> TrainState.
       step: TrainState -> TrainState, StepInfo.
-      measure: params, key -> Samples, lost; one batch at frozen parameters.
+      measure: params, key -> Samples, Draws; one batch at frozen parameters.
+      folded: params, keys -> folded_measure of uniform samples.
     """
 
     system: System
@@ -96,6 +95,7 @@ class Solver(NamedTuple):
     init: Callable
     step: Callable
     measure: Callable
+    folded: Callable
 
 
 def build_model(system: System, cutoff: Cutoff, config: ModelConfig) -> Model:
@@ -174,8 +174,6 @@ def build(config: Config) -> Solver:
         samples = evaluate(model, params, walkers, sampler.chunk)
         baseline, f_deviation, e_deviation = _deviations(model, system, state.baseline, walkers, samples)
         grads = gradient(model, params, walkers, f_deviation, e_deviation)
-        min_det, slope = _barrier(model, system, params.flow, walkers)
-        grads = grads._replace(flow=jax.tree.map(jnp.add, grads.flow, slope))
         centred = scores(model, params, walkers, sampler.chunk) if config.optimizer.optimizer == "natural" else None
         updates, opt_state = optimizer.update(grads, state.opt_state, params, scores=centred)
         info = StepInfo(
@@ -184,7 +182,7 @@ def build(config: Config) -> Solver:
             acceptance,
             redrawn,
             lost,
-            min_det,
+            lowest_determinant(model, system, params.flow, walkers),
         )
         params = optax.apply_updates(params, updates)
         after = TrainState(
@@ -194,9 +192,12 @@ def build(config: Config) -> Solver:
 
     def measure(params, key):
         walkers, draws = draw(params, key)
-        return evaluate(model, params, walkers, sampler.chunk), draws.lost
+        return evaluate(model, params, walkers, sampler.chunk), draws
 
-    return Solver(system, cutoff, model, jax.jit(init), jax.jit(step), jax.jit(measure))
+    def folded(params, keys):
+        return folded_measure(model, system, params.flow, keys)
+
+    return Solver(system, cutoff, model, jax.jit(init), jax.jit(step), jax.jit(measure), jax.jit(folded))
 
 
 def _deviations(model, system, baseline, walkers, samples):
@@ -210,28 +211,28 @@ def _deviations(model, system, baseline, walkers, samples):
     return following, clip_deviation(f_loc - f_loc.mean()), clip_deviation(energy - predict(fit, ideal))
 
 
-def _barrier(model, system, flow_params, walkers):
-    """Lowest determinant found, and the slope of a barrier that keeps the flow a bijection where it fails first."""
+def lowest_determinant(model: Model, system: System, flow_params: dict, walkers: Walkers) -> jax.Array:
+    """Lowest det J of any layer found by descent from the walkers with the closest pairs; 1 without a flow.  []"""
+    if system.electrons == 1 or not flow_params:
+        return jnp.ones(())
+    first, second = np.triu_indices(system.electrons, 1)
+    r = walkers.x[:, first] - walkers.x[:, second]
+    distance = jnp.linalg.norm(r - system.box * jnp.round(r / system.box), axis=-1)
+    start = walkers.x[jnp.argsort(distance.min(axis=1))[:DESCENTS]]
+    return jnp.min(jax.vmap(model.flow.lowest_determinants, (None, 0))(flow_params, start))
 
-    def barrier(flow_params):
-        determinants = lowest_determinants(model, flow_params, walkers)
-        shortfall = jnp.maximum(MARGIN - determinants, 0) / MARGIN
-        return BARRIER * system.fermi_energy * system.electrons * jnp.sum(shortfall**2), jnp.min(determinants)
 
-    slope, min_det = jax.grad(barrier, has_aux=True)(flow_params)
-    return min_det, slope
+def folded_measure(model: Model, system: System, flow_params: dict, keys: jax.Array) -> jax.Array:
+    """Twice the negative part of det J_l at x uniform in the box, the largest over the layers; one sample per key.
 
-
-def lowest_determinants(model: Model, flow_params: dict, walkers: Walkers) -> jax.Array:
-    """Lowest det J of each layer found by descent from the walkers with the closest pairs; 1 without a flow.
-
-    Returns:
-      Determinants, differentiable by flow_params.          [DESCENTS, layers]
+    Its mean is E|det J_l| - 1, twice the measure lost by a layer that is no bijection; zero for a bijection.  [keys]
     """
-    electrons = walkers.x.shape[1]
-    if electrons == 1 or not flow_params:
-        return jnp.ones((1, 1))
-    first, second = np.triu_indices(electrons, 1)
-    closest = jnp.min(jnp.linalg.norm(walkers.x[:, first] - walkers.x[:, second], axis=-1), axis=1)
-    start = walkers.x[jnp.argsort(closest)[:DESCENTS]]
-    return jax.vmap(model.flow.lowest_determinants, (None, 0))(flow_params, start)
+
+    def one(key):
+        x = system.box * jax.random.uniform(key, (system.electrons, system.dim))
+        folded = [jnp.zeros(())]
+        for layer in model.flow.jacobians:
+            folded.append(jnp.maximum(-2 * jnp.linalg.det(layer(flow_params, x)), 0))
+        return jnp.max(jnp.array(folded))
+
+    return jax.vmap(one)(keys)

@@ -1,0 +1,12 @@
+"""Settings of the test-suite.  Double precision is switched on by heg.system."""
+
+import jax
+import pytest
+
+import heg  # noqa: F401  sets double precision before any array exists
+
+
+@pytest.fixture
+def key():
+    """The seed of every statistical test."""
+    return jax.random.key(20240607)

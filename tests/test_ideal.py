@@ -1,0 +1,108 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exact import GASES, POLARIZED_2D, POLARIZED_3D, SPINS_3D, lowest_shells, reference_rows
+from scipy.special import spence
+
+from heg.ideal import choose_cutoff, log_partition, log_partition_table, occupation_numbers, thermodynamics
+from heg.orbitals import plane_waves
+from heg.system import System
+
+ROWS = reference_rows("ideal_canonical_exact.csv")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row['system'][:2]}-{row['N']}-{row['Theta']}-{row['cutoff']}" for row in ROWS])
+def test_free_energy_energy_and_entropy_of_the_exact_table(row):
+    dim = int(row["system"][0])
+    gas = System(int(row["N"]), 0, dim, 1.0, float(row["Theta"]), (0.25, 0.25) if dim == 2 else (0.0,) * 3)
+    if row["cutoff"] == "Emax=25":  # |n|^2 <= 25, the twist not counted
+        orbitals = plane_waves(gas, (5 + 0.5) ** 2 * (2 * math.pi / gas.box) ** 2 / 2)
+        energy = orbitals.energy[np.sum(orbitals.n**2, axis=1) <= 25]
+    else:
+        energy = choose_cutoff(gas, 1e-14).orbitals.energy
+    ideal = thermodynamics(energy, gas.beta, gas.spins)
+    rydberg = 0.5  # hartree; the table is in Ry r_s^2, and here r_s = 1
+    expected = [float(row["F_tot"]) * rydberg, float(row["E_tot"]) * rydberg, float(row["S_tot"])]
+    np.testing.assert_allclose(ideal, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_entropy_is_minus_the_slope_of_the_free_energy(gas):
+    energy = choose_cutoff(gas, 1e-6).orbitals.energy
+    free_energy = lambda shift: thermodynamics(energy, 1 / (gas.temperature * (1 + shift)), gas.spins).free_energy
+    h = 2e-3  # error of the five-point formula: h^4, relative
+    slope = (8 * (free_energy(h) - free_energy(-h)) - free_energy(2 * h) + free_energy(-2 * h)) / (12 * h)
+    entropy = thermodynamics(energy, gas.beta, gas.spins).entropy
+    np.testing.assert_allclose(entropy, -slope / gas.temperature, rtol=1e-8)
+
+
+def test_one_and_two_electrons_by_direct_sum():
+    orbitals = plane_waves(POLARIZED_2D, 20.0)
+    levels = 0.7 * orbitals.energy
+    one = np.sum(np.exp(-levels))
+    two = (one**2 - np.sum(np.exp(-2 * levels))) / 2
+    np.testing.assert_allclose(log_partition(levels, 1), math.log(one), rtol=1e-12)
+    np.testing.assert_allclose(log_partition(levels, 2), math.log(two), rtol=1e-12)
+    # spins are independent of each other
+    ideal = thermodynamics(orbitals.energy, 0.7, (2, 1))
+    np.testing.assert_allclose(ideal.free_energy, -(math.log(two) + math.log(one)) / 0.7, rtol=1e-12)
+    mean_energy = np.sum(orbitals.energy * np.exp(-levels)) / one
+    np.testing.assert_allclose(thermodynamics(orbitals.energy, 0.7, (1,)).energy, mean_energy, rtol=1e-12)
+
+
+def test_conditional_probabilities_of_the_next_orbital_sum_to_one():
+    levels = jnp.asarray(plane_waves(POLARIZED_3D, 3.0).energy)
+    table = np.asarray(log_partition_table(levels, 5))
+    for left in range(1, 6):
+        for start in (0, 3, len(levels) - left):
+            # sum over m >= start of e^{-level_m} Z_{left-1}(m+1) = Z_left(start)
+            terms = table[start + 1 :, left - 1] - np.asarray(levels)[start:]
+            np.testing.assert_allclose(np.logaddexp.reduce(terms), table[start, left], rtol=1e-12)
+    assert np.all(table[len(levels) - 2, 3:] < -1e29)  # three electrons do not fit in two orbitals
+    assert np.all(np.isfinite(jax.grad(log_partition)(levels, 5)))
+
+
+def test_occupation_numbers_obey_pauli_and_count_the_electrons():
+    levels = jnp.asarray(plane_waves(POLARIZED_3D, 3.0).energy) / 0.2
+    occupation = np.asarray(occupation_numbers(levels, 9))
+    np.testing.assert_allclose(occupation.sum(), 9, rtol=1e-12)
+    assert np.all((occupation > 0) & (occupation < 1))
+    np.testing.assert_allclose(occupation_numbers(levels[:9], 9), 1.0, rtol=1e-12)
+
+
+def test_many_electrons_approach_the_grand_canonical_gas():
+    # spinless, d = 2, closed form: F/NT = ln(e^{1/Theta} - 1) + Theta Li2(1 - e^{1/Theta}) + ln(2 pi var N)/2N + O(N^-2)
+    theta, electrons = 1.0, 150
+    gas = System(electrons, 0, 2, 1.0, theta, (0.0, 0.0))
+    ideal = thermodynamics(choose_cutoff(gas, 1e-10).orbitals.energy, gas.beta, gas.spins)
+    fugacity = math.expm1(1 / theta)
+    variance = electrons * theta * -math.expm1(-1 / theta)
+    expected = math.log(fugacity) + theta * spence(1 + fugacity) + math.log(2 * math.pi * variance) / (2 * electrons)
+    assert abs(ideal.free_energy * gas.beta / electrons - expected) < 1 / electrons**2
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-5])
+@pytest.mark.parametrize("theta", [0.1, 2.0])
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_cutoff_bounds_the_missing_probability(gas, theta, tolerance):
+    gas = dataclasses.replace(gas, theta=theta)
+    cutoff, complete = choose_cutoff(gas, tolerance), choose_cutoff(gas, 1e-14)
+    log_z = lambda energy: sum(float(log_partition(gas.beta * energy, count)) for count in gas.spins)
+    missing = -math.expm1(log_z(cutoff.orbitals.energy) - log_z(complete.orbitals.energy))
+    assert -1e-12 < missing <= cutoff.missing < tolerance
+    count = len(cutoff.orbitals.energy)
+    assert len(lowest_shells(gas, count).energy) == count  # whole shells
+
+
+def test_cutoff_keeps_room_for_a_cold_gas():
+    gas = dataclasses.replace(SPINS_3D, theta=1e-3)
+    assert len(choose_cutoff(gas, 1e-6).orbitals.energy) >= max(gas.spins)
+
+
+def test_too_few_orbitals_are_refused():
+    with pytest.raises(ValueError, match="raise the cutoff"):
+        thermodynamics(np.zeros(2), 1.0, (3,))
