@@ -11,7 +11,8 @@ Jacobian is closed: with e_i the unit vectors of the electrons and D = dg/dr (d 
           \ln|\det \partial z/\partial x| = \sum_l \ln|\det J_l| .
 
 f commutes with permutations within a spin and with global translations, and is a bijection of the torus as long as
-det J_l > 0 everywhere: `lowest_determinants` searches for the place where that fails first.
+det J_l > 0 everywhere.  |eta| is bounded in every layer, so that a layer folds only where several electrons crowd
+into one correlation hole; `lowest_determinants` searches for the place where that happens first.
 
 Feynman's backflow (Feynman and Cohen, Phys. Rev. 102, 1189 (1956), doi:10.1103/PhysRev.102.1189), stacked.
 """
@@ -28,6 +29,9 @@ from jax import lax
 
 from heg.system import System
 
+BOUND = (
+    0.2  # of |eta| in one layer: a pair alone keeps 1 + 2 eta > 0.6; det J <= 0 takes a crowd of 1 / BOUND electrons
+)
 RESIDUAL = 1e-12  # |f(x) - z| / L aimed at by the inverse
 ACCEPTED_RESIDUAL = 1e-8  # |f(x) - z| / L with which it counts as found
 NEWTON_STEPS = 12  # at the full map, after the homotopy
@@ -114,7 +118,8 @@ class PairNetwork(hk.Module):
         system = self.system
         hidden = hk.Linear(self.width, name="hidden")
         output = hk.Linear(1, w_init=jnp.zeros, with_bias=False, name="output")
-        network = lambda cosines, distance: output(jnp.tanh(hidden(jnp.append(cosines, distance))))[0]
+        bounded = lambda eta: BOUND * jnp.tanh(eta / BOUND)
+        network = lambda cosines, distance: bounded(output(jnp.tanh(hidden(jnp.append(cosines, distance))))[0])
         distance = system.box / np.pi * jnp.linalg.norm(jnp.sin(np.pi * r / system.box))
         eta = network(jnp.cos(2 * np.pi * r / system.box), distance / system.rs)
         if self.cusp is None:

@@ -1,0 +1,166 @@
+"""heg-solve as its user runs it: whole runs of a small gas, stops and continuations, and bad input."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from heg import cli, storage
+
+GAS = "--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2".split()
+SMALL = "--transformer-layers 1 --transformer-width 4 --transformer-heads 2 --flow-layers 1 --flow-width 4".split()
+RUN = "--batch 16 --steps 6 --samples 64 --save-every 2".split()
+
+
+def heg_solve(run_dir, *arguments):
+    command = [sys.executable, "-c", "from heg.cli import solve; solve()", *GAS, *SMALL, *RUN]
+    command += ["--run-dir", str(run_dir), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never disturbed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "a"
+    process = heg_solve(run_dir)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return run_dir, output
+
+
+def test_a_run_leaves_what_is_promised(finished):
+    run_dir, output = finished
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for table in (summary, summary["initial"]):
+        for name in ("F", "E", "kinetic", "potential", "S"):
+            assert table[name]["error"] > 0
+    assert summary["ideal"]["F"]["error"] == 0
+    assert summary["steps"] == 6 and summary["samples"] == 64
+    # E = K + V and F = E - T S, sample by sample
+    assert summary["E"]["mean"] == pytest.approx(summary["kinetic"]["mean"] + summary["potential"]["mean"], rel=1e-12)
+    entropic = summary["system"]["temperature_ha"] * summary["S"]["mean"]
+    assert summary["F"]["mean"] == pytest.approx(summary["E"]["mean"] - entropic, rel=1e-12)
+    with (run_dir / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == list("123456")
+    assert list(rows[0])[:5] == ["step", "F_ha", "F_error_ha", "E_ha", "E_error_ha"]
+    assert (run_dir / "training.png").stat().st_size > 1000
+    assert "per electron" in output and "Training curve" in output
+
+
+def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
+    process = heg_solve(tmp_path / "b")
+    history = tmp_path / "b" / "history.csv"
+    deadline = time.monotonic() + 200
+    while not (history.exists() and history.read_text().count("\n") >= 4):  # three rows: one after the checkpoint
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    newest = storage.checkpoints(tmp_path / "b")[0]
+    newest.write_bytes(newest.read_bytes()[:-100])  # and its newest checkpoint is damaged
+    process = heg_solve(tmp_path / "b")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "checkpoint before it is used" in output
+    assert history.read_bytes() == (finished[0] / "history.csv").read_bytes()
+    summaries = [json.loads((run_dir / "summary.json").read_text()) for run_dir in (finished[0], tmp_path / "b")]
+    for summary in summaries:
+        del summary["seconds"]
+    assert summaries[0] == summaries[1]
+
+
+def test_a_run_that_is_done_is_not_done_again_and_changed_physics_is_refused(finished, capsys):
+    run_dir, _ = finished
+    before = (run_dir / "history.csv").read_bytes()
+    arguments = [*GAS, *SMALL, *RUN, "--run-dir", str(run_dir)]
+    assert exit_code([*arguments, "--rs", "5"]) == cli.BAD_INPUT
+    assert "rs is 5.0, the run has 4.0" in capsys.readouterr().err
+    assert exit_code([*arguments, "--flow-width", "5"]) == cli.BAD_INPUT
+    assert "flow_width is 5, the run has 4" in capsys.readouterr().err
+    assert (run_dir / "history.csv").read_bytes() == before
+
+
+def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
+    process = heg_solve(tmp_path / "c", "--max-seconds", "0.001")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == cli.CONTINUE, output
+    assert storage.checkpoints(tmp_path / "c")
+
+
+def exit_code(arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.solve(arguments)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--rs -1", "rs is -1.0: it must be a positive number"),
+        ("--theta 0", "theta is 0.0: it must be positive"),
+        ("--dim 4", "Choose from: 2, 3"),
+        ("--twist 0.5 0", "each must lie in [-0.5, 0.5)"),
+        ("--twist 0.1 0 0", "twist has 3 numbers"),
+        ("--polarization 0", "with 3 electrons it must be one of 1/3, 1"),
+        ("--polarization half", "give a number or a ratio such as 3/7"),
+        ("--batch 1", "batch is 1"),
+        ("--flow-width 0", "flow_width is 0"),
+        ("--thet 3", "Did you mean --theta?"),
+        ("--steps many", "--steps"),
+    ],
+)
+def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, arguments, words):
+    run_dir = tmp_path / "d"
+    assert exit_code([*GAS, *SMALL, *RUN, "--run-dir", str(run_dir), *arguments.split()]) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not run_dir.exists()
+
+
+def test_a_file_gives_the_settings_and_flags_win(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[system]\nelectrons = 7\ndim = 3\nrs = 1\ntheta = 1\npolarization = "3/7"\ntwist = [0.1, 0.2, 0.3]\n'
+        '[model]\nflow_layers = 1\n[run]\nrun_dir = "x"\n'
+    )
+    config, dry_run = cli.parse([str(path), "--rs", "5", "--dry-run"])
+    assert dry_run and config.system.rs == 5 and config.model.flow_layers == 1
+    system = config.system.build()
+    assert (system.n_up, system.n_down, system.twist) == (5, 2, (0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[system]\nrss = 1", "[system] has no key 'rss': did you mean 'rs'?"),
+        ("[sistem]\nrs = 1", "has no use for 'sistem'"),
+        ("rs = 1", "has no use for 'rs'"),
+        ("[system]\nrs = [", "is not TOML"),
+    ],
+)
+def test_bad_files_are_one_sentence(tmp_path, capsys, text, words):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    assert exit_code([str(path)]) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):
+    run_dir = tmp_path / "e"
+    assert exit_code([*GAS, *SMALL, *RUN, "--run-dir", str(run_dir), "--dry-run"]) == 0
+    assert "orbitals_missing_probability" in capsys.readouterr().out
+    assert not run_dir.exists()
+
+
+def test_help_lists_every_field(capsys):
+    assert exit_code(["--help"]) == 0
+    text = capsys.readouterr().out
+    for table in cli.tables(cli.parse([*GAS, "--run-dir", "x"])[0]).values():
+        for field in table:
+            assert "--" + field.replace("_", "-") in text

@@ -1,0 +1,112 @@
+"""Files: what was written comes back, what is damaged is refused in one sentence, nothing is half written."""
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+from heg import storage
+
+
+@pytest.fixture
+def tree():
+    return {"step": np.asarray(3), "flow": {"layer_0/w": np.linspace(0, 1, 6).reshape(2, 3)}, "key": jax.random.key(5)}
+
+
+def test_a_tree_comes_back_with_its_keys_and_attributes(tmp_path, tree):
+    storage.save_tree(tmp_path / "a.h5", tree, seconds=1.5)
+    loaded, attributes = storage.load_tree(tmp_path / "a.h5", tree)
+    assert attributes["seconds"] == 1.5
+    np.testing.assert_array_equal(loaded["flow"]["layer_0/w"], tree["flow"]["layer_0/w"])
+    assert jax.random.uniform(loaded["key"]) == jax.random.uniform(tree["key"])
+
+
+def test_a_file_describes_itself(tmp_path, tree):
+    storage.save_tree(tmp_path / "a.h5", tree)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["format"] == storage.FORMAT
+        assert set(file) == {"step", "flow", "key"}
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def replace_by_text(path):
+    path.write_text("not HDF5")
+
+
+def replace_by_foreign(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = 1.0
+
+
+def change_a_number(path):
+    with h5py.File(path, "a") as file:
+        file["flow/layer_0.w"][0, 0] += 1e-9
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, replace_by_text, replace_by_foreign, change_a_number])
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, tree, damage):
+    path = tmp_path / "checkpoint-1.h5"
+    storage.save_tree(path, tree)
+    damage(path)
+    with pytest.raises(storage.StorageError) as caught:
+        storage.load_tree(path, tree)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_another_model_is_refused(tmp_path, tree):
+    storage.save_tree(tmp_path / "a.h5", tree)
+    with pytest.raises(storage.StorageError, match="another model"):
+        storage.load_tree(tmp_path / "a.h5", tree | {"flow": {"layer_0/w": np.zeros((2, 4))}})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, tree):
+    storage.save_tree(tmp_path / "a.h5", tree)
+    before = (tmp_path / "a.h5").read_bytes()
+    with pytest.raises(TypeError):
+        storage.save_tree(tmp_path / "a.h5", tree | {"step": np.asarray(object())})
+    assert (tmp_path / "a.h5").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.h5"]
+
+
+def test_checkpoints_are_listed_newest_first(tmp_path):
+    for name in ("checkpoint-20.h5", "checkpoint-100.h5", "checkpoint-x.h5", "samples-100.h5"):
+        (tmp_path / name).touch()
+    assert [path.name for path in storage.checkpoints(tmp_path)] == ["checkpoint-100.h5", "checkpoint-20.h5"]
+
+
+def test_history_is_rewound_to_a_step_and_loses_a_partial_line(tmp_path):
+    path = tmp_path / "history.csv"
+    for step in range(1, 5):
+        storage.append_history(path, {"step": step, "F_ha": -0.1 / step})
+    whole = path.read_text()
+    path.write_text(whole + "5,-0.0")
+    assert [row["step"] for row in storage.read_history(path)] == ["1", "2", "3", "4"]
+    storage.rewind_history(path, 2)
+    assert path.read_text() == "".join(whole.splitlines(keepends=True)[:3])
+    for step in (3, 4):
+        storage.append_history(path, {"step": step, "F_ha": -0.1 / step})
+    assert path.read_text() == whole
+
+
+def test_history_rewound_to_nothing_starts_afresh(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("step,F_ha\n1,-0")
+    storage.rewind_history(path, 0)
+    storage.append_history(path, {"step": 1, "F_ha": -1.0})
+    assert path.read_text() == "step,F_ha\n1,-1.0\n"
+
+
+def test_config_round_trip(tmp_path):
+    tables = {"system": {"rs": 2.0, "twist": [0.25, 0.0]}, "run": {"max_seconds": None}}
+    storage.save_config(tmp_path / "config.toml", tables)
+    assert storage.load_config(tmp_path / "config.toml") == {"system": tables["system"], "run": {}}
+    (tmp_path / "bad.toml").write_text("[system")
+    with pytest.raises(storage.StorageError, match="not TOML"):
+        storage.load_config(tmp_path / "bad.toml")
