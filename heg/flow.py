@@ -29,9 +29,7 @@ from jax import lax
 
 from heg.system import System
 
-BOUND = (
-    0.2  # of |eta| in one layer: a pair alone keeps 1 + 2 eta > 0.6; det J <= 0 takes a crowd of 1 / BOUND electrons
-)
+BOUND = 0.2  # of |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6; only a crowd of 1 / BOUND electrons can fold it
 RESIDUAL = 1e-12  # |f(x) - z| / L aimed at by the inverse
 ACCEPTED_RESIDUAL = 1e-8  # |f(x) - z| / L with which it counts as found
 NEWTON_STEPS = 12  # at the full map, after the homotopy

@@ -125,9 +125,7 @@ def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, 
             "largest_deviation_sigma": float(np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)),
             "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error if len(energy) > 3 else None,
             "min_det": float(lowest_determinant(solver.model, system, state.params.flow, state.walkers)),
-            "folded_measure": independent(
-                solver.folded(state.params, jax.random.split(state.key, FOLD_SAMPLES))
-            )._asdict(),
+            "folded_measure": independent(folded)._asdict(),
             "redrawn": int(state.redrawn),
         },
         "version": metadata.version("heg"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,22 +12,39 @@ import pytest
 
 from heg import cli, storage
 
-GAS = "--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2".split()
-SMALL = "--transformer-layers 1 --transformer-width 4 --transformer-heads 2 --flow-layers 1 --flow-width 4".split()
-RUN = "--batch 16 --steps 6 --samples 64 --save-every 2".split()
+FLAGS = {
+    **{"electrons": "3", "dim": "2", "polarization": "1", "rs": "4", "theta": "0.3", "twist": "0.1 0.2"},
+    **{"transformer-layers": "1", "transformer-width": "4", "transformer-heads": "2"},
+    **{"flow-layers": "1", "flow-width": "4", "batch": "16", "steps": "6", "samples": "64", "save-every": "2"},
+}
 
 
-def heg_solve(run_dir, *arguments):
-    command = [sys.executable, "-c", "from heg.cli import solve; solve()", *GAS, *SMALL, *RUN]
-    command += ["--run-dir", str(run_dir), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def command_line(run_dir, **changed):
+    """Flags of a small run; changed ones by name, underscores for dashes."""
+    flags = FLAGS | {name.replace("_", "-"): value for name, value in changed.items()} | {"run-dir": str(run_dir)}
+    return [word for name, value in flags.items() for word in (f"--{name}", *value.split())]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def start(tmp_path_factory):
+    """Starts heg-solve as a process of its own; what XLA compiled once serves the later ones."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def heg_solve(run_dir, **changed):
+        command = [sys.executable, "-c", "from heg.cli import solve; solve()", *command_line(run_dir, **changed)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    return heg_solve
+
+
+@pytest.fixture(scope="module")
+def finished(start, tmp_path_factory):
     """A run that was never disturbed."""
     run_dir = tmp_path_factory.mktemp("runs") / "a"
-    process = heg_solve(run_dir)
+    process = start(run_dir)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return run_dir, output
@@ -52,8 +70,8 @@ def test_a_run_leaves_what_is_promised(finished):
     assert "per electron" in output and "Training curve" in output
 
 
-def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
-    process = heg_solve(tmp_path / "b")
+def test_a_killed_run_continues_bit_for_bit(finished, start, tmp_path):
+    process = start(tmp_path / "b")
     history = tmp_path / "b" / "history.csv"
     deadline = time.monotonic() + 200
     while not (history.exists() and history.read_text().count("\n") >= 4):  # three rows: one after the checkpoint
@@ -63,7 +81,7 @@ def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
     process.communicate()
     newest = storage.checkpoints(tmp_path / "b")[0]
     newest.write_bytes(newest.read_bytes()[:-100])  # and its newest checkpoint is damaged
-    process = heg_solve(tmp_path / "b")
+    process = start(tmp_path / "b")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "checkpoint before it is used" in output
@@ -77,16 +95,15 @@ def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
 def test_a_run_that_is_done_is_not_done_again_and_changed_physics_is_refused(finished, capsys):
     run_dir, _ = finished
     before = (run_dir / "history.csv").read_bytes()
-    arguments = [*GAS, *SMALL, *RUN, "--run-dir", str(run_dir)]
-    assert exit_code([*arguments, "--rs", "5"]) == cli.BAD_INPUT
+    assert exit_code(command_line(run_dir, rs="5")) == cli.BAD_INPUT
     assert "rs is 5.0, the run has 4.0" in capsys.readouterr().err
-    assert exit_code([*arguments, "--flow-width", "5"]) == cli.BAD_INPUT
+    assert exit_code(command_line(run_dir, flow_width="5")) == cli.BAD_INPUT
     assert "flow_width is 5, the run has 4" in capsys.readouterr().err
     assert (run_dir / "history.csv").read_bytes() == before
 
 
-def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
-    process = heg_solve(tmp_path / "c", "--max-seconds", "0.001")
+def test_a_stopped_run_says_so_and_can_go_on(start, tmp_path):
+    process = start(tmp_path / "c", max_seconds="0.001")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == cli.CONTINUE, output
     assert storage.checkpoints(tmp_path / "c")
@@ -99,24 +116,24 @@ def exit_code(arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("field", "value", "words"),
     [
-        ("--rs -1", "rs is -1.0: it must be a positive number"),
-        ("--theta 0", "theta is 0.0: it must be positive"),
-        ("--dim 4", "Choose from: 2, 3"),
-        ("--twist 0.5 0", "each must lie in [-0.5, 0.5)"),
-        ("--twist 0.1 0 0", "twist has 3 numbers"),
-        ("--polarization 0", "with 3 electrons it must be one of 1/3, 1"),
-        ("--polarization half", "give a number or a ratio such as 3/7"),
-        ("--batch 1", "batch is 1"),
-        ("--flow-width 0", "flow_width is 0"),
-        ("--thet 3", "Did you mean --theta?"),
-        ("--steps many", "--steps"),
+        ("rs", "-1", "rs is -1.0: it must be a positive number"),
+        ("theta", "0", "theta is 0.0: it must be positive"),
+        ("dim", "4", "Choose from: 2, 3"),
+        ("twist", "0.5 0", "each must lie in [-0.5, 0.5)"),
+        ("twist", "0.1 0 0", "twist has 3 numbers"),
+        ("polarization", "0", "with 3 electrons it must be one of 1/3, 1"),
+        ("polarization", "half", "give a number or a ratio such as 3/7"),
+        ("batch", "1", "batch is 1"),
+        ("flow_width", "0", "flow_width is 0"),
+        ("thet", "3", "Did you mean --theta?"),
+        ("steps", "many", "--steps"),
     ],
 )
-def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, arguments, words):
+def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, field, value, words):
     run_dir = tmp_path / "d"
-    assert exit_code([*GAS, *SMALL, *RUN, "--run-dir", str(run_dir), *arguments.split()]) == cli.BAD_INPUT
+    assert exit_code(command_line(run_dir, **{field: value})) == cli.BAD_INPUT
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not run_dir.exists()
@@ -153,7 +170,7 @@ def test_bad_files_are_one_sentence(tmp_path, capsys, text, words):
 
 def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):
     run_dir = tmp_path / "e"
-    assert exit_code([*GAS, *SMALL, *RUN, "--run-dir", str(run_dir), "--dry-run"]) == 0
+    assert exit_code([*command_line(run_dir), "--dry-run"]) == 0
     assert "orbitals_missing_probability" in capsys.readouterr().out
     assert not run_dir.exists()
 
@@ -161,6 +178,6 @@ def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):
 def test_help_lists_every_field(capsys):
     assert exit_code(["--help"]) == 0
     text = capsys.readouterr().out
-    for table in cli.tables(cli.parse([*GAS, "--run-dir", "x"])[0]).values():
+    for table in cli.tables(cli.parse(command_line("x"))[0]).values():
         for field in table:
             assert "--" + field.replace("_", "-") in text
