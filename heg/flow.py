@@ -50,19 +50,22 @@ class Flow(NamedTuple):
     """The flow as pure functions of one configuration.
 
     Attributes:
-      init: key -> params.  The flow is the identity at initialisation (but for the cusp of `PairNetwork`).
-      forward: params, x [N, d] -> z [N, d], Jacobians of the layers (a list of [dN, dN]).
+      init: key -> params, the layers along the first axis of every leaf.  The flow is the identity at
+        initialisation (but for the cusp of `PairNetwork`).
+      layers: params -> what lax.scan runs over, first layer first; its items are the `layer` below.
+      apply: layer, x [N, d] -> z [N, d], J [dN, dN].
+      derivatives: layer, x [N, d] -> LayerDerivatives, for the kinetic energy.
+      forward: params, x [N, d] -> z [N, d], J of every layer [layers, dN, dN].
       inverse: params, z [N, d] -> Inverse.
-      jacobians: one function a layer: params, x [N, d], the input of that layer -> J [dN, dN].
-      layers: the same -> LayerDerivatives, for the kinetic energy.
-      lowest_determinants: params, x [N, d] -> det J_l in the worst place found from x.   [layers]
+      lowest_determinants: params, x [N, d] -> det J_l in the worst place found from x.    [layers]
     """
 
     init: Callable
+    layers: Callable
+    apply: Callable
+    derivatives: Callable
     forward: Callable
     inverse: Callable
-    jacobians: tuple[Callable, ...]
-    layers: tuple[Callable, ...]
     lowest_determinants: Callable
 
 
@@ -108,11 +111,12 @@ class PairNetwork(hk.Module):
     square of that share, not gone, and summary.json carries what shows it (largest deviation, error of half).
     """
 
-    def __init__(self, system: System, width: int, cusp: float | None, name: str):
+    def __init__(self, system: System, width: int, name: str):
         super().__init__(name=name)
-        self.system, self.width, self.cusp = system, width, cusp
+        self.system, self.width = system, width
 
-    def __call__(self, r):
+    def __call__(self, r, cusp=None):
+        """cusp: lambda of this layer, None where a cusp is harmless."""
         system = self.system
         hidden = hk.Linear(self.width, name="hidden")
         output = hk.Linear(1, w_init=jnp.zeros, with_bias=False, name="output")
@@ -120,13 +124,13 @@ class PairNetwork(hk.Module):
         network = lambda cosines, distance: bounded(output(jnp.tanh(hidden(jnp.append(cosines, distance))))[0])
         distance = system.box / np.pi * jnp.linalg.norm(jnp.sin(np.pi * r / system.box))
         eta = network(jnp.cos(2 * np.pi * r / system.box), distance / system.rs)
-        if self.cusp is None:
+        if cusp is None:
             return eta
         contact = lambda s: network(jnp.ones(system.dim), s / system.rs)
         value, slope = jax.jvp(contact, (0.0,), (1.0,))
         factor = (system.dim + 1) * (system.dim - 1)
-        length = min(system.rs / 2, factor / (3 * self.cusp) if self.cusp else np.inf)
-        weight = (self.cusp * (1 + 2 * value) - factor * slope) / (factor + 2 * length * self.cusp)
+        length = min(system.rs / 2, factor / (3 * system.coupling) if system.coupling else np.inf)
+        weight = (cusp * (1 + 2 * value) - factor * slope) / (factor + 2 * length * cusp)
         return eta - weight * length * jnp.exp(-distance / length)
 
 
@@ -143,39 +147,35 @@ class _Pairs(NamedTuple):
 def make_flow(system: System, size: FlowSize) -> Flow:
     """The flow of the given gas and size."""
     pairs = _make_pairs(system)
-    kinds = [kind for kind, some in (("same", pairs.same), ("opposite", len(pairs.first) - pairs.same)) if some]
-    layers = range(size.layers)
-
-    def eta(r, layer, kind):
-        cusp = None
-        if kind == "opposite" and system.dim == 2:
-            cusp = system.coupling if layer == 0 else 0.0
-        return PairNetwork(system, size.width, cusp, name=f"layer_{layer}_{kind}")(r)
-
-    network = hk.without_apply_rng(hk.transform(eta))
+    same, opposite = pairs.same, len(pairs.first) - pairs.same
+    kinds = [kind for kind, count in (("same", same), ("opposite", opposite)) if count]
+    count = size.layers if kinds else 0
+    network = hk.without_apply_rng(
+        hk.transform(lambda r, kind, cusp: PairNetwork(system, size.width, name=kind)(r, cusp))
+    )
 
     def init(key):
         r = jnp.full(system.dim, system.rs)
-        keys = jax.random.split(key, (size.layers, 2))
-        params = {}
-        for layer in layers:
-            for number, kind in enumerate(kinds):
-                params |= network.init(keys[layer, number], r, layer, kind)
-        return params
+        of_layer = lambda keys: {
+            k: v for key, kind in zip(keys, kinds) for k, v in network.init(key, r, kind, None).items()
+        }
+        return jax.vmap(of_layer)(jax.random.split(key, (count, len(kinds)))) if count else {}
 
-    def displacement(params, layer, kind, r):
+    def layers(params):
+        # the first layer carries the cusp
+        return params, jnp.where(jnp.arange(count) == 0, system.coupling, 0.0)
+
+    def displacement(layer, kind, r):
         """g(r), bohr.  [d]"""
+        params, cusp = layer
         u = system.box / (2 * np.pi) * jnp.sin(2 * np.pi * r / system.box)
-        return network.apply(params, r, layer, kind) * u
+        return network.apply(params, r, kind, cusp if kind == "opposite" and system.dim == 2 else None) * u
 
-    def pair_terms(params, layer, x, order):
+    def pair_terms(layer, x, order):
         """g and its derivatives up to `order` for every pair.  [pairs, d], [pairs, d, d], ..."""
-        r = x[pairs.first] - x[pairs.second]
-        parts = []
-        for kind, part in (("same", r[: pairs.same]), ("opposite", r[pairs.same :])):
-            if len(part):
-                parts.append(jax.vmap(_derivatives(lambda r: displacement(params, layer, kind, r), order))(part))
-        return tuple(jnp.concatenate(terms) for terms in zip(*parts))
+        r = dict(zip(("same", "opposite"), jnp.split(x[pairs.first] - x[pairs.second], [same])))
+        of_kind = lambda kind: jax.vmap(_derivatives(lambda r: displacement(layer, kind, r), order))(r[kind])
+        return tuple(jnp.concatenate(terms) for terms in zip(*map(of_kind, kinds)))
 
     def assemble(x, g, d):
         """z [N, d] and J [dN, dN] of a layer."""
@@ -184,47 +184,35 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         jacobian = jnp.eye(x.size) + (diagonal - blocks).transpose(0, 2, 1, 3).reshape(x.size, x.size)
         return x + jnp.asarray(pairs.sign) @ g, jacobian
 
-    def apply_layer(params, layer, x):
-        if len(x) == 1:
-            return x, jnp.eye(x.size)
-        return assemble(x, *pair_terms(params, layer, x, 1))
+    def apply(layer, x):
+        return assemble(x, *pair_terms(layer, x, 1))
 
-    def layer_derivatives(layer):
-        def derivatives(params, x):
-            g, d, d2, d3 = pair_terms(params, layer, x, 3)
-            sign = pairs.sign[np.arange(len(x))[:, None], pairs.index] * (1 - np.eye(len(x)))
-            return LayerDerivatives(
-                *assemble(x, g, d), pairs.first, pairs.second, d2[pairs.index] * sign[..., None, None, None], d3
-            )
-
-        return derivatives
+    def derivatives(layer, x):
+        g, d, d2, d3 = pair_terms(layer, x, 3)
+        sign = pairs.sign[np.arange(len(x))[:, None], pairs.index] * (1 - np.eye(len(x)))
+        d2 = d2[pairs.index] * sign[..., None, None, None]
+        return LayerDerivatives(*assemble(x, g, d), pairs.first, pairs.second, d2, d3)
 
     def forward(params, x):
-        jacobians = []
-        for layer in layers:
-            x, jacobian = apply_layer(params, layer, x)
-            jacobians.append(jacobian)
-        return x, jacobians
+        if not count:
+            return x, jnp.zeros((0, x.size, x.size))
+        return lax.scan(lambda x, layer: apply(layer, x), x, layers(params))
 
     def inverse(params, z):
-        verified = jnp.array(True)
-        for layer in reversed(layers):
-            z, found = _invert(lambda x: apply_layer(params, layer, x), z, system)
-            verified &= found
-        return Inverse(z, verified)
-
-    def layer_jacobian(layer):
-        return lambda params, x: apply_layer(params, layer, x)[1]
+        if not count:
+            return Inverse(z, jnp.array(True))
+        invert = lambda z, layer: _invert(lambda x: apply(layer, x), z, system)
+        x, verified = lax.scan(invert, z, layers(params), reverse=True)
+        return Inverse(x, verified.all())
 
     def lowest_determinants(params, x):
-        lowest = []
-        for layer in layers:
-            lowest.append(_descend(lambda x: layer_jacobian(layer)(params, x), x, DESCENT_STEP * system.rs))
-            x, _ = apply_layer(params, layer, x)
-        return jnp.array(lowest)
+        def descend(x, layer):
+            lowest = _descend(lambda x: apply(layer, x)[1], x, DESCENT_STEP * system.rs)
+            return apply(layer, x)[0], lowest
 
-    of_layers = lambda make: tuple(make(layer) for layer in layers)
-    return Flow(init, forward, inverse, of_layers(layer_jacobian), of_layers(layer_derivatives), lowest_determinants)
+        return lax.scan(descend, x, layers(params))[1] if count else jnp.ones(0)
+
+    return Flow(init, layers, apply, derivatives, forward, inverse, lowest_determinants)
 
 
 def _make_pairs(system):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from heg.flow import Flow
 from heg.orbitals import Orbitals
@@ -34,18 +35,21 @@ def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Calla
     """Local kinetic energy, hartree, complex, as a function of (flow params, x [N, d], state [N])."""
     wavevectors = jnp.asarray(orbitals.k)
 
+    def through_layer(carry, layer):
+        z, g, q, gradient, laplacian = carry
+        terms = flow.derivatives(layer, z)
+        p = jnp.einsum("iax,jbx->iajb", g, g)
+        part, second = log_jacobian_derivatives(terms, g, q, p)
+        bend = jnp.einsum("ijabc,ijbc->ia", terms.d2, _second_differences(p))
+        q = (terms.jacobian @ q.ravel()).reshape(q.shape) + bend
+        g = (terms.jacobian @ g.reshape(z.size, -1)).reshape(g.shape)
+        return (terms.z, g, q, gradient + part / 2, laplacian + second / 2), None
+
     def kinetic_energy(params, x, state):
-        z, g, q = x, jnp.eye(x.size).reshape(*x.shape, x.size), jnp.zeros(x.shape)
-        gradient, laplacian = jnp.zeros(x.size), 0.0
-        for derivatives in flow.layers if len(x) > 1 else ():
-            layer = derivatives(params, z)
-            p = jnp.einsum("iax,jbx->iajb", g, g)
-            part, second = log_jacobian_derivatives(layer, g, q, p)
-            gradient, laplacian = gradient + part / 2, laplacian + second / 2
-            q = (layer.jacobian @ q.ravel()).reshape(q.shape) + jnp.einsum(
-                "ijabc,ijbc->ia", layer.d2, _second_differences(p)
-            )
-            z, g = layer.z, (layer.jacobian @ g.reshape(x.size, -1)).reshape(g.shape)
+        carry = x, jnp.eye(x.size).reshape(*x.shape, x.size), jnp.zeros(x.shape), jnp.zeros(x.size), jnp.zeros(())
+        if params:
+            carry, _ = lax.scan(through_layer, carry, flow.layers(params))
+        z, g, q, gradient, laplacian = carry
         p = jnp.einsum("iax,jbx->iajb", g, g)
         for spin in (slice(0, system.n_up), slice(system.n_up, None))[: len(system.spins)]:
             k = wavevectors[state[spin]]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from heg.config import Config, ModelConfig, OptimizerConfig
 from heg.flow import FlowSize, make_flow
@@ -213,7 +214,7 @@ def _deviations(model, system, baseline, walkers, samples):
 
 def lowest_determinant(model: Model, system: System, flow_params: dict, walkers: Walkers) -> jax.Array:
     """Lowest det J of any layer found by descent from the walkers with the closest pairs; 1 without a flow.  []"""
-    if system.electrons == 1 or not flow_params:
+    if not flow_params:
         return jnp.ones(())
     first, second = np.triu_indices(system.electrons, 1)
     r = walkers.x[:, first] - walkers.x[:, second]
@@ -230,9 +231,9 @@ def folded_measure(model: Model, system: System, flow_params: dict, keys: jax.Ar
 
     def one(key):
         x = system.box * jax.random.uniform(key, (system.electrons, system.dim))
-        folded = [jnp.zeros(())]
-        for layer in model.flow.jacobians:
-            folded.append(jnp.maximum(-2 * jnp.linalg.det(layer(flow_params, x)), 0))
-        return jnp.max(jnp.array(folded))
+        determinant = lambda x, layer: (x, jnp.linalg.det(model.flow.apply(layer, x)[1]))
+        return jnp.max(jnp.maximum(-2 * lax.scan(determinant, x, model.flow.layers(flow_params))[1], 0))
 
+    if not flow_params:
+        return jnp.zeros(len(keys))
     return jax.vmap(one)(keys)

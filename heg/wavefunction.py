@@ -44,7 +44,7 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
         log_slater = sum(
             log_determinant(z[part], k[part]) for part in (slice(0, up), slice(up, None))[: len(system.spins)]
         )
-        log_jacobian = sum(jnp.linalg.slogdet(jacobian)[1] for jacobian in jacobians)
+        log_jacobian = jnp.sum(jnp.linalg.slogdet(jacobians)[1])
         return log_slater + log_jacobian / 2 - log_norm
 
     return log_psi

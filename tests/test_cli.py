@@ -73,7 +73,7 @@ def test_a_run_leaves_what_is_promised(finished):
 def test_a_killed_run_continues_bit_for_bit(finished, start, tmp_path):
     process = start(tmp_path / "b")
     history = tmp_path / "b" / "history.csv"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while not (history.exists() and history.read_text().count("\n") >= 4):  # three rows: one after the checkpoint
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
