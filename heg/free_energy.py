@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from heg.flow import Flow
 from heg.hamiltonian import LocalEnergy
@@ -133,20 +134,39 @@ def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params
       occupations: (O_phi - mean) / sqrt(B).                [B, P]
       flow: the same of O_theta, real parts above imaginary ones.    [2 B, P]
     """
-    batch = len(walkers.x)
-    flatten = lambda tree: jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)])
-    log_p = lambda walker: flatten(jax.grad(model.occupations.log_prob)(params.occupations, walker[1]))
+
+    def log_p(walker):
+        return jax.vjp(lambda block: model.occupations.log_prob(block, walker[1]), params.occupations)
 
     def log_psi(walker):
-        value, pull = jax.vjp(lambda flow: model.log_psi(flow, *walker), params.flow)
-        one = jnp.ones((), value.dtype)
-        # JAX: the pull-back of c to real parameters is Re(c dlnPsi), so that -i gives the imaginary part
-        return flatten(pull(one)[0]), flatten(pull(-1j * one)[0])
+        return jax.vjp(lambda block: model.log_psi(block, *walker), params.flow)
 
-    centre = lambda matrix: (matrix - matrix.mean(axis=0)) / jnp.sqrt(batch)
-    occupations = lax.map(log_p, (walkers.x, walkers.state), batch_size=chunk)
-    real, imaginary = lax.map(log_psi, (walkers.x, walkers.state), batch_size=chunk)
-    return Params(centre(occupations), jnp.concatenate([centre(real), centre(imaginary)]))
+    def centred(logarithm, block, cotangents):
+        if not block:
+            return jnp.zeros((len(cotangents) * len(walkers.x), 0))
+        pulled = lambda walker: jax.vmap(logarithm(walker)[1])(cotangents)[0]
+        leaves = jax.tree.leaves(lax.map(pulled, (walkers.x, walkers.state), batch_size=chunk))
+        matrix = jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
+        matrix = (matrix - matrix.mean(axis=0)) / jnp.sqrt(len(matrix))
+        return matrix.swapaxes(0, 1).reshape(-1, matrix.shape[-1])
+
+    # JAX: the pull-back of c to real parameters is Re(c dlnPsi), so that -i gives the imaginary part
+    return Params(centred(log_p, params.occupations, jnp.ones(1)), centred(log_psi, params.flow, jnp.array([1, -1j])))
+
+
+def gradient_from_scores(centred: Params, params: Params, f_deviation: jax.Array, e_deviation: jax.Array) -> Params:
+    """The gradient of F as the covariance of the scores with the deviations, without another reverse pass.
+
+    Equal to `gradient` but for the means of the scores, which vanish in expectation.
+
+    Args:
+      centred: from `scores`.
+      params: of the shapes wanted.
+      f_deviation, e_deviation: as in `gradient`.           [B]
+    """
+    root = jnp.sqrt(len(f_deviation))
+    parts = f_deviation / root, 2 * jnp.concatenate([jnp.real(e_deviation), jnp.imag(e_deviation)]) / root
+    return Params(*(ravel_pytree(block)[1](part @ a) for block, part, a in zip(params, parts, centred)))
 
 
 def empty_baseline() -> Baseline:

@@ -1,5 +1,6 @@
 """Means with honest errors, of independent samples and of chains."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,13 @@ class Estimate(NamedTuple):
     error: float
 
     def __str__(self):
-        if not np.isfinite(self.error) or self.error <= 0:
+        if not math.isfinite(self.error):
+            return f"{self.mean:.10g}({self.error})"
+        if self.error <= 1e-12 * abs(self.mean):
             return f"{self.mean:.10g}"
-        digits = max(0, 1 - int(np.floor(np.log10(self.error))))
-        scaled = round(self.error * 10**digits)
-        return f"{self.mean:.{digits}f}({scaled})" if digits > 1 else f"{self.mean:.{digits}f}({self.error:.{digits}f})"
+        digits = max(0, 1 - math.floor(math.log10(self.error)))
+        error = f"{self.error * 10**digits:.0f}" if digits > 1 else f"{self.error:.{digits}f}"
+        return f"{self.mean:.{digits}f}({error})"
 
 
 def independent(samples) -> Estimate:

@@ -20,6 +20,7 @@ from heg.free_energy import (
     empty_baseline,
     evaluate,
     gradient,
+    gradient_from_scores,
     per_electron,
     predict,
     scores,
@@ -147,15 +148,21 @@ def build(config: Config) -> Solver:
         key_state, key_x = jax.random.split(key)
         state = new_states(params, key_state)
         draws = model.draw(params.flow, state, jax.random.split(key_x, sampler.batch))
-        return Walkers(state, draws.x, jax.vmap(log_prob(params))(draws.x, state)), draws
+        return Walkers(state, draws.x, jnp.zeros(sampler.batch)), draws
 
     def init(key):
         key_p, key_flow, key_draw = jax.random.split(jax.random.fold_in(key, 0), 3)
         params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
-        walkers, draws = draw(params, key_draw)
-        width = jnp.asarray(first_width(system))
         zero = jnp.zeros((), int)
-        return TrainState(zero, params, optimizer.init(params), walkers, empty_baseline(), width, draws.redrawn, key)
+        if sampler.sampler == "exact":  # every step draws its own
+            shape = sampler.batch, system.electrons, system.dim
+            x = system.box * jax.random.uniform(key_draw, shape)
+            walkers, redrawn = Walkers(jnp.zeros(shape[:2], jnp.int32), x, jnp.zeros(sampler.batch)), zero
+        else:
+            walkers, draws = draw(params, key_draw)
+            redrawn = draws.redrawn
+        width = jnp.asarray(first_width(system))
+        return TrainState(zero, params, optimizer.init(params), walkers, empty_baseline(), width, redrawn, key)
 
     def walk(state, key):
         """New walkers, acceptance, width, redrawn, lost."""
@@ -174,8 +181,11 @@ def build(config: Config) -> Solver:
         walkers, acceptance, width, redrawn, lost = walk(state, key)
         samples = evaluate(model, params, walkers, sampler.chunk)
         baseline, f_deviation, e_deviation = _deviations(model, system, state.baseline, walkers, samples)
-        grads = gradient(model, params, walkers, f_deviation, e_deviation)
-        centred = scores(model, params, walkers, sampler.chunk) if config.optimizer.optimizer == "natural" else None
+        if config.optimizer.optimizer == "natural":
+            centred = scores(model, params, walkers, sampler.chunk)
+            grads = gradient_from_scores(centred, params, f_deviation, e_deviation)
+        else:
+            centred, grads = None, gradient(model, params, walkers, f_deviation, e_deviation)
         updates, opt_state = optimizer.update(grads, state.opt_state, params, scores=centred)
         info = StepInfo(
             {name: batch_estimate(values) for name, values in per_electron(samples, system).items()},

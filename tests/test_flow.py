@@ -23,9 +23,9 @@ def test_identity_at_initialisation(coupling, gas, key):
     # in 2D the interaction between opposite spins brings its cusp from the start
     gas = dataclasses.replace(gas, coupling=coupling)
     flow, _, x = random_flow(gas, key)
-    z, jacobians = flow.forward(flow.init(key), x)
+    z, jacobians = flow.forward(jax.jit(flow.init)(key), x)
     np.testing.assert_array_equal(z, x)
-    np.testing.assert_array_equal(jacobians, [np.eye(x.size)] * LAYERS)
+    np.testing.assert_array_equal(jacobians, np.broadcast_to(np.eye(x.size), (LAYERS, x.size, x.size)))
 
 
 @each_gas
@@ -85,22 +85,22 @@ def test_inverse_returns_to_the_start(gas, key):
 def test_inverse_of_a_folded_flow_is_never_a_place_turned_over(key):
     # so strong a flow maps several places to one, some with det J < 0: the inverse is another place or not verified
     flow, params, _ = random_flow(POLARIZED_2D, key, layers=1)
-    folded = jax.tree.map(lambda leaf: 10 * leaf, params)
+    folded = jax.tree.map(lambda leaf: 5 * leaf, params)
     forward = jax.vmap(flow.forward, (None, 0))
-    x = random_positions(POLARIZED_2D, key, 64)
-    z, (jacobians,) = forward(folded, x)
-    turned_over = jnp.linalg.det(jacobians) < 0
-    inverse = jax.vmap(flow.inverse, (None, 0))(folded, z)
-    found = inverse.verified & turned_over
-    image, (jacobians,) = forward(folded, inverse.x)
-    assert jnp.sum(found) > 4 and np.all(jnp.linalg.det(jacobians)[inverse.verified] > 0)
-    np.testing.assert_allclose(image[found], z[found], rtol=0, atol=1e-8 * POLARIZED_2D.box)
+    z, jacobians = forward(folded, random_positions(POLARIZED_2D, key, 1000))
+    turned_over = jnp.argsort(jnp.linalg.det(jacobians[:, 0]))[:32]
+    assert jnp.linalg.det(jacobians[turned_over[-1], 0]) < 0
+    inverse = jax.vmap(flow.inverse, (None, 0))(folded, z[turned_over])
+    image, jacobians = forward(folded, inverse.x)
+    verified = inverse.verified
+    assert jnp.sum(verified) > 4 and np.all(jnp.linalg.det(jacobians[verified, 0]) > 0)
+    np.testing.assert_allclose(image[verified], z[turned_over][verified], rtol=0, atol=1e-8 * POLARIZED_2D.box)
 
 
 @each_gas
 def test_search_lowers_the_determinants(gas, key):
     flow, params, x = random_flow(gas, key)
-    start = jnp.linalg.det(jnp.stack(flow.forward(params, x)[1]))
+    start = jnp.linalg.det(flow.forward(params, x)[1])
     lowest = jax.jit(flow.lowest_determinants)(params, x)
     assert lowest.shape == (LAYERS,)
     assert np.all(lowest <= start + 1e-12) and np.any(lowest < start - 1e-3)
@@ -126,8 +126,8 @@ def test_opposite_spins_in_two_dimensions_meet_with_the_cusp(coupling, layers, k
     direction = jnp.array([np.cos(0.7), np.sin(0.7)])
 
     def log_psi(r):
-        jacobians = flow.forward(params, jnp.stack([r * direction, jnp.zeros(2)]))[1]
-        return jnp.sum(jnp.linalg.slogdet(jnp.stack(jacobians))[1]) / 2
+        _, jacobians = flow.forward(params, jnp.stack([r * direction, jnp.zeros(2)]))
+        return jnp.sum(jnp.linalg.slogdet(jacobians)[1]) / 2
 
     slope = jax.grad(log_psi)
     r = 1e-4 * gas.rs  # the slope differs from its limit by terms linear in r, here extrapolated away
@@ -137,4 +137,4 @@ def test_opposite_spins_in_two_dimensions_meet_with_the_cusp(coupling, layers, k
 def test_flow_of_one_electron_is_the_identity(key):
     gas = dataclasses.replace(POLARIZED_2D, n_up=1)
     flow, _, x = random_flow(gas, key)
-    np.testing.assert_array_equal(flow.forward(flow.init(key), x)[0], x)
+    np.testing.assert_array_equal(flow.forward(jax.jit(flow.init)(key), x)[0], x)

@@ -27,25 +27,16 @@ def test_ideal_gas_has_no_variance(gas, key):
     np.testing.assert_allclose(values, lowest_shells(free, 9).energy[state].sum(), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["2D-polarized", "3D-polarized", "3D-spins"])
-def test_kinetic_and_potential_energy_scale_with_the_density(name, key):
+@pytest.mark.parametrize("name", ["2D-polarized", "3D-spins"])
+def test_kinetic_and_potential_energy_scale_with_density_and_coupling(name, key):
     # the flow measures lengths in the box and r_s; between opposite spins in 2D the cusp brings the bohr
     gas = GASES[name]
-    dilute = dataclasses.replace(gas, rs=3 * gas.rs)
+    other = dataclasses.replace(gas, rs=3 * gas.rs, coupling=0.25)
     x, state = random_positions(gas, key), ground_state(gas)
-    dense_energy, dilute_energy = local_energy(gas, key)(x, state), local_energy(dilute, key)(3 * x, state)
-    np.testing.assert_allclose(dilute_energy.kinetic, dense_energy.kinetic / 9, rtol=1e-10)
-    np.testing.assert_allclose(dilute_energy.potential, dense_energy.potential / 3, rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", ["2D-polarized", "3D-spins"])
-def test_coupling_scales_the_potential_alone(name, key):
-    gas = GASES[name]
-    x, state = random_positions(gas, key), ground_state(gas)
-    weak, full = (local_energy(dataclasses.replace(gas, coupling=c), key)(x, state) for c in (0.25, 1.0))
-    np.testing.assert_allclose(weak.potential, full.potential / 4, rtol=1e-12)
-    np.testing.assert_allclose(weak.kinetic, full.kinetic, rtol=1e-12)
-    np.testing.assert_allclose(full.total, full.kinetic + full.potential, rtol=1e-12)
+    energy, scaled = local_energy(gas, key)(x, state), local_energy(other, key)(3 * x, state)
+    np.testing.assert_allclose(scaled.kinetic, energy.kinetic / 9, rtol=1e-10)
+    np.testing.assert_allclose(scaled.potential, 0.25 * energy.potential / 3, rtol=1e-10)
+    np.testing.assert_allclose(scaled.total, scaled.kinetic + scaled.potential, rtol=1e-12)
 
 
 def test_cusp_cancels_the_repulsion_where_opposite_spins_meet_in_two_dimensions(key):

@@ -1,0 +1,43 @@
+"""What the documents say exists does exist."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = sorted(set(re.findall(r"`(heg(?:\.\w+)+)`", "".join(p.read_text() for p in ROOT.glob("docs/*.md")))))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_in_the_documents_exists(name):
+    parts = name.split(".")
+    module = importlib.import_module(".".join(parts[:2]))
+    for part in parts[2:]:
+        module = getattr(module, part)
+
+
+def test_the_documents_name_the_functions_of_the_theory():
+    assert len(NAMES) > 30
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/theory.md", "docs/conventions.md", "docs/design.md"])
+def test_links_between_documents_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_every_setting_in_the_readme_is_a_flag():
+    from heg import cli
+
+    fields = {
+        field
+        for table in cli.tables(
+            cli.parse(["--electrons", "2", "--dim", "2", "--rs", "1", "--theta", "1", "--run-dir", "x"])[0]
+        ).values()
+        for field in table
+    }
+    flags = set(re.findall(r"--([a-z-]+)", (ROOT / "README.md").read_text())) - {"help", "dry-run"}
+    assert flags and flags <= {field.replace("_", "-") for field in fields}

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from emcee.autocorr import integrated_time
+from exact import assert_equal_within_errors
+from scipy.signal import lfilter
+
+from heg.statistics import Estimate, autocorrelation_time, blocking, chain_mean, independent
+
+MEMORY = 0.8  # of the chain x_t = 0.8 x_{t-1} + noise: tau = (1 + 0.8) / (1 - 0.8), variance 1 / (1 - 0.8^2)
+TAU, VARIANCE = 9.0, 1 / 0.36
+
+
+def autoregressive_chain(steps, chains=1, seed=1):
+    """Stationary from its first step.  [steps, chains]"""
+    noise = np.random.default_rng(seed).normal(size=(steps + 200, chains))
+    return lfilter([1.0], [1.0, -MEMORY], noise, axis=0)[200:]
+
+
+def test_autocorrelation_time_of_an_autoregressive_chain():
+    steps = 200_000
+    error = TAU * np.sqrt(2 * (2 * 5 * TAU + 1) / steps)  # of Sokal's window of 5 tau
+    assert_equal_within_errors(autocorrelation_time(autoregressive_chain(steps)[:, 0]), error, TAU, bound=0.3)
+
+
+def test_several_chains_share_their_autocorrelation_time():
+    steps, chains = 2000, 100
+    error = TAU * np.sqrt(2 * (2 * 5 * TAU + 1) / (steps * chains))
+    # subtracting each chain's own mean lowers rho by about tau / steps at every lag of the window
+    bias = -TAU * 2 * 5 * TAU / steps
+    tau = autocorrelation_time(autoregressive_chain(steps, chains))
+    assert_equal_within_errors(tau - bias, error, TAU, bound=0.3)
+
+
+def test_white_noise_has_no_memory():
+    noise = np.random.default_rng(2).normal(size=100_000)
+    assert_equal_within_errors(autocorrelation_time(noise), np.sqrt(2 * 11 / 100_000), 1.0, bound=0.02)
+    assert autocorrelation_time(np.ones(100)) == 1.0
+
+
+def test_agrees_with_emcee():
+    chain = autoregressive_chain(20_000)[:, 0]
+    np.testing.assert_allclose(autocorrelation_time(chain), integrated_time(chain)[0], rtol=1e-10)
+
+
+def test_error_of_a_chain_is_that_known_in_closed_form():
+    steps = 100_000
+    estimate = chain_mean(autoregressive_chain(steps)[:, 0])
+    np.testing.assert_allclose(estimate.error, np.sqrt(VARIANCE * TAU / steps), rtol=0.15)
+
+
+@pytest.mark.parametrize("error_of", [chain_mean, blocking])
+def test_deviations_of_many_chains_follow_their_errors(error_of):
+    chains = autoregressive_chain(4096, 300).T
+    deviations = np.array([estimate.mean / estimate.error for estimate in map(error_of, chains)])
+    mean_square, spread = np.mean(deviations**2), np.sqrt(2 / 300)
+    # the largest of several blocked errors errs on the safe side
+    assert (1 if error_of is chain_mean else 0.75) - 4 * spread < mean_square < 1 + 4 * spread
+    naive = np.array([independent(chain).error for chain in chains])
+    assert np.mean((chains.mean(axis=1) / naive) ** 2) > TAU / 2
+
+
+def test_blocking_of_white_noise_is_the_plain_error():
+    noise = np.random.default_rng(3).normal(size=(50, 4096))
+    ratio = np.mean([blocking(chain).error / independent(chain).error for chain in noise])
+    assert 1 <= ratio < 1.4  # the largest of nine errors, the last of 16 blocks
+
+
+@pytest.mark.parametrize("chains", [1, 3])
+def test_chain_shorter_than_fifty_times_is_refused(chains):
+    with pytest.raises(ValueError, match="shorter than 50 autocorrelation times"):
+        autocorrelation_time(autoregressive_chain(200, chains))
+    with pytest.raises(ValueError, match="run longer"):
+        chain_mean(np.arange(1000.0))
+    with pytest.raises(ValueError, match="too short to block"):
+        blocking(np.arange(15.0))
+
+
+def test_independent_samples_by_hand():
+    mean, error = independent([1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_allclose([mean, error], [2.5, np.sqrt(5 / 3) / 2], rtol=1e-12)
+    with pytest.raises(ValueError, match="at least 2"):
+        independent([1.0])
+
+
+@pytest.mark.parametrize(
+    "mean, error, printed",
+    [
+        (-0.52312, 0.00041, "-0.5231(4)"),
+        (12.3456, 0.02, "12.35(2)"),
+        (-0.5, 0.0, "-0.5"),
+        (1.25, np.nan, "1.25"),
+    ],
+)
+def test_estimate_prints_the_error_in_its_last_digit(mean, error, printed):
+    assert str(Estimate(mean, error)) == printed

@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exact import all_states
+
+from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
+from heg.free_energy import Params, per_electron
+from heg.ideal import choose_cutoff, thermodynamics
+from heg.training import build
+
+BATCH = 16
+
+
+def small_config(gas, flow_layers=1, transformer_layers=1, sampler="exact", optimizer="natural"):
+    return Config(
+        gas,
+        RunConfig("not-used"),
+        ModelConfig(1e-2, transformer_layers, 8, 2, flow_layers, 8),
+        SamplerConfig(sampler, BATCH, moves=20, chunk=8),
+        OptimizerConfig(optimizer),
+    )
+
+
+@pytest.mark.parametrize("dim, polarization", [(2, "1"), (2, "1/3"), (3, "1"), (3, "1/3")])
+def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, key):
+    # three electrons without interaction: the flow starts as the identity, between opposite spins in 2D too
+    solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0)))
+    gas, params = solver.system, Params(solver.model.occupations.init(key), solver.model.flow.init(key))
+    samples, draws = solver.measure(params, key)
+    values = per_electron(samples, gas)
+    kept = thermodynamics(solver.cutoff.orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
+    exact = thermodynamics(choose_cutoff(gas, 1e-14).orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
+    assert draws.lost == 0 and np.ptp(values["E"]) > 0.01 and not np.any(values["potential"])
+    np.testing.assert_allclose(values["F"], np.full(BATCH, kept), rtol=1e-9)  # no variance, though the states differ
+    missing = gas.temperature * -np.log1p(-solver.cutoff.missing) / gas.electrons
+    assert 0 <= kept - exact <= missing < 0.02 * gas.temperature
+
+
+def test_three_steps_of_three_electrons(key):
+    solver = build(small_config(SystemConfig(3, 2, 2.0, 0.5, "1")))
+    first = solver.init(key)
+    state, places = first, []
+    for number in range(3):
+        state, info = solver.step(state)
+        assert int(state.step) == number + 1
+        assert all(np.isfinite(value) for value in jax.tree.leaves(info))
+        assert info.estimates["F"].error > 0 and info.min_det > 0 and info.acceptance == 1
+        assert (info.redrawn, info.lost) == (0, 0)
+        places.append(state.walkers.x)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+    assert not np.allclose(places[0], places[1])  # fresh draws
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), first.params, state.params)
+    assert any(jax.tree.leaves(moved.occupations)) and any(jax.tree.leaves(moved.flow))
+    # the same state gives the same step, bit for bit
+    again, _ = solver.step(solver.step(solver.step(first)[0])[0])
+    for one, other in zip(jax.tree.leaves(again.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_metropolis_chains_and_adam_take_a_step(key):
+    solver = build(small_config(SystemConfig(2, 2, 2.0, 0.5, "1"), 1, 0, "metropolis", "adam"))
+    first = solver.init(key)
+    state, info = solver.step(first)
+    assert 0 < info.acceptance < 1 and state.width != first.width
+    assert np.all((state.walkers.x >= 0) & (state.walkers.x < solver.system.box))
+    assert np.isfinite(info.estimates["F"].mean)
+    valid = {tuple(row) for row in all_states((2,), len(solver.cutoff.orbitals.energy))}
+    assert {tuple(row) for row in np.asarray(state.walkers.state)} <= valid
+
+
+@pytest.mark.parametrize("electrons", [1, 2])
+def test_natural_gradient_steps_without_a_flow(electrons, key):
+    # one electron has no partner to flow with; two are given none
+    solver = build(small_config(SystemConfig(electrons, 2, 2.0, 0.5, "1"), flow_layers=0, transformer_layers=0))
+    state, info = solver.step(solver.init(key))
+    assert np.isfinite(info.estimates["F"].mean) and info.min_det == 1
+    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(state.params.occupations))
