@@ -11,7 +11,7 @@ BLOCKS = 16  # fewest blocks from which an error is read
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error, of the same unit; prints as -0.5231(4)."""
+    """A mean and its standard error, of the same unit; prints with two digits of the error, as -0.52312(41)."""
 
     mean: float
     error: float

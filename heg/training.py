@@ -62,6 +62,23 @@ class TrainState(NamedTuple):
     key: jax.Array
 
 
+class Walk(NamedTuple):
+    """Walkers of one step and how they came about.
+
+    Attributes:
+      walkers: the batch.
+      width: of the next Metropolis proposal, bohr.
+      acceptance: of Metropolis moves; 1 for exact draws.
+      redrawn, lost: draws repeated, draws given up.
+    """
+
+    walkers: Walkers
+    width: jax.Array
+    acceptance: jax.Array
+    redrawn: jax.Array
+    lost: jax.Array
+
+
 class StepInfo(NamedTuple):
     """What a step saw, of the parameters it started from.
 
@@ -87,7 +104,7 @@ class Solver(NamedTuple):
     Attributes:
       init: key -> TrainState.
       step: TrainState -> TrainState, StepInfo.
-      measure: params, key -> Samples, Draws; one batch at frozen parameters.
+      measure: params, key -> Samples, Walk; one batch at frozen parameters.
       folded: params, keys -> folded_measure of uniform samples.
     """
 
@@ -135,80 +152,81 @@ def build(config: Config) -> Solver:
     cutoff = choose_cutoff(system, config.model.orbital_tolerance)
     model = build_model(system, cutoff, config.model)
     optimizer = build_optimizer(system, config.optimizer)
-    sampler = config.sampler
-
-    def new_states(params, key):
-        keys = jax.random.split(key, sampler.batch)
-        return jax.vmap(model.occupations.sample, (None, 0))(params.occupations, keys)
-
-    def log_prob(params):
-        return lambda x, state: 2 * jnp.real(model.log_psi(params.flow, x, state))
-
-    def draw(params, key):
-        key_state, key_x = jax.random.split(key)
-        state = new_states(params, key_state)
-        draws = model.draw(params.flow, state, jax.random.split(key_x, sampler.batch))
-        return Walkers(state, draws.x, jnp.zeros(sampler.batch)), draws
+    chunk, natural = config.sampler.chunk, config.optimizer.optimizer == "natural"
+    draw, walk = _make_sampler(system, model, config.sampler)
 
     def init(key):
         key_p, key_flow, key_draw = jax.random.split(jax.random.fold_in(key, 0), 3)
         params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
-        zero = jnp.zeros((), int)
-        if sampler.sampler == "exact":  # every step draws its own
-            shape = sampler.batch, system.electrons, system.dim
-            x = system.box * jax.random.uniform(key_draw, shape)
-            walkers, redrawn = Walkers(jnp.zeros(shape[:2], jnp.int32), x, jnp.zeros(sampler.batch)), zero
-        else:
-            walkers, draws = draw(params, key_draw)
-            redrawn = draws.redrawn
-        width = jnp.asarray(first_width(system))
-        return TrainState(zero, params, optimizer.init(params), walkers, empty_baseline(), width, redrawn, key)
-
-    def walk(state, key):
-        """New walkers, acceptance, width, redrawn, lost."""
-        if sampler.sampler == "exact":
-            walkers, draws = draw(state.params, key)
-            return walkers, jnp.ones(()), state.width, draws.redrawn, draws.lost
-        key_state, key_walk = jax.random.split(key)
-        walkers = state.walkers._replace(state=new_states(state.params, key_state))
-        walkers, acceptance = metropolis(log_prob(state.params), walkers, state.width, key_walk, sampler.moves)
-        walkers = walkers._replace(x=jnp.mod(walkers.x, system.box))
-        zero = jnp.zeros((), int)
-        return walkers, acceptance, adapt_width(state.width, acceptance, sampler.acceptance), zero, zero
+        first = _first_walk(system, config.sampler, lambda: draw(params, key_draw), key_draw)
+        baseline, step = empty_baseline(), jnp.zeros((), int)
+        return TrainState(
+            step, params, optimizer.init(params), first.walkers, baseline, first.width, first.redrawn, key
+        )
 
     def step(state):
         params, key = state.params, jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
-        walkers, acceptance, width, redrawn, lost = walk(state, key)
-        samples = evaluate(model, params, walkers, sampler.chunk)
+        walkers, width, acceptance, redrawn, lost = walk(params, state.walkers, state.width, key)
+        samples = evaluate(model, params, walkers, chunk)
         baseline, f_deviation, e_deviation = _deviations(model, system, state.baseline, walkers, samples)
-        if config.optimizer.optimizer == "natural":
-            centred = scores(model, params, walkers, sampler.chunk)
+        if natural:
+            centred = scores(model, params, walkers, chunk)
             grads = gradient_from_scores(centred, params, f_deviation, e_deviation)
         else:
             centred, grads = None, gradient(model, params, walkers, f_deviation, e_deviation)
         updates, opt_state = optimizer.update(grads, state.opt_state, params, scores=centred)
-        info = StepInfo(
-            {name: batch_estimate(values) for name, values in per_electron(samples, system).items()},
-            jnp.var(jnp.real(samples.energy.total), ddof=1),
-            acceptance,
-            redrawn,
-            lost,
-            lowest_determinant(model, system, params.flow, walkers),
-        )
+        estimates = {name: batch_estimate(values) for name, values in per_electron(samples, system).items()}
+        variance = jnp.var(jnp.real(samples.energy.total), ddof=1)
+        min_det = lowest_determinant(model, system, params.flow, walkers)
         params = optax.apply_updates(params, updates)
-        after = TrainState(
-            state.step + 1, params, opt_state, walkers, baseline, width, state.redrawn + redrawn, state.key
-        )
-        return after, info
+        redrawn_so_far = state.redrawn + redrawn
+        after = TrainState(state.step + 1, params, opt_state, walkers, baseline, width, redrawn_so_far, state.key)
+        return after, StepInfo(estimates, variance, acceptance, redrawn, lost, min_det)
 
     def measure(params, key):
-        walkers, draws = draw(params, key)
-        return evaluate(model, params, walkers, sampler.chunk), draws
+        drawn = draw(params, key)
+        return evaluate(model, params, drawn.walkers, chunk), drawn
 
     def folded(params, keys):
         return folded_measure(model, system, params.flow, keys)
 
-    return Solver(system, cutoff, model, jax.jit(init), jax.jit(step), jax.jit(measure), jax.jit(folded))
+    return Solver(system, cutoff, model, *map(jax.jit, (init, step, measure, folded)))
+
+
+def _make_sampler(system, model, config):
+    """Exact draws, params, key -> Walk; and what a step does, params, walkers, width, key -> Walk."""
+    width, one, none = jnp.asarray(first_width(system)), jnp.ones(()), jnp.zeros((), int)
+
+    def new_states(params, key):
+        return jax.vmap(model.occupations.sample, (None, 0))(params.occupations, jax.random.split(key, config.batch))
+
+    def draw(params, key):
+        key_state, key_x = jax.random.split(key)
+        state = new_states(params, key_state)
+        draws = model.draw(params.flow, state, jax.random.split(key_x, config.batch))
+        return Walk(Walkers(state, draws.x, jnp.zeros(config.batch)), width, one, draws.redrawn, draws.lost)
+
+    def chain(params, walkers, width, key):
+        key_state, key_walk = jax.random.split(key)
+        log_prob = lambda x, state: 2 * jnp.real(model.log_psi(params.flow, x, state))
+        walkers = walkers._replace(state=new_states(params, key_state))
+        walkers, acceptance = metropolis(log_prob, walkers, width, key_walk, config.moves)
+        walkers = walkers._replace(x=jnp.mod(walkers.x, system.box))
+        return Walk(walkers, adapt_width(width, acceptance, config.acceptance), acceptance, none, none)
+
+    exact = lambda params, walkers, width, key: draw(params, key)
+    return draw, exact if config.sampler == "exact" else chain
+
+
+def _first_walk(system, config, draw, key):
+    """Where chains start: exact draws.  Exact draws at every step need no start: anywhere."""
+    if config.sampler != "exact":
+        return draw()
+    shape = config.batch, system.electrons, system.dim
+    x = system.box * jax.random.uniform(key, shape)
+    walkers = Walkers(jnp.zeros(shape[:2], jnp.int32), x, jnp.zeros(config.batch))
+    none = jnp.zeros((), int)
+    return Walk(walkers, jnp.asarray(first_width(system)), jnp.ones(()), none, none)
 
 
 def _deviations(model, system, baseline, walkers, samples):

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from heg.ideal import log_partition
 from heg.kinetic import make_kinetic_energy
 from heg.occupations import TransformerSize, make_occupations
 from heg.orbitals import Orbitals, plane_waves, shell_ends
-from heg.sampling import make_draw
+from heg.sampling import Walkers, make_draw
 from heg.system import System
 from heg.wavefunction import make_log_psi
 
@@ -89,6 +90,26 @@ def random_params(model: Model, key, occupations: float = 0.3, flow: float = 0.1
     """Parameters of which none is at its initial value; so small that the flow is a bijection."""
     shapes = Params(jax.eval_shape(model.occupations.init, key), jax.eval_shape(model.flow.init, key))
     return Params(random_like(shapes.occupations, key, occupations), random_like(shapes.flow, key, flow))
+
+
+class Draws(NamedTuple):
+    """Exact draws at random parameters."""
+
+    model: Model
+    params: Params
+    walkers: Walkers
+    failures: int
+
+
+@functools.cache
+def exact_draws(system: System, orbitals: int, draws: int) -> Draws:
+    """Of a random model; made once for all tests."""
+    model, key = make_model(system, orbitals), jax.random.key(11)
+    params = random_params(model, key)
+    key_state, key_draw = jax.random.split(key)
+    state = jax.vmap(model.occupations.sample, (None, 0))(params.occupations, jax.random.split(key_state, draws))
+    drawn = model.draw(params.flow, state, jax.random.split(key_draw, draws))
+    return Draws(model, params, Walkers(state, drawn.x, jnp.zeros(draws)), int(drawn.redrawn + drawn.lost))
 
 
 def ideal_log_prob(system: System, orbitals: Orbitals, states) -> jax.Array:

@@ -31,10 +31,10 @@ def test_probabilities_of_all_states_sum_to_one(name, layers):
     np.testing.assert_allclose(jnp.sum(jnp.exp(model.log_prob(params, states))), 1.0, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["polarized", "spins"])
 def test_untrained_is_the_exact_ideal_gas(name, key):
     gas, orbitals, model, _, states = make_case(name)
-    log_p = model.log_prob(jax.jit(model.init)(key), states)
+    log_p = model.log_prob(model.init(key), states)
     np.testing.assert_allclose(log_p, ideal_log_prob(gas, orbitals, states), rtol=1e-10)
 
 
@@ -75,7 +75,7 @@ def test_pauli_principle_and_order_are_masked():
     assert np.all(model.log_prob(params, np.array(unlawful)) < -1e20)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["polarized", "spins"])
 def test_gradient_of_the_log_probability_is_its_slope(name, key):
     _, _, model, params, states = make_case(name)
     state = jnp.asarray(states[len(states) // 3])

@@ -9,11 +9,10 @@ from exact import (
     POLARIZED_2D,
     SPINS_3D,
     assert_equal_within_errors,
+    exact_draws,
     hartree_fock_energy,
     lowest_shells,
-    make_model,
     mean_and_error,
-    random_params,
     random_positions,
 )
 
@@ -64,24 +63,19 @@ def test_coulomb_energy_of_the_fermi_sea_is_that_of_hartree_fock(key):
 
 
 def test_exact_draws_and_equilibrated_chains_have_the_same_moments(key):
-    model = make_model(SPINS_3D, 9)
-    params = random_params(model, key)
-    key_state, key_draw, key_walk, key_more = jax.random.split(key, 4)
-    state = jax.vmap(model.occupations.sample, (None, 0))(params.occupations, jax.random.split(key_state, CHAINS))
-    draws = model.draw(params.flow, state, jax.random.split(key_draw, CHAINS))
-    assert draws.redrawn == 0 and draws.lost == 0
-
+    model, params, drawn, failures = exact_draws(SPINS_3D, 9, CHAINS)
+    assert failures == 0
     log_prob = lambda x, state: 2 * model.log_psi(params.flow, x, state).real
     walk = jax.jit(lambda walkers, key: metropolis(log_prob, walkers, first_width(SPINS_3D), key, moves=150))
-    start = Walkers(state, random_positions(SPINS_3D, key, CHAINS), jnp.zeros(CHAINS))
-    walked, acceptance = walk(start, key_walk)
-    longer, _ = walk(walked, key_more)
+    start = drawn._replace(x=random_positions(SPINS_3D, key, CHAINS))
+    walked, acceptance = walk(start, key)
+    longer, _ = walk(walked, jax.random.fold_in(key, 1))
     assert 0.2 < acceptance < 0.9
 
     energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, SPINS_3D)))
     edges = SPINS_3D.box * np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9])
     moments = lambda x: np.column_stack([energy(x), distance_counts(x, SPINS_3D.box, edges)])
-    exact = moments(draws.x)
+    exact = moments(drawn.x)
     # energies in hartree: 1 % of the Coulomb energy; counts of six pairs
     bound = np.array([0.02] + [0.05] * 6)
     assert_equal_within_errors(*mean_and_error(moments(walked.x) - exact), 0.0, bound)
@@ -94,10 +88,9 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(key):
 
 def test_draw_of_a_walker_does_not_depend_on_its_place_in_the_batch(key):
     # so that the number of devices which share a batch changes nothing
-    model = make_model(SPINS_3D, 9)
-    params = random_params(model, key).flow
+    model, params, _, _ = exact_draws(SPINS_3D, 9, CHAINS)
     state, keys = jnp.tile(jnp.arange(2, dtype=jnp.int32), (CHAINS, 2)), jax.random.split(key, CHAINS)
-    x, reordered = model.draw(params, state, keys).x, model.draw(params, state, keys[::-1]).x
+    x, reordered = (model.draw(params.flow, state, order).x for order in (keys, keys[::-1]))
     np.testing.assert_allclose(reordered[::-1], x, rtol=0, atol=1e-9)
     assert np.ptp(x, axis=0).min() > 0.9 * SPINS_3D.box
 

@@ -85,11 +85,12 @@ def test_independent_samples_by_hand():
 @pytest.mark.parametrize(
     "mean, error, printed",
     [
-        (-0.52312, 0.00041, "-0.5231(4)"),
-        (12.3456, 0.02, "12.35(2)"),
+        (-0.52312, 0.00041, "-0.52312(41)"),
+        (12.3456, 0.02, "12.346(20)"),
+        (12.3456, 1.5, "12.3(1.5)"),
         (-0.5, 0.0, "-0.5"),
-        (1.25, np.nan, "1.25"),
+        (1.25, np.nan, "1.25(nan)"),
     ],
 )
-def test_estimate_prints_the_error_in_its_last_digit(mean, error, printed):
+def test_estimate_prints_two_digits_of_its_error(mean, error, printed):
     assert str(Estimate(mean, error)) == printed

@@ -22,7 +22,7 @@ def small_config(gas, flow_layers=1, transformer_layers=1, sampler="exact", opti
     )
 
 
-@pytest.mark.parametrize("dim, polarization", [(2, "1"), (2, "1/3"), (3, "1"), (3, "1/3")])
+@pytest.mark.parametrize("dim, polarization", [(2, "1/3"), (3, "1")])
 def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, key):
     # three electrons without interaction: the flow starts as the identity, between opposite spins in 2D too
     solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0)))
@@ -38,7 +38,7 @@ def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, key):
 
 
 def test_three_steps_of_three_electrons(key):
-    solver = build(small_config(SystemConfig(3, 2, 2.0, 0.5, "1")))
+    solver = build(small_config(SystemConfig(3, 2, 2.0, 0.5, "1"), transformer_layers=0))
     first = solver.init(key)
     state, places = first, []
     for number in range(3):
@@ -69,10 +69,8 @@ def test_metropolis_chains_and_adam_take_a_step(key):
     assert {tuple(row) for row in np.asarray(state.walkers.state)} <= valid
 
 
-@pytest.mark.parametrize("electrons", [1, 2])
-def test_natural_gradient_steps_without_a_flow(electrons, key):
-    # one electron has no partner to flow with; two are given none
-    solver = build(small_config(SystemConfig(electrons, 2, 2.0, 0.5, "1"), flow_layers=0, transformer_layers=0))
+def test_natural_gradient_steps_of_one_electron_which_has_no_partner_to_flow_with(key):
+    solver = build(small_config(SystemConfig(1, 2, 2.0, 0.5, "1"), transformer_layers=0))
     state, info = solver.step(solver.init(key))
     assert np.isfinite(info.estimates["F"].mean) and info.min_det == 1
     assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(state.params.occupations))
