@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh mpi,plot,test
 ruff check .
 ruff format --check .
-pytest "$@"
+pytest -n 2 --dist loadfile "$@"

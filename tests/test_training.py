@@ -1,10 +1,10 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from exact import all_states
 
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
+from heg.ewald import madelung
 from heg.free_energy import Params, per_electron
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.training import build
@@ -27,11 +27,11 @@ def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, key):
     # three electrons without interaction: the flow starts as the identity, between opposite spins in 2D too
     solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0)))
     gas, params = solver.system, Params(solver.model.occupations.init(key), solver.model.flow.init(key))
-    samples, draws = solver.measure(params, key)
+    samples, drawn = solver.measure(params, key)
     values = per_electron(samples, gas)
     kept = thermodynamics(solver.cutoff.orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
     exact = thermodynamics(choose_cutoff(gas, 1e-14).orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
-    assert draws.lost == 0 and np.ptp(values["E"]) > 0.01 and not np.any(values["potential"])
+    assert drawn.lost == 0 and np.ptp(values["E"]) > 0.01 and not np.any(values["potential"])
     np.testing.assert_allclose(values["F"], np.full(BATCH, kept), rtol=1e-9)  # no variance, though the states differ
     missing = gas.temperature * -np.log1p(-solver.cutoff.missing) / gas.electrons
     assert 0 <= kept - exact <= missing < 0.02 * gas.temperature
@@ -69,8 +69,12 @@ def test_metropolis_chains_and_adam_take_a_step(key):
     assert {tuple(row) for row in np.asarray(state.walkers.state)} <= valid
 
 
-def test_natural_gradient_steps_of_one_electron_which_has_no_partner_to_flow_with(key):
+def test_one_electron_is_exact_from_the_start_and_stays(key):
+    # no partner to flow with, no correlation: F is that of the ideal gas and the interaction with its own images
     solver = build(small_config(SystemConfig(1, 2, 2.0, 0.5, "1"), transformer_layers=0))
+    gas = solver.system
     state, info = solver.step(solver.init(key))
-    assert np.isfinite(info.estimates["F"].mean) and info.min_det == 1
-    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(state.params.occupations))
+    ideal = thermodynamics(solver.cutoff.orbitals.energy, gas.beta, gas.spins).free_energy
+    np.testing.assert_allclose(info.estimates["F"].mean, ideal + madelung(gas) / 2, rtol=1e-10)
+    assert info.min_det == 1 and info.estimates["F"].error < 1e-12
+    assert all(np.all(np.abs(leaf) < 1e-9) for leaf in jax.tree.leaves(state.params.occupations))
