@@ -15,7 +15,9 @@ coulomb_energy = jax.jit(ewald.coulomb_energy, static_argnums=(1, 2))
 HARTREE_FOCK = [row for row in reference_rows("groundstate_3d_smallN.csv") if row["method"].startswith("RHF")]
 
 
-@pytest.mark.parametrize("gas, expected", [(POLARIZED_3D, -2.8372974795), (POLARIZED_2D, -3.9002649200)], ids=["3D", "2D"])
+@pytest.mark.parametrize(
+    "gas, expected", [(POLARIZED_3D, -2.8372974795), (POLARIZED_2D, -3.9002649200)], ids=["3D", "2D"]
+)
 def test_madelung_constants_of_the_simple_cubic_and_square_lattices(gas, expected):
     np.testing.assert_allclose(madelung(gas) * gas.box, expected, rtol=0, atol=1e-9)
 

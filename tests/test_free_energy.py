@@ -94,9 +94,9 @@ TOY = Toy()
 TOY_PARAMS = Params({"logits": jnp.array([0.3, 0.9, -0.2, 0.1])}, {"shape": jnp.array([0.25, -0.12])})
 
 
-def test_toy_states_are_orthonormal():
-    weights = TOY.weights(TOY_PARAMS)
-    np.testing.assert_allclose(jnp.sum(weights.reshape(4, -1), axis=1), jax.nn.softmax(TOY_PARAMS.occupations["logits"]))
+def test_quadrature_keeps_the_norm_of_every_toy_state():
+    norms = jnp.sum(TOY.weights(TOY_PARAMS).reshape(4, -1), axis=1)
+    np.testing.assert_allclose(norms, jax.nn.softmax(TOY_PARAMS.occupations["logits"]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.6, -3.0])

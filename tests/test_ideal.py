@@ -16,7 +16,7 @@ from heg.system import System
 ROWS = reference_rows("ideal_canonical_exact.csv")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[f"{row['system'][:2]}-{row['N']}-{row['Theta']}-{row['cutoff']}" for row in ROWS])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['system'][:2]}-{row['N']}-{row['Theta']}-{row['cutoff']}")
 def test_free_energy_energy_and_entropy_of_the_exact_table(row):
     dim = int(row["system"][0])
     gas = System(int(row["N"]), 0, dim, 1.0, float(row["Theta"]), (0.25, 0.25) if dim == 2 else (0.0,) * 3)
@@ -107,7 +107,7 @@ def test_occupation_numbers_obey_pauli_and_count_the_electrons():
 
 
 def test_many_electrons_approach_the_grand_canonical_gas():
-    # spinless, d = 2, closed form: F/NT = ln(e^{1/Theta} - 1) + Theta Li2(1 - e^{1/Theta}) + ln(2 pi var N)/2N + O(N^-2)
+    # spinless, d = 2: F/NT = ln(e^{1/Theta} - 1) + Theta Li2(1 - e^{1/Theta}) + ln(2 pi var N)/2N + O(N^-2)
     theta, electrons = 1.0, 150
     gas = System(electrons, 0, 2, 1.0, theta, (0.0, 0.0))
     ideal = thermodynamics(choose_cutoff(gas, 1e-10).orbitals.energy, gas.beta, gas.spins)

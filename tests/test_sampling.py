@@ -22,6 +22,7 @@ from heg.system import System
 
 CHAINS = 2000
 
+
 def draw_many(k, box, key, draws):
     """Independent draws of one spin.  [draws, N, d]"""
     return jax.jit(jax.vmap(lambda key: draw_determinant(k, box, key)))(jax.random.split(key, draws))
@@ -32,7 +33,8 @@ def distance_counts(x, box, edges):
     first, second = np.triu_indices(x.shape[1], 1)
     r = np.asarray(x[:, first] - x[:, second])
     distance = np.linalg.norm(r - box * np.round(r / box), axis=-1)
-    return np.stack([np.sum((distance >= a) & (distance < b), axis=1) for a, b in zip(edges, edges[1:], strict=False)], 1)
+    within = (distance[..., None] >= edges[:-1]) & (distance[..., None] < edges[1:])
+    return within.sum(axis=1)
 
 
 def test_draws_have_the_one_and_two_body_density_of_the_determinant(key):

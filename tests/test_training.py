@@ -22,10 +22,10 @@ def small_config(gas, flow_layers=1, transformer_layers=1, sampler="exact", opti
     )
 
 
-@pytest.mark.parametrize("dim, polarization", [(2, "1/3"), (3, "1")])
-def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, key):
-    # three electrons without interaction: the flow starts as the identity, between opposite spins in 2D too
-    solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0)))
+@pytest.mark.parametrize("dim, polarization, flow_layers", [(2, "1/3", 1), (2, "1", 0), (3, "1/3", 0)])
+def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, flow_layers, key):
+    # three electrons without interaction: a flow starts as the identity, between opposite spins in 2D too
+    solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0), flow_layers))
     gas, params = solver.system, Params(solver.model.occupations.init(key), solver.model.flow.init(key))
     samples, drawn = solver.measure(params, key)
     values = per_electron(samples, gas)
@@ -59,7 +59,7 @@ def test_three_steps_of_three_electrons(key):
 
 
 def test_metropolis_chains_and_adam_take_a_step(key):
-    solver = build(small_config(SystemConfig(2, 2, 2.0, 0.5, "1"), 1, 0, "metropolis", "adam"))
+    solver = build(small_config(SystemConfig(2, 2, 2.0, 0.5, "1"), 0, 0, "metropolis", "adam"))
     first = solver.init(key)
     state, info = solver.step(first)
     assert 0 < info.acceptance < 1 and state.width != first.width
