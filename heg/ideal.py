@@ -121,8 +121,8 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     window = np.searchsorted(candidates.energy, highest + WINDOW * system.temperature)
     levels = system.beta * candidates.energy
     ratios = [_log_ratio(levels[: max(window, count + 1)], count) for count in system.spins]
-    tail = np.append(np.cumsum(np.exp(levels[0] - levels)[::-1])[::-1], 0.0)
-    missing = sum(np.minimum(np.exp(ratio - levels[0]) * tail, 1.0) for ratio in ratios)
+    log_tail = np.append(np.logaddexp.accumulate(-levels[::-1])[::-1], -np.inf)
+    missing = sum(np.exp(np.minimum(ratio + log_tail, 0.0)) for ratio in ratios)
     ends = shell_ends(candidates.energy)
     ends = ends[ends >= max(system.spins)]
     count = next((int(end) for end in ends if missing[end] < tolerance), int(ends[-1]))
