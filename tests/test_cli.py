@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,23 +24,14 @@ def command_line(run_dir, **changed):
     return [word for name, value in flags.items() for word in (f"--{name}", *value.split())]
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Starts heg-solve as a process of its own; what XLA compiled once serves the later ones."""
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def heg_solve(run_dir, **changed):
-        command = [sys.executable, "-c", "from heg.cli import solve; solve()", *command_line(run_dir, **changed)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-
-    return heg_solve
+def start(run_dir, **changed):
+    """Starts heg-solve as a process of its own."""
+    command = [sys.executable, "-c", "from heg.cli import solve; solve()", *command_line(run_dir, **changed)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
-def finished(start, tmp_path_factory):
+def finished(tmp_path_factory):
     """A run that was never disturbed."""
     run_dir = tmp_path_factory.mktemp("runs") / "a"
     process = start(run_dir)
@@ -70,7 +60,7 @@ def test_a_run_leaves_what_is_promised(finished):
     assert "per electron" in output and "Training curve" in output
 
 
-def test_a_killed_run_continues_bit_for_bit(finished, start, tmp_path):
+def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
     process = start(tmp_path / "b")
     history = tmp_path / "b" / "history.csv"
     deadline = time.monotonic() + 500
@@ -102,7 +92,7 @@ def test_a_run_that_is_done_is_not_done_again_and_changed_physics_is_refused(fin
     assert (run_dir / "history.csv").read_bytes() == before
 
 
-def test_a_stopped_run_says_so_and_can_go_on(start, tmp_path):
+def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
     process = start(tmp_path / "c", max_seconds="0.001")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == cli.CONTINUE, output

@@ -2,7 +2,6 @@
 
 import ast
 import io
-import re
 import tokenize
 from pathlib import Path
 
@@ -117,12 +116,3 @@ def test_package_file_re_exports_and_does_nothing_else():
     for node in tree.body[1:]:
         names = [target.id for target in node.targets] if isinstance(node, ast.Assign) else []
         assert isinstance(node, ast.Import | ast.ImportFrom) or names in (["__all__"], ["__version__"])
-
-
-def test_every_function_that_the_documentation_names_exists():
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        for module, name in re.findall(r"`heg\.(\w+)\.(\w+)`", page.read_text()):
-            tree = syntax(ROOT / "heg" / f"{module}.py")
-            targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
-            defined = {node.name for node in tree.body if hasattr(node, "name")} | {t.id for t in targets}
-            assert name in defined, f"{page.name} names heg.{module}.{name}"
