@@ -1,14 +1,19 @@
 r"""The flow z = f(x): a stack of backflow layers, their Jacobians, their inverse.
 
-Each layer moves every electron by a sum over pairs,
+Each layer moves every electron by a sum over pairs of the displacement of heg.pairs, with one network for pairs of
+equal and one for pairs of opposite spin:
 
-.. math:: z_i = x_i + \sum_{j \ne i} g(x_i - x_j), \qquad g(r) = \eta(r) u(r), \quad u = (L/2\pi) \sin(2\pi r/L),
+.. math:: z_i = x_i + \sum_{j \ne i} g(x_i - x_j), \qquad g(r) = \eta(r) u(r) .
 
-with eta a small network of even periodic features, one for pairs of equal and one for pairs of opposite spin.  Its
-Jacobian is closed: with e_i the unit vectors of the electrons and D = dg/dr (d x d),
+Its Jacobian is closed: with e_i the unit vectors of the electrons and D = dg/dr (d x d),
 
 .. math:: J = 1 + \sum_{i<j} (e_i - e_j)(e_i - e_j)^T \otimes D_{ij}, \qquad
           \ln|\det \partial z/\partial x| = \sum_l \ln|\det J_l| .
+
+With M = J^{-1} in d x d blocks, W_ij = M_ii + M_jj - M_ij - M_ji and D2 the derivative of D,
+
+.. math:: d \ln\det J = \sum_{i<j} \mathrm{tr}(W_{ij}\, dD_{ij}), \qquad
+          \nabla \ln\det J = \sum_{i<j} (e_i - e_j) \otimes w_{ij}, \quad w_c = \sum_{ab} W_{ba} D2_{abc} .
 
 f commutes with permutations within a spin and with global translations, and is a bijection of the torus as long as
 det J_l > 0 everywhere.  |eta| is bounded in every layer, so that a layer folds only where several electrons crowd
@@ -27,9 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from heg.pairs import PairNetwork, Pairs, displacement, make_pairs, separations
 from heg.system import System
 
-BOUND = 0.2  # of |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6; only a crowd of 1 / BOUND electrons can fold it
 RESIDUAL = 1e-12  # |f(x) - z| / L aimed at by the inverse
 ACCEPTED_RESIDUAL = 1e-8  # |f(x) - z| / L with which it counts as found
 NEWTON_STEPS = 12  # at the full map, after the homotopy
@@ -50,20 +55,25 @@ class Flow(NamedTuple):
     """The flow as pure functions of one configuration.
 
     Attributes:
+      pairs: who meets whom.
       init: key -> params, the layers along the first axis of every leaf.  The flow is the identity at
         initialisation (but for the cusp of `PairNetwork`).
       layers: params -> what lax.scan runs over, first layer first; its items are the `layer` below.
       apply: layer, x [N, d] -> z [N, d], J [dN, dN].
       derivatives: layer, x [N, d] -> LayerDerivatives, for the kinetic energy.
+      pull_back: layer, x [N, d], cotangent of z [N, d] complex -> that of x, and those of params (real and imaginary
+        part along a new first axis), of the form  cotangent . dz + d ln det J / 2.
       forward: params, x [N, d] -> z [N, d], J of every layer [layers, dN, dN].
       inverse: params, z [N, d] -> Inverse.
       lowest_determinants: params, x [N, d] -> det J_l in the worst place found from x.    [layers]
     """
 
+    pairs: Pairs
     init: Callable
     layers: Callable
     apply: Callable
     derivatives: Callable
+    pull_back: Callable
     forward: Callable
     inverse: Callable
     lowest_determinants: Callable
@@ -87,77 +97,30 @@ class LayerDerivatives(NamedTuple):
     Attributes:
       z: its image, bohr.                                   [N, d]
       jacobian: J.                                          [dN, dN]
-      first, second: electrons of each pair i < j.          [pairs]
-      d2: of r = x_i - x_j for every i and j, odd under exchange, zero for i = j.    [N, N, d, d, d]
-      d3: of every pair.                                    [pairs, d, d, d, d]
+      d2: of r = x_i - x_j of every pair i < j; odd under exchange.    [d, d, d, pairs]
+      d3: of the same.                                      [d, d, d, d, pairs]
     """
 
     z: jax.Array
     jacobian: jax.Array
-    first: np.ndarray
-    second: np.ndarray
     d2: jax.Array
     d3: jax.Array
 
 
-class PairNetwork(hk.Module):
-    r"""eta(r) of one layer and one kind of pair; r [d] in bohr, not zero.
-
-    Between opposite spins in two dimensions the local energy has an infinite variance unless ln Psi ~ lambda r / (d-1)
-    at contact (Kato, Commun. Pure Appl. Math. 10, 151 (1957), doi:10.1002/cpa.3160100201).  For an isolated pair,
-    eta ~ n_0 + n_1 r makes ln|Psi| ~ (d+1) n_1 r / (1 + 2 n_0).  So such a pair gets a term -a e^{-r/a} whose weight
-    is solved for: the first layer carries the cusp of an isolated pair, whatever the network; deeper layers have no
-    slope at contact.  Electrons near the pair change the slope by a share of order D: the divergence is weaker by the
-    square of that share, not gone, and summary.json carries what shows it (largest deviation, error of half).
-    """
-
-    def __init__(self, system: System, width: int, name: str):
-        super().__init__(name=name)
-        self.system, self.width = system, width
-
-    def __call__(self, r, cusp=None):
-        """cusp: lambda of this layer, None where a cusp is harmless."""
-        system = self.system
-        hidden = hk.Linear(self.width, name="hidden")
-        output = hk.Linear(1, w_init=jnp.zeros, with_bias=False, name="output")
-        bounded = lambda eta: BOUND * jnp.tanh(eta / BOUND)
-        network = lambda cosines, distance: bounded(output(jnp.tanh(hidden(jnp.append(cosines, distance))))[0])
-        distance = system.box / np.pi * jnp.linalg.norm(jnp.sin(np.pi * r / system.box))
-        eta = network(jnp.cos(2 * np.pi * r / system.box), distance / system.rs)
-        if cusp is None:
-            return eta
-        contact = lambda s: network(jnp.ones(system.dim), s / system.rs)
-        value, slope = jax.jvp(contact, (0.0,), (1.0,))
-        factor = (system.dim + 1) * (system.dim - 1)
-        length = min(system.rs / 2, factor / (3 * system.coupling) if system.coupling else np.inf)
-        weight = (cusp * (1 + 2 * value) - factor * slope) / (factor + 2 * length * cusp)
-        return eta - weight * length * jnp.exp(-distance / length)
-
-
-class _Pairs(NamedTuple):
-    """Who meets whom: first and second electron of every pair, those of equal spin in front."""
-
-    first: np.ndarray  # [pairs]
-    second: np.ndarray  # [pairs]
-    same: int  # pairs of equal spin
-    index: np.ndarray  # pair of two electrons, any on the diagonal  [N, N]
-    sign: np.ndarray  # 1 for the first electron of a pair, -1 for the second  [N, pairs]
-
-
 def make_flow(system: System, size: FlowSize) -> Flow:
     """The flow of the given gas and size."""
-    pairs = _make_pairs(system)
-    same, opposite = pairs.same, len(pairs.first) - pairs.same
-    kinds = [kind for kind, count in (("same", same), ("opposite", opposite)) if count]
+    pairs = make_pairs(system)
+    kinds = [kind for kind, count in (("same", pairs.same), ("opposite", pairs.opposite)) if count]
     count = size.layers if kinds else 0
     network = hk.without_apply_rng(
-        hk.transform(lambda r, kind, cusp: PairNetwork(system, size.width, name=kind)(r, cusp))
+        hk.transform(lambda kind, *arguments: PairNetwork(system, size.width, name=kind)(*arguments))
     )
 
     def init(key):
-        r = jnp.full(system.dim, system.rs)
         of_layer = lambda keys: {
-            k: v for key, kind in zip(keys, kinds) for k, v in network.init(key, r, kind, None).items()
+            name: module
+            for key, kind in zip(keys, kinds)
+            for name, module in network.init(key, kind, jnp.zeros((system.dim + 1, 1))).items()
         }
         return jax.vmap(of_layer)(jax.random.split(key, (count, len(kinds)))) if count else {}
 
@@ -165,33 +128,41 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         # the first layer carries the cusp
         return params, jnp.where(jnp.arange(count) == 0, system.coupling, 0.0)
 
-    def displacement(layer, kind, r):
-        """g(r), bohr.  [d]"""
+    def pair_terms(layer, between, order):
+        """g and its derivatives up to `order` for every pair.  [d, pairs], [d, d, pairs], ..."""
         params, cusp = layer
-        u = system.box / (2 * np.pi) * jnp.sin(2 * np.pi * r / system.box)
-        return network.apply(params, r, kind, cusp if kind == "opposite" and system.dim == 2 else None) * u
-
-    def pair_terms(layer, x, order):
-        """g and its derivatives up to `order` for every pair.  [pairs, d], [pairs, d, d], ..."""
-        r = dict(zip(("same", "opposite"), jnp.split(x[pairs.first] - x[pairs.second], [same])))
-        of_kind = lambda kind: jax.vmap(_derivatives(lambda r: displacement(layer, kind, r), order))(r[kind])
-        return tuple(jnp.concatenate(terms) for terms in zip(*map(of_kind, kinds)))
+        cusps = {"same": None, "opposite": cusp if system.dim == 2 else None}
+        eta = lambda kind: lambda features, order: network.apply(params, kind, features, cusps[kind], order)
+        parts = {"same": slice(0, pairs.same), "opposite": slice(pairs.same, None)}
+        of = lambda kind: jax.tree.map(lambda leaf: leaf[..., parts[kind]], between)
+        terms = [displacement(eta(kind), system, of(kind), order) for kind in kinds]
+        return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*terms))
 
     def assemble(x, g, d):
         """z [N, d] and J [dN, dN] of a layer."""
-        blocks = d[pairs.index] * (1 - jnp.eye(len(x)))[:, :, None, None]
-        diagonal = jnp.eye(len(x))[:, :, None, None] * blocks.sum(1)[:, None]
-        jacobian = jnp.eye(x.size) + (diagonal - blocks).transpose(0, 2, 1, 3).reshape(x.size, x.size)
-        return x + jnp.asarray(pairs.sign) @ g, jacobian
+        blocks = d[..., pairs.index] * (1 - np.eye(len(x)))
+        blocks = blocks.sum(-1)[..., None] * np.eye(len(x)) - blocks
+        jacobian = jnp.eye(x.size) + blocks.transpose(2, 0, 3, 1).reshape(x.size, x.size)
+        return x + pairs.to_electrons(g), jacobian
 
     def apply(layer, x):
-        return assemble(x, *pair_terms(layer, x, 1))
+        return assemble(x, *pair_terms(layer, separations(pairs, system, x), 1))
 
     def derivatives(layer, x):
-        g, d, d2, d3 = pair_terms(layer, x, 3)
-        sign = pairs.sign[np.arange(len(x))[:, None], pairs.index] * (1 - np.eye(len(x)))
-        d2 = d2[pairs.index] * sign[..., None, None, None]
-        return LayerDerivatives(*assemble(x, g, d), pairs.first, pairs.second, d2, d3)
+        g, d, d2, d3 = pair_terms(layer, separations(pairs, system, x), 3)
+        return LayerDerivatives(*assemble(x, g, d), d2, d3)
+
+    def pull_back(layer, x, cotangent):
+        between = separations(pairs, system, x)
+        g, d, d2 = pair_terms(layer, between, 2)
+        w = pairs.second_differences(inverse_blocks(assemble(x, g, d)[1], system.dim))
+        of_pairs = pairs.differences(cotangent)
+        of_x = jnp.sum(of_pairs[:, None] * d, axis=0) + slope(w, d2) / 2
+        pull = jax.vjp(lambda params: pair_terms((params, layer[1]), between, 1), layer[0])[1]
+        of_jacobian = w.swapaxes(0, 1) / 2
+        parts = (jnp.real(of_pairs), of_jacobian), (jnp.imag(of_pairs), jnp.zeros_like(of_jacobian))
+        of_params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(pull(part)[0] for part in parts))
+        return cotangent + pairs.to_electrons(of_x), of_params
 
     def forward(params, x):
         if not count:
@@ -206,76 +177,77 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         return Inverse(x, verified.all())
 
     def lowest_determinants(params, x):
+        def log_determinant(layer, x):
+            g, d, d2 = pair_terms(layer, separations(pairs, system, x), 2)
+            jacobian = assemble(x, g, d)[1]
+            w = pairs.second_differences(inverse_blocks(jacobian, system.dim))
+            return *jnp.linalg.slogdet(jacobian), pairs.to_electrons(slope(w, d2))
+
         def descend(x, layer):
-            lowest = _descend(lambda x: apply(layer, x)[1], x, DESCENT_STEP * system.rs)
+            lowest = _descend(lambda x: log_determinant(layer, x), x, DESCENT_STEP * system.rs)
             return apply(layer, x)[0], lowest
 
         return lax.scan(descend, x, layers(params))[1] if count else jnp.ones(0)
 
-    return Flow(init, layers, apply, derivatives, forward, inverse, lowest_determinants)
+    return Flow(pairs, init, layers, apply, derivatives, pull_back, forward, inverse, lowest_determinants)
 
 
-def _make_pairs(system):
-    first, second = np.triu_indices(system.electrons, 1)
-    same = (first < system.n_up) == (second < system.n_up)
-    order = np.argsort(~same, kind="stable")
-    first, second = first[order], second[order]
-    index = np.zeros((system.electrons,) * 2, int)
-    index[first, second] = index[second, first] = np.arange(len(first))
-    electron = np.arange(system.electrons)[:, None]
-    sign = (electron == first) * 1.0 - (electron == second)
-    return _Pairs(first, second, int(same.sum()), index, sign)
+def inverse_blocks(jacobian: jax.Array, dim: int) -> jax.Array:
+    """M = J^{-1} in blocks.  [dN, dN] -> [N, d, N, d]"""
+    electrons = len(jacobian) // dim
+    return jnp.linalg.inv(jacobian).reshape(electrons, dim, electrons, dim)
 
 
-def _derivatives(g, order):
-    """r -> g, dg/dr, ... up to the given order."""
-    values = lambda r: (g(r),)
-    for _ in range(order):
-        lower = values
-        values = lambda r, lower=lower: (*lower(r)[:1], *jax.jacfwd(lower)(r))
-    return values
+def slope(w: jax.Array, d2: jax.Array) -> jax.Array:
+    """w_c = sum_ab W_ba D2_abc of every pair.  [d, d, pairs], [d, d, d, pairs] -> [d, pairs]"""
+    return jnp.sum(w.swapaxes(0, 1)[:, :, None] * d2, axis=(0, 1))
 
 
 def _invert(layer, z, system):
-    """x with layer(x) = z, by Newton on x + t (layer(x) - x) = z, t rising to 1.  x [N, d], verified []"""
-    longest = system.rs / 2  # a Newton step moves no electron further
+    """x with layer(x) = z, by Newton on x + t (layer(x) - x) = z, t rising to 1 in `stride` steps.
 
-    def newton(x, t):
+    An attempt that does not end in a verified x is followed by one with a finer stride.
+    Returns:
+      x [N, d], verified [].
+    """
+    strides = jnp.asarray((*STRIDES, 1))
+
+    def newton(carry):
+        attempt, step, x, _ = carry
+        t = jnp.minimum(step / strides[attempt], 1.0)
         image, jacobian = layer(x)
         residual = x + t * (image - x) - z
-        matrix = jnp.eye(x.size) + t * (jacobian - jnp.eye(x.size))
-        step = jnp.linalg.solve(matrix, residual.ravel()).reshape(x.shape)
-        return x - step * jnp.minimum(1, longest / jnp.max(jnp.abs(step))), jnp.max(jnp.abs(residual))
+        lu, pivots, order = lax.linalg.lu(jnp.eye(x.size) + t * (jacobian - jnp.eye(x.size)))
+        odd = jnp.sum(pivots != jnp.arange(x.size)) + jnp.sum(jnp.diagonal(lu) < 0)
+        size = jnp.max(jnp.abs(residual)) / system.box
+        late = step == strides[attempt] + NEWTON_STEPS
+        found = (t == 1) & (odd % 2 == 0) & (size < jnp.where(late, ACCEPTED_RESIDUAL, RESIDUAL))
+        move = _solve(lu, order, residual.ravel()).reshape(x.shape)
+        # no electron moves further than half of r_s
+        move *= jnp.minimum(1, system.rs / 2 / jnp.max(jnp.abs(move)))
+        again = late & ~found
+        x = jnp.where(found, x, jnp.where(again, z, x - move))
+        return attempt + again, jnp.where(again, 1, step + 1), x, found
 
-    def attempt(carry):
-        number, _, _ = carry
-        stride = jnp.asarray(STRIDES)[number]
-        x = lax.fori_loop(1, stride, lambda i, x: newton(x, i / stride)[0], z)
-        unfinished = lambda state: (state[1] > RESIDUAL * system.box) & (state[2] < NEWTON_STEPS)
-        x, _, _ = lax.while_loop(
-            unfinished, lambda state: (*newton(state[0], 1.0), state[2] + 1), (x, jnp.array(np.inf), 0)
-        )
-        image, jacobian = layer(x)
-        close = jnp.max(jnp.abs(image - z)) < ACCEPTED_RESIDUAL * system.box
-        return number + 1, x, close & (jnp.linalg.slogdet(jacobian)[0] > 0)
-
-    unverified = lambda carry: ~carry[2] & (carry[0] < len(STRIDES))
-    _, x, verified = lax.while_loop(unverified, attempt, (0, z, jnp.array(False)))
+    unfinished = lambda carry: ~carry[3] & (carry[0] < len(STRIDES))
+    _, _, x, verified = lax.while_loop(unfinished, newton, (0, 1, z, jnp.array(False)))
     return x, verified
 
 
-def _descend(jacobian, x, step):
-    """Lowest det J on a path of steepest descent from x, which ends where det J <= 0.  []"""
+def _solve(lu, order, b):
+    """The solution of A y = b from the factors of A."""
+    y = lax.linalg.triangular_solve(lu, b[order, None], left_side=True, lower=True, unit_diagonal=True)
+    return lax.linalg.triangular_solve(lu, y, left_side=True)[:, 0]
 
-    def log_determinant(x):
-        sign, log = jnp.linalg.slogdet(jacobian(x))
-        return log, sign
+
+def _descend(log_determinant, x, step):
+    """Lowest det J on a path of steepest descent from x, which ends where det J <= 0.  []"""
 
     def move(carry, _):
         x, lowest = carry
-        (log, sign), slope = jax.value_and_grad(log_determinant, has_aux=True)(x)
+        sign, log, gradient = log_determinant(x)
         lowest = jnp.minimum(lowest, sign * jnp.exp(log))
-        direction = slope / jnp.maximum(jnp.max(jnp.abs(slope)), 1e-300)
+        direction = gradient / jnp.maximum(jnp.max(jnp.abs(gradient)), 1e-300)
         return (jnp.where(lowest > 0, x - step * direction, x), lowest), None
 
     return lax.scan(move, (x, jnp.array(np.inf)), length=DESCENT_STEPS)[0][1]

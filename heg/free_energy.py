@@ -44,13 +44,15 @@ class Model(NamedTuple):
       occupations: p(K).
       flow: x -> z.
       log_psi: flow params, x [N, d], state [N] -> ln Psi.
-      local_energy: the same -> LocalEnergy.
+      score: the same -> derivative of ln Psi by the flow params, real and imaginary part along a new first axis.
+      local_energy: the same as ln Psi -> LocalEnergy.
       draw: flow params, state [B, N], keys [B] -> Draws.
     """
 
     occupations: Occupations
     flow: Flow
     log_psi: Callable
+    score: Callable
     local_energy: Callable
     draw: Callable
 
@@ -135,23 +137,20 @@ def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params
       flow: the same of O_theta, real parts above imaginary ones.    [2 B, P]
     """
 
-    def log_p(walker):
-        return jax.vjp(lambda block: model.occupations.log_prob(block, walker[1]), params.occupations)
+    def of_p(walker):
+        grads = jax.grad(model.occupations.log_prob)(params.occupations, walker[1])
+        return jax.tree.map(lambda leaf: leaf[None], grads)
 
-    def log_psi(walker):
-        return jax.vjp(lambda block: model.log_psi(block, *walker), params.flow)
-
-    def centred(logarithm, block, cotangents):
+    def centred(score, block, parts):
         if not block:
-            return jnp.zeros((len(cotangents) * len(walkers.x), 0))
-        pulled = lambda walker: jax.vmap(logarithm(walker)[1])(cotangents)[0]
-        leaves = jax.tree.leaves(lax.map(pulled, (walkers.x, walkers.state), batch_size=chunk))
+            return jnp.zeros((parts * len(walkers.x), 0))
+        leaves = jax.tree.leaves(lax.map(score, (walkers.x, walkers.state), batch_size=chunk))
         matrix = jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
         matrix = (matrix - matrix.mean(axis=0)) / jnp.sqrt(len(matrix))
         return matrix.swapaxes(0, 1).reshape(-1, matrix.shape[-1])
 
-    # JAX: the pull-back of c to real parameters is Re(c dlnPsi), so that -i gives the imaginary part
-    return Params(centred(log_p, params.occupations, jnp.ones(1)), centred(log_psi, params.flow, jnp.array([1, -1j])))
+    of_psi = lambda walker: model.score(params.flow, *walker)
+    return Params(centred(of_p, params.occupations, 1), centred(of_psi, params.flow, 2))
 
 
 def gradient_from_scores(centred: Params, params: Params, f_deviation: jax.Array, e_deviation: jax.Array) -> Params:

@@ -17,10 +17,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from heg.flow import Flow
+from heg.flow import Flow, LayerDerivatives, inverse_blocks, slope
 from heg.orbitals import Orbitals
+from heg.pairs import Pairs
 from heg.system import System
 
 
@@ -33,60 +35,69 @@ class Derivatives(NamedTuple):
 
 def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """Local kinetic energy, hartree, complex, as a function of (flow params, x [N, d], state [N])."""
-    wavevectors = jnp.asarray(orbitals.k)
+    wavevectors, pairs = jnp.asarray(orbitals.k), flow.pairs
 
     def through_layer(carry, layer):
         z, g, q, gradient, laplacian = carry
         terms = flow.derivatives(layer, z)
-        p = jnp.einsum("iax,jbx->iajb", g, g)
-        part, second = log_jacobian_derivatives(terms, g, q, p)
-        bend = jnp.einsum("ijabc,ijbc->ia", terms.d2, _second_differences(p))
-        q = (terms.jacobian @ q.ravel()).reshape(q.shape) + bend
-        g = (terms.jacobian @ g.reshape(z.size, -1)).reshape(g.shape)
-        return (terms.z, g, q, gradient + part / 2, laplacian + second / 2), None
+        p = (g @ g.T).reshape(*z.shape, *z.shape)
+        part, second = log_jacobian_derivatives(terms, pairs, g, q, p)
+        bend = jnp.sum(terms.d2 * pairs.second_differences(p), axis=(1, 2))
+        q = (terms.jacobian @ q.ravel()).reshape(z.shape) + pairs.to_electrons(bend)
+        return (terms.z, terms.jacobian @ g, q, gradient + part / 2, laplacian + second / 2), None
 
     def kinetic_energy(params, x, state):
-        carry = x, jnp.eye(x.size).reshape(*x.shape, x.size), jnp.zeros(x.shape), jnp.zeros(x.size), jnp.zeros(())
+        carry = x, jnp.eye(x.size), jnp.zeros(x.shape), jnp.zeros(x.size), jnp.zeros(())
         if params:
             carry, _ = lax.scan(through_layer, carry, flow.layers(params))
         z, g, q, gradient, laplacian = carry
-        p = jnp.einsum("iax,jbx->iajb", g, g)
+        p = (g @ g.T).reshape(*z.shape, *z.shape)
         for spin in (slice(0, system.n_up), slice(system.n_up, None))[: len(system.spins)]:
-            k = wavevectors[state[spin]]
-            part, second = log_determinant_derivatives(z[spin], k, g[spin], q[spin], p[spin, :, spin])
-            gradient, laplacian = gradient + part, laplacian + second
+            terms = log_determinant_derivatives(z[spin], wavevectors[state[spin]])
+            laplacian += jnp.sum(terms.second * p[spin, :, spin]) + jnp.sum(terms.first * q[spin])
+            gradient += terms.first.ravel() @ g.reshape(*z.shape, -1)[spin].reshape(-1, x.size)
         return -(laplacian + jnp.sum(gradient**2)) / 2
 
     return kinetic_energy
 
 
-def log_determinant_derivatives(z: jax.Array, k: jax.Array, g: jax.Array, q: jax.Array, p: jax.Array) -> Derivatives:
-    """Derivatives by x of ln det[exp(i k_a . z_b)].
+class DeterminantDerivatives(NamedTuple):
+    """Derivatives of ln det[exp(i k_a . z_b)] by z.
 
-    Args:
-      z, k: coordinates and wavevectors of one spin.        [N, d]
-      g: dz/dx.                                             [N, d, X]
-      q: laplacian of z.                                    [N, d]
-      p: g g^T.                                             [N, d, N, d]
+    Attributes:
+      first: gradient.                                      [N, d]
+      second: second derivatives; those of the Laplacian are to be summed with P.    [N, d, N, d]
     """
+
+    first: jax.Array
+    second: jax.Array
+
+
+def log_determinant_derivatives(z: jax.Array, k: jax.Array) -> DeterminantDerivatives:
+    """Of one spin at coordinates z [N, d] and wavevectors k [N, d]."""
+    n, d = z.shape
     matrix = jnp.exp(1j * z @ k.T)
     inverse = jnp.linalg.inv(matrix)
-    first = jnp.einsum("im,ma,mj->aij", matrix, 1j * k, inverse)
-    second = -jnp.einsum("im,ma,mb,mi->iab", matrix, k, k, inverse)
-    diagonal = jnp.einsum("aii->ia", first)
-    laplacian = jnp.einsum("iab,iaib->", second, p) - jnp.einsum("aij,bji,iajb->", first, first, p)
-    return Derivatives(jnp.einsum("ia,iax->x", diagonal, g), laplacian + jnp.sum(diagonal * q))
+    moments = (matrix[:, None] * (1j * k.T)).reshape(n * d, n)  # i a, m
+    response = (moments @ inverse).reshape(n, d, n)  # i a j
+    crossed = response[..., None] * response.transpose(2, 0, 1)[:, None]
+    squares = (k[:, :, None] * k[:, None]).reshape(n, d * d)
+    own = ((matrix * inverse.T) @ squares).reshape(n, d, 1, d)
+    return DeterminantDerivatives(jnp.einsum("iai->ia", response), -crossed - own * np.eye(n)[:, None, :, None])
 
 
-def log_jacobian_derivatives(layer, g: jax.Array, q: jax.Array, p: jax.Array) -> Derivatives:
-    """Derivatives by x of ln det J of one layer, from those of its input: g [N, d, X], q [N, d], p [N, d, N, d]."""
-    m = jnp.linalg.inv(layer.jacobian).reshape(p.shape)
-    w = _second_differences(m)
-    slope = jnp.einsum("ijba,ijabc->ijc", w, layer.d2).sum(1)
-    pairs = layer.first, layer.second
-    curvature = jnp.einsum("nba,nabcd,ncd->", w[pairs], layer.d3, _second_differences(p)[pairs])
-    laplacian = curvature + jnp.sum(slope * q) - _squared_response(layer.d2, m, p)
-    return Derivatives(jnp.einsum("ic,icx->x", slope, g), laplacian)
+def log_jacobian_derivatives(
+    layer: LayerDerivatives, pairs: Pairs, g: jax.Array, q: jax.Array, p: jax.Array
+) -> Derivatives:
+    """Derivatives by x of ln det J of one layer, from those of its input: g [dN, X], q [N, d], p [N, d, N, d]."""
+    m = inverse_blocks(layer.jacobian, q.shape[1])
+    w = pairs.second_differences(m)
+    of_pairs = slope(w, layer.d2)
+    of_electrons = pairs.to_electrons(of_pairs)
+    curvature = jnp.sum(w.swapaxes(0, 1)[:, :, None, None] * layer.d3 * pairs.second_differences(p))
+    grid = pairs.to_grid(layer.d2).transpose(3, 2, 4, 0, 1)  # p c j a b
+    laplacian = curvature + jnp.sum(of_electrons * q) - squared_response(grid, m, p)
+    return Derivatives(of_electrons.ravel() @ g, laplacian)
 
 
 def gradient_and_laplacian(f: Callable, x: jax.Array) -> Derivatives:
@@ -104,30 +115,34 @@ def generic_kinetic_energy(log_psi: Callable, x: jax.Array) -> jax.Array:
     return -(laplacian + jnp.sum(gradient**2)) / 2
 
 
-def _second_differences(blocks):
-    """X_ii + X_jj - X_ij - X_ji of the d x d blocks of X.  [N, d, N, d] -> [N, N, d, d]"""
-    diagonal = jnp.einsum("iaib->iab", blocks)
-    crossed = blocks.transpose(0, 2, 1, 3)
-    return diagonal[:, None] + diagonal[None] - crossed - crossed.transpose(1, 0, 2, 3)
-
-
-def _squared_response(h, m, p):
-    """t_2 in O(d^5 N^3).  h = D2 [N, N, d, d, d], m and p [N, d, N, d].
+def squared_response(h: jax.Array, m: jax.Array, p: jax.Array) -> jax.Array:
+    """t_2 of the module's formulas in O(d^5 N^3).
 
     A_pc is block diagonal, diag_j(h_pcj), plus two terms of block rank one, e_p S_pc^T + T_pc e_p^T, with
-    T_pc,j = -h_pcj and S_pc = T_pc^T + e_p sum_j h_pcj; all six different traces are products of matrices.
+    T_pc,j = -h_pcj and S_pc,j = -h_pcj + delta_jp sum_l h_pcl; all six different traces are made of five products of
+    matrices and of sums over two electrons.
+
+    Args:
+      h: D2_pj[a, b, c] of every two electrons, zero for p = j, as p c j a b.    [N, d, N, d, d]
+      m, p: M and P.                                        [N, d, N, d]
     """
     n, d = m.shape[:2]
-    h = h.transpose(0, 4, 1, 2, 3)  # p c j a b
-    t = -h
-    s = -h.transpose(0, 1, 3, 2, 4)  # p c a j b
-    s = s + jnp.einsum("pj,pcab->pcajb", jnp.eye(n), h.sum(2))
-    x = (s.reshape(-1, n * d) @ m.reshape(n * d, -1)).reshape(s.shape)  # S M: p c a j b
-    y = jnp.einsum("iajb,pcjbe->pciae", m, t)  # M T: p c i a e
-    z = jnp.einsum("pcajb,qejbf->pcaqef", x, t)  # S M T
-    ph = (p.reshape(n * d, -1) @ h.reshape(n * d, -1)).reshape(h.shape)
-    kernel = jnp.einsum("kvju,jwkx->juwkxv", m, m).reshape(n * d * d, -1)
-    diagonal = jnp.sum((ph.reshape(n * d, -1) @ kernel) * h.reshape(n * d, -1))
-    mixed = jnp.einsum("qejab,qevja,jbqv->", ph, x, m) + jnp.einsum("qejab,qvja,qejbv->", ph, m, y)
-    rank_one = jnp.einsum("pcqe,pcaqb,qebpa->", p, x, x) + jnp.einsum("pcqe,pcqba,qepab->", p, y, y)
-    return diagonal + rank_one + 2 * (mixed + jnp.einsum("pcqe,qbpa,pcaqeb->", p, m, z))
+    square = lambda tensor: tensor.reshape(n * d, -1)
+    t = -square(h.transpose(2, 3, 0, 1, 4))  # T: j a, p c b
+    s = jnp.eye(n)[:, None, None, :, None] * h.sum(2)[:, :, :, None] - h.transpose(0, 1, 3, 2, 4)  # S^T: p c a, j b
+    sm = (s.reshape(-1, n * d) @ square(m)).reshape(n, d, d, n, d)  # p c a j b
+    mt = (square(m) @ t).reshape(n, d, n, d, d)  # j a p c b
+    smt = (sm.reshape(-1, n * d) @ t).reshape(n, d, d, n, d, d)  # p c a q e b
+    ph = (square(p) @ square(h)).reshape(h.shape)  # p c j a b
+    # both diagonal: tr(ph_j M_jk h_k M_kj)
+    kernel = m.transpose(2, 3, 0, 1)[:, :, None, :, None, :] * m[:, None, :, :, :, None]  # j a b k e f
+    total = jnp.sum(ph.reshape(n * d, -1) @ kernel.reshape(n * d * d, -1) * square(h))
+    # one diagonal, for p c j a b
+    with_s = sum(sm[:, :, v, :, :, None] * m[..., v].transpose(2, 0, 1)[:, None, :, None] for v in range(d))
+    with_t = sum(m[:, v, None, :, :, None] * mt[..., v].transpose(2, 3, 0, 1)[:, :, :, None] for v in range(d))
+    total += 2 * jnp.sum(ph * (with_s + with_t))
+    # none diagonal, for p c a q e b
+    both_s = sm[..., None, :] * sm.transpose(3, 4, 0, 1, 2)[:, None]
+    both_t = mt.transpose(2, 3, 4, 0, 1)[..., None, :] * mt[:, None]
+    mixed = m.transpose(2, 3, 0, 1)[:, None, :, :, None] * smt
+    return total + jnp.sum(p[:, :, None, :, :, None] * (both_s + both_t + 2 * mixed))

@@ -112,7 +112,7 @@ def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) 
 
     def ideal_logits():
         """Exact conditionals of non-interacting electrons with the trained levels.  [N, M]"""
-        shift = hk.get_parameter("levels", (len(system.spins), len(energy)), init=hk.initializers.Constant(0.0))
+        shift = hk.get_parameter("levels", (len(system.spins), len(energy)), float, init=hk.initializers.Constant(0.0))
         levels = system.beta * (energy + system.fermi_energy * shift)
         tables = jnp.stack([log_partition_table(level, max(system.spins)) for level in levels])
         return (tables[:, 1:].transpose(0, 2, 1)[slots.spin, slots.left - 1] - levels[slots.spin]).clip(LOG_ZERO)

@@ -34,8 +34,11 @@ from heg.occupations import TransformerSize, make_occupations
 from heg.sampling import Walkers, adapt_width, first_width, make_draw, metropolis
 from heg.statistics import Estimate
 from heg.system import System
-from heg.wavefunction import make_log_psi
+from heg.wavefunction import make_log_psi, make_score
 
+TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
+TRUSTEES = 64  # walkers that are asked
+HALVINGS = 20  # of a step
 DESCENTS = 8  # walkers from which the lowest determinant is sought, those with the closest pairs
 
 
@@ -124,7 +127,8 @@ def build_model(system: System, cutoff: Cutoff, config: ModelConfig) -> Model:
     flow = make_flow(system, FlowSize(config.flow_layers, config.flow_width))
     log_psi = make_log_psi(system, cutoff.orbitals, flow)
     local_energy = make_local_energy(system, make_kinetic_energy(system, cutoff.orbitals, flow))
-    return Model(occupations, flow, log_psi, local_energy, make_draw(system, cutoff.orbitals, flow))
+    score = make_score(system, cutoff.orbitals, flow)
+    return Model(occupations, flow, log_psi, score, local_energy, make_draw(system, cutoff.orbitals, flow))
 
 
 def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
@@ -178,7 +182,7 @@ def build(config: Config) -> Solver:
         estimates = {name: batch_estimate(values) for name, values in per_electron(samples, system).items()}
         variance = jnp.var(jnp.real(samples.energy.total), ddof=1)
         min_det = lowest_determinant(model, system, params.flow, walkers)
-        params = optax.apply_updates(params, updates)
+        params = optax.apply_updates(params, trusted(model, params, updates, walkers))
         redrawn_so_far = state.redrawn + redrawn
         after = TrainState(state.step + 1, params, opt_state, walkers, baseline, width, redrawn_so_far, state.key)
         return after, StepInfo(estimates, variance, acceptance, redrawn, lost, min_det)
@@ -238,6 +242,26 @@ def _deviations(model, system, baseline, walkers, samples):
     fit = jax.tree.map(lambda old, new: jnp.where(baseline.weight > 0, old, new), baseline, following)
     f_loc = system.temperature * samples.log_p + jnp.real(energy)
     return following, clip_deviation(f_loc - f_loc.mean()), clip_deviation(energy - predict(fit, ideal))
+
+
+def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> Params:
+    """The updates, those of the flow halved until ln |Psi|^2 of some walkers changes by less than TRUST.
+
+    A step that is short in the Fisher metric is not short where the first order is small and the second is not: long
+    waves of the flow, which the small structure factor of a Fermi gas hides from the metric.
+    """
+    if not params.flow:
+        return updates
+    few = jax.tree.map(lambda leaf: leaf[:TRUSTEES], walkers)
+    log_prob = lambda flow: 2 * jnp.real(jax.vmap(model.log_psi, (None, 0, 0))(flow, few.x, few.state))
+    before = log_prob(params.flow)
+    halved = lambda number: jax.tree.map(lambda leaf: leaf * 0.5**number, updates.flow)
+
+    def too_far(number):
+        change = jnp.std(log_prob(optax.apply_updates(params.flow, halved(number))) - before)
+        return ~(change < TRUST) & (number < HALVINGS)
+
+    return updates._replace(flow=halved(lax.while_loop(too_far, lambda number: number + 1, 0)))
 
 
 def lowest_determinant(model: Model, system: System, flow_params: dict, walkers: Walkers) -> jax.Array:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from heg.flow import Flow
 from heg.orbitals import Orbitals
@@ -31,6 +32,12 @@ def log_determinant(z: jax.Array, k: jax.Array) -> jax.Array:
     return log + jnp.log(sign)
 
 
+def log_determinant_gradient(z: jax.Array, k: jax.Array) -> jax.Array:
+    """Its gradient by z, complex.  [N, d]"""
+    matrix = jnp.exp(1j * z @ k.T)
+    return (matrix * jnp.linalg.inv(matrix).T) @ (1j * k)
+
+
 def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """ln Psi as a function of (flow params, x [N, d], state [N]); complex scalar, normalised in the box."""
     wavevectors = jnp.asarray(orbitals.k)
@@ -48,3 +55,23 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
         return log_slater + log_jacobian / 2 - log_norm
 
     return log_psi
+
+
+def make_score(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
+    """Derivative of ln Psi by the parameters, as a function of (flow params, x [N, d], state [N]).
+
+    It returns params with a new first axis for the real and the imaginary part.  The derivative by the coordinates is
+    carried from the determinants back through the layers, each of which adds that of its ln det J / 2 in closed form.
+    """
+    wavevectors = jnp.asarray(orbitals.k)
+
+    def score(params, x, state):
+        z, inputs = lax.scan(lambda x, layer: (flow.apply(layer, x)[0], x), x, flow.layers(params))
+        parts = (slice(0, system.n_up), slice(system.n_up, None))[: len(system.spins)]
+        k = wavevectors[state]
+        gradient = jnp.concatenate([log_determinant_gradient(z[part], k[part]) for part in parts])
+        back = lambda gradient, inputs: flow.pull_back(*inputs, gradient)
+        _, of_params = lax.scan(back, gradient, (flow.layers(params), inputs), reverse=True)
+        return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), of_params)
+
+    return score

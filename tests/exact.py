@@ -21,7 +21,7 @@ from heg.occupations import TransformerSize, make_occupations
 from heg.orbitals import Orbitals, plane_waves, shell_ends
 from heg.sampling import Walkers, make_draw
 from heg.system import System
-from heg.wavefunction import make_log_psi
+from heg.wavefunction import make_log_psi, make_score
 
 # a gas of each kind: two and three dimensions, one spin and two
 POLARIZED_2D = System(3, 0, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
@@ -81,6 +81,7 @@ def make_model(system: System, orbitals: int, flow_layers: int = 2, transformer_
         occupations._replace(sample=jax.jit(occupations.sample), log_prob=jax.jit(occupations.log_prob)),
         flow._replace(forward=jax.jit(flow.forward), inverse=jax.jit(flow.inverse)),
         jax.jit(make_log_psi(system, kept, flow)),
+        jax.jit(make_score(system, kept, flow)),
         jax.jit(make_local_energy(system, make_kinetic_energy(system, kept, flow))),
         jax.jit(make_draw(system, kept, flow)),
     )

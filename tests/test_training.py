@@ -1,13 +1,14 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from exact import all_states
+from exact import POLARIZED_2D, all_states, exact_draws, random_like
 
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.ewald import madelung
 from heg.free_energy import Params, per_electron
 from heg.ideal import choose_cutoff, thermodynamics
-from heg.training import build
+from heg.training import TRUST, build, trusted
 
 BATCH = 16
 
@@ -78,3 +79,28 @@ def test_one_electron_is_exact_from_the_start_and_stays(key):
     np.testing.assert_allclose(info.estimates["F"].mean, ideal + madelung(gas) / 2, rtol=1e-10)
     assert info.min_det == 1 and info.estimates["F"].error < 1e-12
     assert all(np.all(np.abs(leaf) < 1e-9) for leaf in jax.tree.leaves(state.params.occupations))
+
+
+def test_steps_of_the_flow_are_halved_until_the_wavefunction_can_be_trusted():
+    model, params, walkers, _ = exact_draws(POLARIZED_2D, 9, 50)
+    updates = random_like(params, jax.random.key(5), 1.0)
+    log_psi = jax.vmap(model.log_psi, (None, 0, 0))
+
+    def change(flow):
+        moved = jax.tree.map(jnp.add, params.flow, flow)
+        return jnp.std(2 * (log_psi(moved, walkers.x, walkers.state) - log_psi(params.flow, *walkers[1::-1])).real)
+
+    short = jax.jit(lambda updates: trusted(model, params, updates, walkers))(updates)
+    factor = short.flow["same"]["output"] / updates.flow["same"]["output"]
+    np.testing.assert_allclose(factor, factor[0, 0], rtol=1e-12)
+    assert change(short.flow) < TRUST < change(jax.tree.map(lambda leaf: 2 * leaf, short.flow))
+    # a step that is short already and that of p(K) stay as they are
+    again = trusted(model, params, short, walkers)
+    for one, other in zip(jax.tree.leaves((again, short.occupations)), jax.tree.leaves((short, updates.occupations))):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_everything_is_in_double_precision(key):
+    solver = build(small_config(SystemConfig(3, 2, 2.0, 0.5, "1/3")))
+    for leaf in jax.tree.leaves(jax.eval_shape(solver.init, key)):
+        assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float64

@@ -108,3 +108,15 @@ def test_vanishes_where_two_electrons_of_one_spin_meet(key):
     x = random_positions(POLARIZED_2D, key)
     amplitude = lambda r: jnp.exp(log_psi(x.at[1].set(x[0] + r), jnp.arange(3)).real)
     np.testing.assert_allclose(amplitude(2e-5) / amplitude(1e-5), 2.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_score_is_the_derivative_by_the_parameters(gas, key):
+    model = make_model(gas, 9, 3)
+    params, x = random_params(model, key).flow, random_positions(gas, key)
+    state = jnp.concatenate([jnp.array([1, 4, 6])[: gas.n_up], jnp.array([0, 6])[: gas.n_down]])
+    parts = lambda params: jnp.stack([(log := model.log_psi(params, x, state)).real, log.imag])
+    expected = jax.jit(jax.jacrev(parts))(params)
+    for value, derivative in zip(jax.tree.leaves(model.score(params, x, state)), jax.tree.leaves(expected)):
+        np.testing.assert_allclose(value, derivative, rtol=1e-10, atol=1e-13)
+        assert jnp.all(jnp.max(jnp.abs(value), axis=tuple(range(2, value.ndim))) > 1e-4)  # of either part and layer
