@@ -110,59 +110,39 @@ class LayerDerivatives(NamedTuple):
 def make_flow(system: System, size: FlowSize) -> Flow:
     """The flow of the given gas and size."""
     pairs = make_pairs(system)
-    kinds = [kind for kind, count in (("same", pairs.same), ("opposite", pairs.opposite)) if count]
-    count = size.layers if kinds else 0
-    network = hk.without_apply_rng(
-        hk.transform(lambda kind, *arguments: PairNetwork(system, size.width, name=kind)(*arguments))
-    )
+    init_layer, pair_terms = _make_pair_terms(system, pairs, size.width)
+    count = size.layers if system.electrons > 1 else 0
 
     def init(key):
-        of_layer = lambda keys: {
-            name: module
-            for key, kind in zip(keys, kinds)
-            for name, module in network.init(key, kind, jnp.zeros((system.dim + 1, 1))).items()
-        }
-        return jax.vmap(of_layer)(jax.random.split(key, (count, len(kinds)))) if count else {}
+        return jax.vmap(init_layer)(jax.random.split(key, count)) if count else {}
 
     def layers(params):
         # the first layer carries the cusp
         return params, jnp.where(jnp.arange(count) == 0, system.coupling, 0.0)
 
-    def pair_terms(layer, between, order):
-        """g and its derivatives up to `order` for every pair.  [d, pairs], [d, d, pairs], ..."""
-        params, cusp = layer
-        cusps = {"same": None, "opposite": cusp if system.dim == 2 else None}
-        eta = lambda kind: lambda features, order: network.apply(params, kind, features, cusps[kind], order)
-        parts = {"same": slice(0, pairs.same), "opposite": slice(pairs.same, None)}
-        of = lambda kind: jax.tree.map(lambda leaf: leaf[..., parts[kind]], between)
-        terms = [displacement(eta(kind), system, of(kind), order) for kind in kinds]
-        return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*terms))
-
-    def assemble(x, g, d):
-        """z [N, d] and J [dN, dN] of a layer."""
-        blocks = d[..., pairs.index] * (1 - np.eye(len(x)))
-        blocks = blocks.sum(-1)[..., None] * np.eye(len(x)) - blocks
-        jacobian = jnp.eye(x.size) + blocks.transpose(2, 0, 3, 1).reshape(x.size, x.size)
-        return x + pairs.to_electrons(g), jacobian
-
     def apply(layer, x):
-        return assemble(x, *pair_terms(layer, separations(pairs, system, x), 1))
+        return _assemble(pairs, x, *pair_terms(layer, separations(pairs, system, x), 1))
 
     def derivatives(layer, x):
         g, d, d2, d3 = pair_terms(layer, separations(pairs, system, x), 3)
-        return LayerDerivatives(*assemble(x, g, d), d2, d3)
+        return LayerDerivatives(*_assemble(pairs, x, g, d), d2, d3)
+
+    def log_determinant(layer, x):
+        """W [d, d, pairs], w [d, pairs], D [d, d, pairs], J [dN, dN]."""
+        g, d, d2 = pair_terms(layer, separations(pairs, system, x), 2)
+        jacobian = _assemble(pairs, x, g, d)[1]
+        w = pairs.second_differences(inverse_blocks(jacobian, system.dim))
+        return w, slope(w, d2), d, jacobian
 
     def pull_back(layer, x, cotangent):
-        between = separations(pairs, system, x)
-        g, d, d2 = pair_terms(layer, between, 2)
-        w = pairs.second_differences(inverse_blocks(assemble(x, g, d)[1], system.dim))
+        w, of_logarithm, d, _ = log_determinant(layer, x)
         of_pairs = pairs.differences(cotangent)
-        of_x = jnp.sum(of_pairs[:, None] * d, axis=0) + slope(w, d2) / 2
+        of_x = pairs.to_electrons(jnp.sum(of_pairs[:, None] * d, axis=0) + of_logarithm / 2)
+        between = separations(pairs, system, x)
         pull = jax.vjp(lambda params: pair_terms((params, layer[1]), between, 1), layer[0])[1]
         of_jacobian = w.swapaxes(0, 1) / 2
         parts = (jnp.real(of_pairs), of_jacobian), (jnp.imag(of_pairs), jnp.zeros_like(of_jacobian))
-        of_params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(pull(part)[0] for part in parts))
-        return cotangent + pairs.to_electrons(of_x), of_params
+        return cotangent + of_x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *(pull(part)[0] for part in parts))
 
     def forward(params, x):
         if not count:
@@ -177,19 +157,49 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         return Inverse(x, verified.all())
 
     def lowest_determinants(params, x):
-        def log_determinant(layer, x):
-            g, d, d2 = pair_terms(layer, separations(pairs, system, x), 2)
-            jacobian = assemble(x, g, d)[1]
-            w = pairs.second_differences(inverse_blocks(jacobian, system.dim))
-            return *jnp.linalg.slogdet(jacobian), pairs.to_electrons(slope(w, d2))
+        def value_and_gradient(layer, x):
+            _, of_logarithm, _, jacobian = log_determinant(layer, x)
+            return *jnp.linalg.slogdet(jacobian), pairs.to_electrons(of_logarithm)
 
         def descend(x, layer):
-            lowest = _descend(lambda x: log_determinant(layer, x), x, DESCENT_STEP * system.rs)
+            lowest = _descend(lambda x: value_and_gradient(layer, x), x, DESCENT_STEP * system.rs)
             return apply(layer, x)[0], lowest
 
         return lax.scan(descend, x, layers(params))[1] if count else jnp.ones(0)
 
     return Flow(pairs, init, layers, apply, derivatives, pull_back, forward, inverse, lowest_determinants)
+
+
+def _make_pair_terms(system, pairs, width):
+    """key -> parameters of one layer; (layer, separations, order) -> g and its derivatives of every pair."""
+    kinds = {"same": slice(0, pairs.same), "opposite": slice(pairs.same, None)}
+    kinds = {kind: part for kind, part in kinds.items() if getattr(pairs, kind)}
+    network = hk.without_apply_rng(
+        hk.transform(lambda kind, *arguments: PairNetwork(system, width, name=kind)(*arguments))
+    )
+
+    def init(key):
+        features = jnp.zeros((system.dim + 1, 1))
+        modules = [network.init(k, kind, features) for k, kind in zip(jax.random.split(key, len(kinds)), kinds)]
+        return {name: module for part in modules for name, module in part.items()}
+
+    def pair_terms(layer, between, order):
+        params, cusp = layer
+        cusps = {"same": None, "opposite": cusp if system.dim == 2 else None}
+        eta = lambda kind: lambda features, order: network.apply(params, kind, features, cusps[kind], order)
+        of = lambda part: jax.tree.map(lambda leaf: leaf[..., part], between)
+        terms = [displacement(eta(kind), system, of(part), order) for kind, part in kinds.items()]
+        return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*terms))
+
+    return init, pair_terms
+
+
+def _assemble(pairs, x, g, d):
+    """z [N, d] and J [dN, dN] of a layer."""
+    blocks = lax.optimization_barrier(d[..., pairs.index]) * (1 - np.eye(len(x)))
+    blocks = blocks.sum(-1)[..., None] * np.eye(len(x)) - blocks
+    jacobian = jnp.eye(x.size) + blocks.transpose(2, 0, 3, 1).reshape(x.size, x.size)
+    return x + pairs.to_electrons(g), jacobian
 
 
 def inverse_blocks(jacobian: jax.Array, dim: int) -> jax.Array:

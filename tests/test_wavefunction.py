@@ -119,4 +119,5 @@ def test_score_is_the_derivative_by_the_parameters(gas, key):
     expected = jax.jit(jax.jacrev(parts))(params)
     for value, derivative in zip(jax.tree.leaves(model.score(params, x, state)), jax.tree.leaves(expected)):
         np.testing.assert_allclose(value, derivative, rtol=1e-10, atol=1e-13)
-        assert jnp.all(jnp.max(jnp.abs(value), axis=tuple(range(2, value.ndim))) > 1e-4)  # of either part and layer
+        size = jnp.max(jnp.abs(value), axis=tuple(range(2, value.ndim)))
+        assert jnp.all(size[0] > 1e-4) and jnp.max(size[1]) > 1e-4  # every layer's; of either part
