@@ -208,10 +208,10 @@ def _by_cosines(h, distance, system):
         once = h[2][:d, d]
         eta.append(h[2][:d, :d] + first * (once[:, None] + once) + first**2 * h[2][d, d] + second * h[1][d])
     if len(h) > 3:
-        twice, once = first * h[3][:d, :d, d], first**2 * h[3][:d, d, d] + second * once
+        twice, single = first * h[3][:d, :d, d], first**2 * h[3][:d, d, d] + second * once
         radial = first**3 * h[3][d, d, d] + 3 * first * second * h[2][d, d] + third * h[1][d]
-        once = once[:, None, None] + once[:, None] + once
-        eta.append(h[3][:d, :d, :d] + _split(twice, jnp.ones((d, 1))) + once + radial)
+        single = single[:, None, None] + single[:, None] + single
+        eta.append(h[3][:d, :d, :d] + _split(twice, jnp.ones((d, 1))) + single + radial)
     return eta
 
 
