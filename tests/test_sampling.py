@@ -85,7 +85,7 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(key):
     assert_equal_within_errors(*mean_and_error(moments(longer.x) - moments(walked.x)), 0.0, bound)
     # the moments tell |Psi|^2 from the uniform start
     uniform, error = mean_and_error(moments(start.x) - exact)
-    assert uniform[0] > 8 * error[0] and uniform[1] > 8 * error[1]
+    assert uniform[0] > 3 * error[0] and np.max(np.abs(uniform[1:]) / error[1:]) > 8
 
 
 def test_draw_of_a_walker_does_not_depend_on_its_place_in_the_batch(key):
