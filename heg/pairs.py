@@ -19,7 +19,7 @@ from jax import lax
 
 from heg.system import System
 
-BOUND = 0.2  # of |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6; only a crowd of 1 / BOUND electrons can fold it
+BOUND = 0.2  # of |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6; it takes 1 / BOUND electrons to fold a layer
 
 
 class Pairs(NamedTuple):
