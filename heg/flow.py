@@ -17,7 +17,8 @@ With M = J^{-1} in d x d blocks, W_ij = M_ii + M_jj - M_ij - M_ji and D2 the der
 
 f commutes with permutations within a spin and with global translations, and is a bijection of the torus as long as
 det J_l > 0 everywhere.  |eta| is bounded in every layer, so that it takes several electrons to fold one: a crowd
-in one correlation hole, or distant ones that add up; `lowest_determinants` searches for the place where that happens first.
+in one correlation hole, or distant ones that add up; `lowest_determinants` searches for the place where that happens
+first.
 
 Feynman's backflow (Feynman and Cohen, Phys. Rev. 102, 1189 (1956), doi:10.1103/PhysRev.102.1189), stacked.
 """
