@@ -12,7 +12,7 @@ import cyclopts
 import jax
 from cyclopts import App, Parameter
 
-from heg import figures, storage
+from heg import figures, parallel, storage
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.solve import HISTORY, RunError, ideal_reference, system_facts
 from heg.solve import solve as solve_run
@@ -77,6 +77,7 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
 
 def solve(arguments: list[str] | None = None) -> None:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
+    parallel.prepare_process()
     try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
         code = 0 if parsed is None else _dry_run(parsed[0]) if parsed[1] else _run(parsed[0])

@@ -92,22 +92,22 @@ class ModelConfig:
 class SamplerConfig:
     """[sampler]: how (K, x) are drawn."""
 
-    sampler: Literal["exact", "metropolis"] = "exact"
-    "independent exact draws of x, or chains carried from step to step"
+    sampler: Literal["exact", "metropolis", "mala"] = "exact"
+    "independent exact draws of x, or chains carried from step to step, MALA's along the gradient"
     batch: int = 256
     "samples in a step"
     moves: int = 100
-    "Metropolis moves after each new K"
-    acceptance: float = 0.4
+    "moves of a chain after each new K"
+    acceptance: float = 0.5
     "share of accepted moves aimed at by the step width"
-    chunk: int = 64
-    "walkers whose local energy is computed at once; bounds memory"
+    chunk: int | None = None
+    "walkers computed at once, which bounds memory; none: as many as fit the memory at hand"
 
     def __post_init__(self):
         _require(self, self.batch >= 2, "batch", "must be at least 2, for an error bar")
         _require(self, self.moves >= 1, "moves", "must be at least 1")
         _require(self, 0 < self.acceptance < 1, "acceptance", "must lie between 0 and 1")
-        _require(self, self.chunk >= 1, "chunk", "must be at least 1")
+        _require(self, self.chunk is None or self.chunk >= 1, "chunk", "must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

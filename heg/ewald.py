@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
 
+from heg.orbitals import powers
 from heg.system import System
 
-SPLITTING = {2: 7.0, 3: 5.0}  # kappa L: balances the two sums
+SPLITTING = {2: 12.0, 3: 5.0}  # kappa L: balances the two sums
 DIGITS = 5.9  # terms below erfc(DIGITS), 7e-17, are left out
 
 
@@ -32,15 +33,16 @@ class Lattice(NamedTuple):
     Attributes:
       kappa: splitting.
       images: lattice vectors R of the sum in real space.   [R, d]
-      g: one of each pair G, -G of the reciprocal sum.      [G, d]
-      weight: w_G, doubled for the -G left out.             [G]
+      highest: component n_a of G = 2 pi n in the reciprocal sum.
+      weight: w_G by n_1 ... n_{d-1} and n_d >= 0, doubled where -n_d is left out, zero beyond the cutoff.
+                                                            [(2 highest + 1)^(d - 1), highest + 1]
       background: w_0.
       madelung: v_M.
     """
 
     kappa: float
     images: np.ndarray
-    g: np.ndarray
+    highest: int
     weight: np.ndarray
     background: float
     madelung: float
@@ -57,17 +59,21 @@ def lattice(dim: int, kappa: float | None = None) -> Lattice:
     # an image counts if some r of the central cell, |r_a| <= 1/2, comes within reach of it
     vectors = _integers(dim, int(np.ceil(reach)) + 1)
     images = vectors[np.linalg.norm(np.maximum(np.abs(vectors) - 0.5, 0), axis=1) < reach]
-    n = _integers(dim, int(np.ceil(DIGITS * kappa / np.pi)))
-    g = 2 * np.pi * n[(np.linalg.norm(n, axis=1) * np.pi / kappa < DIGITS) & _is_upper_half(n)]
-    norm = np.linalg.norm(g, axis=1)
+    highest = int(DIGITS * kappa / np.pi)
+    axes = [np.arange(-highest, highest + 1)] * (dim - 1) + [np.arange(highest + 1)]
+    n = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    norm = 2 * np.pi * np.linalg.norm(n, axis=-1)
+    inside = (norm > 0) & (norm < 2 * kappa * DIGITS)
+    norm = np.where(inside, norm, 1.0)
     if dim == 3:
         weight, background = 4 * np.pi * np.exp(-((norm / (2 * kappa)) ** 2)) / norm**2, np.pi / kappa**2
     else:
         weight, background = 2 * np.pi * _erfc(norm / (2 * kappa)) / norm, 2 * np.sqrt(np.pi) / kappa
+    weight = (inside * np.where(n[..., -1] > 0, 2, 1) * weight).reshape(-1, highest + 1)
     # distances at r = 0, where the central cell itself is the electron
     distance = np.linalg.norm(vectors[np.any(vectors != 0, axis=1)], axis=1)
-    madelung = np.sum(_erfc(kappa * distance) / distance) + 2 * np.sum(weight) - background - 2 * kappa / np.sqrt(np.pi)
-    return Lattice(kappa, images, g, 2 * weight, background, float(madelung))
+    madelung = np.sum(_erfc(kappa * distance) / distance) + np.sum(weight) - background - 2 * kappa / np.sqrt(np.pi)
+    return Lattice(kappa, images, highest, weight, background, float(madelung))
 
 
 def madelung(system: System) -> float:
@@ -93,9 +99,12 @@ def coulomb_energy(x: jax.Array, system: System, kappa: float | None = None) -> 
     r = s[first] - s[second]
     distance = jnp.linalg.norm((r - jnp.round(r))[:, None] + sums.images, axis=-1)
     short = jnp.sum(erfc(sums.kappa * distance) / distance)
-    phase = s @ sums.g.T
-    density = jnp.sum(jnp.cos(phase), axis=0) ** 2 + jnp.sum(jnp.sin(phase), axis=0) ** 2
-    long = jnp.sum(sums.weight * (density - electrons)) / 2
+    # sum_i e^{i G x_i} as a product of matrices: the waves of the directions factor
+    *waves, last = powers(2 * np.pi * s, sums.highest).swapaxes(0, 1)
+    rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(electrons, -1), waves)
+    density = rows.T @ last[:, sums.highest :]
+    squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2
+    long = jnp.sum(sums.weight * (squared - electrons)) / 2
     constant = electrons / 2 * sums.madelung - len(first) * sums.background
     return (short + long + constant) / system.box
 
@@ -108,9 +117,3 @@ def _erfc(x):
 def _integers(dim, radius):
     axes = [np.arange(-radius, radius + 1)] * dim
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)
-
-
-def _is_upper_half(n):
-    """True for one of n and -n: the first component that is not zero is positive."""
-    leading = np.take_along_axis(n, np.argmax(n != 0, axis=1)[:, None], axis=1)[:, 0]
-    return leading > 0

@@ -33,11 +33,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from heg.pairs import PairNetwork, Pairs, displacement, make_pairs, separations
+from heg.pairs import PairNetwork, Pairs, curvature, displacement, make_pairs, separations
 from heg.system import System
 
-RESIDUAL = 1e-12  # |f(x) - z| / L aimed at by the inverse
-ACCEPTED_RESIDUAL = 1e-8  # |f(x) - z| / L with which it counts as found
+RESIDUAL = 1e-8  # |f(x) - z| / L with which the inverse counts as found; one more step of Newton's squares it
 NEWTON_STEPS = 12  # at the full map, after the homotopy
 STRIDES = (2, 8, 32, 128, 256)  # steps of the homotopy, refined as long as the inverse is not verified
 DESCENT_STEPS = 30  # of the search for the lowest determinant
@@ -61,7 +60,8 @@ class Flow(NamedTuple):
         initialisation (but for the cusp of `PairNetwork`).
       layers: params -> what lax.scan runs over, first layer first; its items are the `layer` below.
       apply: layer, x [N, d] -> z [N, d], J [dN, dN].
-      derivatives: layer, x [N, d] -> LayerDerivatives, for the kinetic energy.
+      curvature: layer, x [N, d], W and C [d, d, pairs] -> D2 [d, d, d, pairs] and sum_abcd W_ba D3_abcd C_cd [pairs],
+        D2 and D3 the derivatives of D by r = x_i - x_j; for the kinetic energy.
       pull_back: layer, x [N, d], cotangent of z [N, d] complex -> that of x, and those of params (real and imaginary
         part along a new first axis), of the form  cotangent . dz + d ln det J / 2.
       forward: params, x [N, d] -> z [N, d], J of every layer [layers, dN, dN].
@@ -73,7 +73,7 @@ class Flow(NamedTuple):
     init: Callable
     layers: Callable
     apply: Callable
-    derivatives: Callable
+    curvature: Callable
     pull_back: Callable
     forward: Callable
     inverse: Callable
@@ -92,22 +92,6 @@ class Inverse(NamedTuple):
     verified: jax.Array
 
 
-class LayerDerivatives(NamedTuple):
-    """A layer at one configuration, with the derivatives D_ab.. = d^n g_a / dr_b dr_c .. of its pairs.
-
-    Attributes:
-      z: its image, bohr.                                   [N, d]
-      jacobian: J.                                          [dN, dN]
-      d2: of r = x_i - x_j of every pair i < j; odd under exchange.    [d, d, d, pairs]
-      d3: of the same.                                      [d, d, d, d, pairs]
-    """
-
-    z: jax.Array
-    jacobian: jax.Array
-    d2: jax.Array
-    d3: jax.Array
-
-
 def make_flow(system: System, size: FlowSize) -> Flow:
     """The flow of the given gas and size."""
     pairs = make_pairs(system)
@@ -122,16 +106,16 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         return params, jnp.where(jnp.arange(count) == 0, system.coupling, 0.0)
 
     def apply(layer, x):
-        return _assemble(pairs, x, *pair_terms(layer, separations(pairs, system, x), 1))
+        g, d = pair_terms(displacement, layer, separations(pairs, system, x), 1)
+        return x + pairs.to_electrons(g), pairs.to_jacobian(d)
 
-    def derivatives(layer, x):
-        g, d, d2, d3 = pair_terms(layer, separations(pairs, system, x), 3)
-        return LayerDerivatives(*_assemble(pairs, x, g, d), d2, d3)
+    def layer_curvature(layer, x, w, c):
+        return pair_terms(curvature, layer, separations(pairs, system, x), w, c)
 
     def log_determinant(layer, x):
         """W [d, d, pairs], w [d, pairs], D [d, d, pairs], J [dN, dN]."""
-        g, d, d2 = pair_terms(layer, separations(pairs, system, x), 2)
-        jacobian = _assemble(pairs, x, g, d)[1]
+        _, d, d2 = pair_terms(displacement, layer, separations(pairs, system, x), 2)
+        jacobian = pairs.to_jacobian(d)
         w = pairs.second_differences(inverse_blocks(jacobian, system.dim))
         return w, slope(w, d2), d, jacobian
 
@@ -140,7 +124,7 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         of_pairs = pairs.differences(cotangent)
         of_x = pairs.to_electrons(jnp.sum(of_pairs[:, None] * d, axis=0) + of_logarithm / 2)
         between = separations(pairs, system, x)
-        pull = jax.vjp(lambda params: pair_terms((params, layer[1]), between, 1), layer[0])[1]
+        pull = jax.vjp(lambda params: pair_terms(displacement, (params, layer[1]), between, 1), layer[0])[1]
         of_jacobian = w.swapaxes(0, 1) / 2
         parts = (jnp.real(of_pairs), of_jacobian), (jnp.imag(of_pairs), jnp.zeros_like(of_jacobian))
         return cotangent + of_x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *(pull(part)[0] for part in parts))
@@ -168,11 +152,11 @@ def make_flow(system: System, size: FlowSize) -> Flow:
 
         return lax.scan(descend, x, layers(params))[1] if count else jnp.ones(0)
 
-    return Flow(pairs, init, layers, apply, derivatives, pull_back, forward, inverse, lowest_determinants)
+    return Flow(pairs, init, layers, apply, layer_curvature, pull_back, forward, inverse, lowest_determinants)
 
 
 def _make_pair_terms(system, pairs, width):
-    """key -> parameters of one layer; (layer, separations, order) -> g and its derivatives of every pair."""
+    """key -> parameters of one layer; (function of heg.pairs, layer, its arguments) -> its values for all pairs."""
     kinds = {"same": slice(0, pairs.same), "opposite": slice(pairs.same, None)}
     kinds = {kind: part for kind, part in kinds.items() if getattr(pairs, kind)}
     network = hk.without_apply_rng(
@@ -184,23 +168,15 @@ def _make_pair_terms(system, pairs, width):
         modules = [network.init(k, kind, features) for k, kind in zip(jax.random.split(key, len(kinds)), kinds)]
         return {name: module for part in modules for name, module in part.items()}
 
-    def pair_terms(layer, between, order):
+    def pair_terms(function, layer, between, *arguments):
         params, cusp = layer
         cusps = {"same": None, "opposite": cusp if system.dim == 2 else None}
         eta = lambda kind: lambda features, order: network.apply(params, kind, features, cusps[kind], order)
-        of = lambda part: jax.tree.map(lambda leaf: leaf[..., part], between)
-        terms = [displacement(eta(kind), system, of(part), order) for kind, part in kinds.items()]
+        of = lambda part: jax.tree.map(lambda leaf: leaf[..., part] if np.ndim(leaf) else leaf, (between, *arguments))
+        terms = [function(eta(kind), system, *of(part)) for kind, part in kinds.items()]
         return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*terms))
 
     return init, pair_terms
-
-
-def _assemble(pairs, x, g, d):
-    """z [N, d] and J [dN, dN] of a layer."""
-    blocks = lax.optimization_barrier(d[..., pairs.index]) * (1 - np.eye(len(x)))
-    blocks = blocks.sum(-1)[..., None] * np.eye(len(x)) - blocks
-    jacobian = jnp.eye(x.size) + blocks.transpose(2, 0, 3, 1).reshape(x.size, x.size)
-    return x + pairs.to_electrons(g), jacobian
 
 
 def inverse_blocks(jacobian: jax.Array, dim: int) -> jax.Array:
@@ -228,27 +204,20 @@ def _invert(layer, z, system):
         t = jnp.minimum(step / strides[attempt], 1.0)
         image, jacobian = layer(x)
         residual = x + t * (image - x) - z
-        lu, pivots, order = lax.linalg.lu(jnp.eye(x.size) + t * (jacobian - jnp.eye(x.size)))
+        derivative = jnp.eye(x.size) + t * (jacobian - jnp.eye(x.size))
+        # the right-hand side goes through the factorisation as a column of its own, swaps of rows included
+        lu, pivots, _ = lax.linalg.lu(jnp.column_stack([derivative, residual.ravel()]))
         odd = jnp.sum(pivots != jnp.arange(x.size)) + jnp.sum(jnp.diagonal(lu) < 0)
-        size = jnp.max(jnp.abs(residual)) / system.box
-        late = step == strides[attempt] + NEWTON_STEPS
-        found = (t == 1) & (odd % 2 == 0) & (size < jnp.where(late, ACCEPTED_RESIDUAL, RESIDUAL))
-        move = _solve(lu, order, residual.ravel()).reshape(x.shape)
+        found = (t == 1) & (odd % 2 == 0) & (jnp.max(jnp.abs(residual)) < RESIDUAL * system.box)
+        move = lax.linalg.triangular_solve(lu[:, :-1], lu[:, -1:], left_side=True).reshape(x.shape)
         # no electron moves further than half of r_s
         move *= jnp.minimum(1, system.rs / 2 / jnp.max(jnp.abs(move)))
-        again = late & ~found
-        x = jnp.where(found, x, jnp.where(again, z, x - move))
-        return attempt + again, jnp.where(again, 1, step + 1), x, found
+        again = (step == strides[attempt] + NEWTON_STEPS) & ~found
+        return attempt + again, jnp.where(again, 1, step + 1), jnp.where(again, z, x - move), found
 
     unfinished = lambda carry: ~carry[3] & (carry[0] < len(STRIDES))
     _, _, x, verified = lax.while_loop(unfinished, newton, (0, 1, z, jnp.array(False)))
     return x, verified
-
-
-def _solve(lu, order, b):
-    """The solution of A y = b from the factors of A."""
-    y = lax.linalg.triangular_solve(lu, b[order, None], left_side=True, lower=True, unit_diagonal=True)
-    return lax.linalg.triangular_solve(lu, y, left_side=True)[:, 0]
 
 
 def _descend(log_determinant, x, step):

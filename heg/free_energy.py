@@ -44,7 +44,7 @@ class Model(NamedTuple):
       occupations: p(K).
       flow: x -> z.
       log_psi: flow params, x [N, d], state [N] -> ln Psi.
-      score: the same -> derivative of ln Psi by the flow params, real and imaginary part along a new first axis.
+      score: the same -> Score, the derivatives of ln Psi.
       local_energy: the same as ln Psi -> LocalEnergy.
       draw: flow params, state [B, N], keys [B] -> Draws.
     """
@@ -81,9 +81,12 @@ class Baseline(NamedTuple):
 
 def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samples:
     """ln p and E_loc of every walker, `chunk` walkers at a time to bound memory."""
-    log_p = jax.vmap(model.occupations.log_prob, (None, 0))(params.occupations, walkers.state)
-    local = lambda walker: model.local_energy(params.flow, *walker)
-    return Samples(log_p, lax.map(local, (walkers.x, walkers.state), batch_size=chunk))
+
+    def of(walker):
+        state, x = walker
+        return Samples(model.occupations.log_prob(params.occupations, state), model.local_energy(params.flow, x, state))
+
+    return lax.map(of, walkers, batch_size=chunk)
 
 
 def per_electron(samples: Samples, system: System) -> dict[str, jax.Array]:
@@ -138,18 +141,18 @@ def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params
     """
 
     def of_p(walker):
-        grads = jax.grad(model.occupations.log_prob)(params.occupations, walker[1])
+        grads = jax.grad(model.occupations.log_prob)(params.occupations, walker.state)
         return jax.tree.map(lambda leaf: leaf[None], grads)
 
     def centred(score, block, parts):
         if not block:
             return jnp.zeros((parts * len(walkers.x), 0))
-        leaves = jax.tree.leaves(lax.map(score, (walkers.x, walkers.state), batch_size=chunk))
+        leaves = jax.tree.leaves(lax.map(score, walkers, batch_size=chunk))
         matrix = jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
         matrix = (matrix - matrix.mean(axis=0)) / jnp.sqrt(len(matrix))
         return matrix.swapaxes(0, 1).reshape(-1, matrix.shape[-1])
 
-    of_psi = lambda walker: model.score(params.flow, *walker)
+    of_psi = lambda walker: model.score(params.flow, walker.x, walker.state).params
     return Params(centred(of_p, params.occupations, 1), centred(of_psi, params.flow, 2))
 
 

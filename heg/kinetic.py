@@ -20,9 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from heg.flow import Flow, LayerDerivatives, inverse_blocks, slope
-from heg.orbitals import Orbitals
-from heg.pairs import Pairs
+from heg.flow import Flow, inverse_blocks, slope
+from heg.orbitals import Orbitals, make_waves
 from heg.system import System
 
 
@@ -35,16 +34,21 @@ class Derivatives(NamedTuple):
 
 def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """Local kinetic energy, hartree, complex, as a function of (flow params, x [N, d], state [N])."""
-    wavevectors, pairs = jnp.asarray(orbitals.k), flow.pairs
+    waves, wavevectors, pairs = make_waves(system, orbitals), jnp.asarray(orbitals.k), flow.pairs
 
     def through_layer(carry, layer):
         z, g, q, gradient, laplacian = carry
-        terms = flow.derivatives(layer, z)
+        image, jacobian = flow.apply(layer, z)
         p = (g @ g.T).reshape(*z.shape, *z.shape)
-        part, second = log_jacobian_derivatives(terms, pairs, g, q, p)
-        bend = jnp.sum(terms.d2 * pairs.second_differences(p), axis=(1, 2))
-        q = (terms.jacobian @ q.ravel()).reshape(z.shape) + pairs.to_electrons(bend)
-        return (terms.z, terms.jacobian @ g, q, gradient + part / 2, laplacian + second / 2), None
+        m = inverse_blocks(jacobian, z.shape[1])
+        w, c = pairs.second_differences(m), pairs.second_differences(p)
+        d2, curvature = flow.curvature(layer, z, w, c)
+        by_z = pairs.to_electrons(slope(w, d2))  # gradient of ln det J
+        response = squared_response(pairs.to_grid(d2), m, p)
+        gradient += by_z.ravel() @ g / 2
+        laplacian += (jnp.sum(curvature) + jnp.sum(by_z * q) - response) / 2
+        bend = pairs.to_electrons(jnp.sum(d2 * c, axis=(1, 2)))
+        return (image, jacobian @ g, (jacobian @ q.ravel()).reshape(z.shape) + bend, gradient, laplacian), None
 
     def kinetic_energy(params, x, state):
         carry = x, jnp.eye(x.size), jnp.zeros(x.shape), jnp.zeros(x.size), jnp.zeros(())
@@ -52,8 +56,8 @@ def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Calla
             carry, _ = lax.scan(through_layer, carry, flow.layers(params))
         z, g, q, gradient, laplacian = carry
         p = (g @ g.T).reshape(*z.shape, *z.shape)
-        for spin in (slice(0, system.n_up), slice(system.n_up, None))[: len(system.spins)]:
-            terms = log_determinant_derivatives(z[spin], wavevectors[state[spin]])
+        for spin in system.parts:
+            terms = log_determinant_derivatives(waves(z[spin], state[spin]), wavevectors[state[spin]])
             laplacian += jnp.sum(terms.second * p[spin, :, spin]) + jnp.sum(terms.first * q[spin])
             gradient += terms.first.ravel() @ g.reshape(*z.shape, -1)[spin].reshape(-1, x.size)
         return -(laplacian + jnp.sum(gradient**2)) / 2
@@ -73,31 +77,15 @@ class DeterminantDerivatives(NamedTuple):
     second: jax.Array
 
 
-def log_determinant_derivatives(z: jax.Array, k: jax.Array) -> DeterminantDerivatives:
-    """Of one spin at coordinates z [N, d] and wavevectors k [N, d]."""
-    n, d = z.shape
-    matrix = jnp.exp(1j * z @ k.T)
+def log_determinant_derivatives(matrix: jax.Array, k: jax.Array) -> DeterminantDerivatives:
+    """Of one spin, from its matrix e^{i k_b . z_a} [N, N] and the wavevectors k [N, d]."""
+    n, d = k.shape
     inverse = jnp.linalg.inv(matrix)
-    moments = (matrix[:, None] * (1j * k.T)).reshape(n * d, n)  # i a, m
-    response = (moments @ inverse).reshape(n, d, n)  # i a j
+    response = ((matrix[:, None] * k.T).reshape(n * d, n) @ inverse).reshape(n, d, n)  # Q / i: i a j
     crossed = response[..., None] * response.transpose(2, 0, 1)[:, None]
     squares = (k[:, :, None] * k[:, None]).reshape(n, d * d)
     own = ((matrix * inverse.T) @ squares).reshape(n, d, 1, d)
-    return DeterminantDerivatives(jnp.einsum("iai->ia", response), -crossed - own * np.eye(n)[:, None, :, None])
-
-
-def log_jacobian_derivatives(
-    layer: LayerDerivatives, pairs: Pairs, g: jax.Array, q: jax.Array, p: jax.Array
-) -> Derivatives:
-    """Derivatives by x of ln det J of one layer, from those of its input: g [dN, X], q [N, d], p [N, d, N, d]."""
-    m = inverse_blocks(layer.jacobian, q.shape[1])
-    w = pairs.second_differences(m)
-    of_pairs = slope(w, layer.d2)
-    of_electrons = pairs.to_electrons(of_pairs)
-    curvature = jnp.sum(w.swapaxes(0, 1)[:, :, None, None] * layer.d3 * pairs.second_differences(p))
-    grid = pairs.to_grid(layer.d2).transpose(3, 2, 4, 0, 1)  # p c j a b
-    laplacian = curvature + jnp.sum(of_electrons * q) - squared_response(grid, m, p)
-    return Derivatives(of_electrons.ravel() @ g, laplacian)
+    return DeterminantDerivatives(1j * jnp.einsum("iai->ia", response), crossed - own * np.eye(n)[:, None, :, None])
 
 
 def gradient_and_laplacian(f: Callable, x: jax.Array) -> Derivatives:
@@ -115,7 +103,7 @@ def generic_kinetic_energy(log_psi: Callable, x: jax.Array) -> jax.Array:
     return -(laplacian + jnp.sum(gradient**2)) / 2
 
 
-def squared_response(h: jax.Array, m: jax.Array, p: jax.Array) -> jax.Array:
+def squared_response(d2: jax.Array, m: jax.Array, p: jax.Array) -> jax.Array:
     """t_2 of the module's formulas in O(d^5 N^3).
 
     A_pc is block diagonal, diag_j(h_pcj), plus two terms of block rank one, e_p S_pc^T + T_pc e_p^T, with
@@ -123,10 +111,11 @@ def squared_response(h: jax.Array, m: jax.Array, p: jax.Array) -> jax.Array:
     matrices and of sums over two electrons.
 
     Args:
-      h: D2_pj[a, b, c] of every two electrons, zero for p = j, as p c j a b.    [N, d, N, d, d]
+      d2: D2_abc of every two electrons p and j, zero for one.    [d, d, d, N, N]
       m, p: M and P.                                        [N, d, N, d]
     """
     n, d = m.shape[:2]
+    h = d2.transpose(3, 2, 4, 0, 1)  # p c j a b
     square = lambda tensor: tensor.reshape(n * d, -1)
     t = -square(h.transpose(2, 3, 0, 1, 4))  # T: j a, p c b
     s = jnp.eye(n)[:, None, None, :, None] * h.sum(2)[:, :, :, None] - h.transpose(0, 1, 3, 2, 4)  # S^T: p c a, j b

@@ -1,8 +1,13 @@
 r"""Single-particle states of the periodic box: plane waves k = (2 pi / L)(n + twist), in order of energy k^2 / 2."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from heg.system import System
 
@@ -58,3 +63,37 @@ def shell_ends(energy: np.ndarray) -> np.ndarray:
     """
     gaps = np.diff(energy) > 10 * ENERGY_TOLERANCE * np.maximum(energy[1:], energy[:-1])
     return np.append(np.flatnonzero(gaps) + 1, len(energy))
+
+
+def powers(angle: jax.Array, highest: int) -> jax.Array:
+    """e^{i n angle} for n = -highest, ..., highest, by doubling: a sine and a cosine make all powers.
+
+    Args:
+      angle: radians.                                       [...]
+      highest: power.
+    Returns:
+      Complex.                                              [..., 2 highest + 1]
+    Accuracy: rounding, about 1e-16 highest.
+    """
+    table = lax.complex(jnp.cos(angle), jnp.sin(angle))[..., None]
+    while table.shape[-1] < highest:
+        table = jnp.concatenate([table, table * table[..., -1:]], axis=-1)
+    table = table[..., :highest]
+    table = jnp.concatenate([jnp.conj(table[..., ::-1]), jnp.ones((*angle.shape, 1)), table], axis=-1)
+    return lax.optimization_barrier(table)  # lest XLA compute the powers anew for each use
+
+
+def make_waves(system: System, orbitals: Orbitals) -> Callable:
+    """The matrix of plane waves e^{2 pi i n_b . z_a / L} as a function of (z [P, d], state [N]).  [P, N] complex
+
+    The factor e^{2 pi i twist . z / L}, the same for all orbitals, is left out: determinants give it back as a phase.
+    """
+    numbers, highest = jnp.asarray(orbitals.n), int(np.max(np.abs(orbitals.n)))
+
+    def waves(z, state):
+        table = powers(2 * np.pi / system.box * z, highest)
+        place = numbers[state] + highest
+        factors = [table[:, axis][:, place[:, axis]] for axis in range(system.dim)]
+        return functools.reduce(jnp.multiply, factors)
+
+    return waves

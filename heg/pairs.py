@@ -28,24 +28,25 @@ class Pairs(NamedTuple):
     Attributes:
       first, second: electrons, first < second.             [pairs]
       same, opposite: how many pairs have equal and opposite spin.
-      index: the pair of two electrons, any on the diagonal.    [N, N]
       sign: 1 for the first electron of a pair, -1 for the second.    [N, pairs]
+      even: of two electrons, their place among (pairs, electrons): the pair, or the electron itself.    [N, N]
+      odd: the same among (pairs, pairs exchanged, nothing).    [N, N]
     """
 
     first: np.ndarray
     second: np.ndarray
     same: int
     opposite: int
-    index: np.ndarray
     sign: np.ndarray
+    even: np.ndarray
+    odd: np.ndarray
 
     def second_differences(self, blocks: jax.Array) -> jax.Array:
         """X_ii + X_jj - X_ij - X_ji of the d x d blocks of X, for every pair.  [N, d, N, d] -> [d, d, pairs]"""
-        blocks = blocks.transpose(1, 3, 0, 2)
-        diagonal = jnp.einsum("abii->abi", blocks)
-        grid = diagonal[..., None] + diagonal[..., None, :] - blocks - blocks.swapaxes(2, 3)
-        # the barrier keeps XLA from repeating the gather at every use
-        return lax.optimization_barrier(grid[..., self.first, self.second])
+        a, b = np.ogrid[: blocks.shape[1], : blocks.shape[3]]
+        block = lambda i, j: blocks[i, a[..., None], j, b[..., None]]
+        i, j = self.first, self.second
+        return lax.optimization_barrier(block(i, i) + block(j, j) - block(i, j) - block(j, i))
 
     def to_electrons(self, odd: jax.Array) -> jax.Array:
         """Sum over the pairs of each electron of a vector odd under exchange.  [d, pairs] -> [N, d]"""
@@ -53,26 +54,39 @@ class Pairs(NamedTuple):
 
     def to_grid(self, odd: jax.Array) -> jax.Array:
         """A tensor odd under exchange for every two electrons, zero for one.  [..., pairs] -> [..., N, N]"""
-        n = len(self.sign)
-        sign = self.sign[np.arange(n)[:, None], self.index] * (1 - np.eye(n))
-        return lax.optimization_barrier(odd[..., self.index]) * sign  # the barrier as above
+        zero = jnp.zeros((*odd.shape[:-1], 1))
+        return _gather(jnp.concatenate([odd, -odd, zero], axis=-1), self.odd)
+
+    def to_jacobian(self, even: jax.Array) -> jax.Array:
+        """1 + sum over pairs of (e_i - e_j)(e_i - e_j)^T x D_ij, D even under exchange.  [d, d, pairs] -> [dN, dN]"""
+        dim, electrons = len(even), len(self.sign)
+        own = np.eye(dim)[..., None] + even @ np.abs(self.sign).T
+        blocks = _gather(jnp.concatenate([-even, own], axis=-1), self.even)
+        return blocks.transpose(2, 0, 3, 1).reshape(electrons * dim, electrons * dim)
 
     def differences(self, x: jax.Array) -> jax.Array:
         """x_i - x_j of every pair.  [N, d] -> [d, pairs]"""
         return (x[self.first] - x[self.second]).T
 
 
+def _gather(table, index):
+    # the barrier keeps XLA from computing an entry of the table at each of its places
+    return lax.optimization_barrier(table)[..., index]
+
+
 def make_pairs(system: System) -> Pairs:
     """All pairs of the electrons of the gas."""
+    electrons = np.arange(system.electrons)
     first, second = np.triu_indices(system.electrons, 1)
     same = (first < system.n_up) == (second < system.n_up)
     order = np.argsort(~same, kind="stable")
     first, second = first[order], second[order]
-    index = np.zeros((system.electrons,) * 2, int)
-    index[first, second] = index[second, first] = np.arange(len(first))
-    electron = np.arange(system.electrons)[:, None]
-    sign = (electron == first) * 1.0 - (electron == second)
-    return Pairs(first, second, int(same.sum()), int((~same).sum()), index, sign)
+    count = len(first)
+    even, odd = np.diag(count + electrons), np.full((system.electrons,) * 2, 2 * count)
+    even[first, second] = even[second, first] = odd[first, second] = np.arange(count)
+    odd[second, first] = count + np.arange(count)
+    sign = (electrons[:, None] == first) * 1.0 - (electrons[:, None] == second)
+    return Pairs(first, second, int(same.sum()), int((~same).sum()), sign, even, odd)
 
 
 class PairNetwork(hk.Module):
@@ -148,7 +162,7 @@ def separations(pairs: Pairs, system: System, x: jax.Array) -> Separations:
 
 
 def displacement(network, system: System, between: Separations, order: int) -> tuple[jax.Array, ...]:
-    """g and its derivatives up to `order`, at most 3.
+    """g and its derivatives up to `order`, at most 2.
 
     Args:
       network: (features, order) -> derivatives of eta by the features.
@@ -156,12 +170,44 @@ def displacement(network, system: System, between: Separations, order: int) -> t
       between: of the pairs; no distance is zero.
       order: of the highest derivative.
     Returns:
-      g_a, D_ab = dg_a / dr_b, D2_abc, D3_abcd.             [d, pairs], [d, d, pairs], ...
+      g_a, D_ab = dg_a / dr_b, D2_abc.                      [d, pairs], [d, d, pairs], [d, d, d, pairs]
     """
+    return _times_u(_eta(network, system, between, order), between, system)
+
+
+def curvature(network, system: System, between: Separations, w: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""D2 and the contraction of the third derivatives, sum_abcd W_ba D3_abcd C_cd, of every pair.
+
+    Third derivatives of eta are needed along one direction only, y_b = sum_a W_ba u_a; the others come with those of u.
+
+    Args:
+      network, system, between: as in `displacement`.
+      w: W.                                                 [d, d, pairs]
+      c: C, symmetric.                                      [d, d, pairs]
+    Returns:
+      D2 and the contraction.                               [d, d, d, pairs], [pairs]
+    """
+    k = 2 * np.pi / system.box
+    u, slope = between.sine / k, between.cosine
+    y = jnp.sum(w * u, axis=1)
+    along = Separations(k * slope * y, -(k**2) * u * y, jnp.sum(u * y, axis=0) / between.distance)
+    eta, (_, _, third) = jax.jvp(lambda between: _eta(network, system, between, 2), (between,), (along,))
+    (value, first, second), third = eta, third = lax.optimization_barrier((eta, third))
+    diagonal = lambda tensor: jnp.einsum("aa...->a...", tensor)
+    total = jnp.sum(c * (third + second * jnp.sum(diagonal(w) * slope, axis=0)), axis=(0, 1))
+    crossed = jnp.sum(c[:, None] * second, axis=2)  # sum_d C_ad eta_bd
+    total += 2 * jnp.sum((w * slope).swapaxes(0, 1) * crossed, axis=(0, 1))
+    of_first = 2 * jnp.sum(c * (diagonal(w) * u)[:, None], axis=0) + jnp.sum(w * (u * diagonal(c)), axis=1)
+    total -= k**2 * jnp.sum(of_first * first, axis=0)
+    total -= k**2 * jnp.sum(diagonal(w) * slope * diagonal(c), axis=0) * value
+    return _times_u(eta, between, system)[2], total
+
+
+def _eta(network, system, between, order):
+    """eta and its derivatives by r."""
     distance = between.distance / system.rs
     features = jnp.concatenate([between.cosine, distance[None]])
-    eta = _by_cosines(network(features, order), distance, system)
-    return _times_u(_by_separation(eta, between, system), between, system)
+    return _by_separation(_by_cosines(network(features, order), distance, system), between, system)
 
 
 def _network(weights, features, order):
@@ -176,59 +222,40 @@ def _network(weights, features, order):
     if order >= 1:
         eta.append(outer[1] * inner[1])
     if order >= 2:
-        square = inner[1][:, None] * inner[1]
-        eta.append(outer[1] * inner[2] + outer[2] * square)
-    if order >= 3:
-        split = _split(inner[2], inner[1])
-        eta.append(outer[1] * inner[3] + outer[2] * split + outer[3] * square[:, :, None] * inner[1])
+        eta.append(outer[1] * inner[2] + outer[2] * inner[1][:, None] * inner[1])
     return eta
 
 
 def _tanh_derivatives(a, order):
     t = jnp.tanh(a)
     slope = 1 - t**2
-    return (t, slope, -2 * t * slope, (6 * t**2 - 2) * slope)[: order + 1]
-
-
-def _split(matrix, vector):
-    """m_ab v_c + m_ac v_b + m_bc v_a for a symmetric matrix."""
-    return matrix[:, :, None] * vector + matrix[:, None] * vector[:, None] + matrix * vector[:, None, None]
+    return (t, slope, -2 * t * slope)[: order + 1]
 
 
 def _by_cosines(h, distance, system):
     """Derivatives by the cosines, from those by the features, the last of which depends on the cosines."""
     d = system.dim
-    # the distance over r_s and its derivatives by any cosine: its square is linear in their sum
+    # derivatives of the distance over r_s by any cosine: its square is linear in their sum
     kappa = (system.box / (2 * np.pi * system.rs)) ** 2
-    first, second, third = -kappa / distance, -(kappa**2) / distance**3, -3 * kappa**3 / distance**5
+    first, second = -kappa / distance, -(kappa**2) / distance**3
     eta = [h[0]]
     if len(h) > 1:
         eta.append(h[1][:d] + first * h[1][d])
     if len(h) > 2:
         once = h[2][:d, d]
         eta.append(h[2][:d, :d] + first * (once[:, None] + once) + first**2 * h[2][d, d] + second * h[1][d])
-    if len(h) > 3:
-        twice, single = first * h[3][:d, :d, d], first**2 * h[3][:d, d, d] + second * once
-        radial = first**3 * h[3][d, d, d] + 3 * first * second * h[2][d, d] + third * h[1][d]
-        single = single[:, None, None] + single[:, None] + single
-        eta.append(h[3][:d, :d, :d] + _split(twice, jnp.ones((d, 1))) + single + radial)
     return eta
 
 
 def _by_separation(eta, between, system):
     """Derivatives by r, from those by the cosines, each of which depends on one component of r."""
     k, one = 2 * np.pi / system.box, np.eye(system.dim)[..., None]
-    first, second, third = -k * between.sine, -(k**2) * between.cosine, k**3 * between.sine
+    first, second = -k * between.sine, -(k**2) * between.cosine
     derivatives = [eta[0]]
     if len(eta) > 1:
         derivatives.append(eta[1] * first)
     if len(eta) > 2:
         derivatives.append(eta[2] * first[:, None] * first + one * (eta[1] * second))
-    if len(eta) > 3:
-        bent = eta[2] * second[:, None] * first
-        bent = one[:, :, None] * bent[:, None] + one[:, None] * bent[:, :, None] + one * bent.swapaxes(0, 1)[:, :, None]
-        cube = eta[3] * first[:, None, None] * first[:, None] * first
-        derivatives.append(cube + bent + one[:, :, None] * one * (eta[1] * third))
     return derivatives
 
 
@@ -243,13 +270,4 @@ def _times_u(eta, between, system):
         bent = slope[:, None] * eta[1]
         mixed = one[:, :, None] * bent[:, None] + one[:, None] * bent[:, :, None]
         g.append(u[:, None, None] * eta[2] + mixed - k**2 * one[:, :, None] * one * (eta[0] * u))
-    if len(eta) > 3:
-        bent, three = slope[:, None, None] * eta[2], one[:, :, None] * one
-        mixed = one[:, :, None, None] * bent[:, None] + one[:, None, :, None] * bent[:, :, None]
-        mixed += one[:, None, None] * bent[:, :, :, None]
-        bent = k**2 * u[:, None] * eta[1]
-        mixed -= three[:, :, :, None] * bent[:, None, None] + three[:, :, None] * bent[:, None, :, None]
-        mixed -= three[:, None] * bent[:, :, None, None]
-        four = one[:, :, None, None] * three
-        g.append(u[:, None, None, None] * eta[3] + mixed - k**2 * four * (eta[0] * slope))
     return tuple(g)

@@ -1,4 +1,4 @@
-r"""Samples of (K, x): exact draws, and Metropolis chains as the check.
+r"""Samples of (K, x): exact draws, and Markov chains as the check.
 
 An exact draw of x at given K takes two steps.  |det e^{ikz}|^2 is a projection determinantal point process, so z is
 drawn electron by electron: with e_1 ... e_j the orthonormalised vectors phi(z) of the electrons already placed, phi
@@ -6,7 +6,14 @@ the N plane waves, the next z is uniform in the box and accepted with probabilit
 (Hough, Krishnapur, Peres and Virag, Probab. Surveys 3, 206 (2006), doi:10.1214/154957806000000078).  Then
 x = f^-1(z), verified; a draw whose inverse is not found is drawn again at the same K and counted.
 
-Everything here acts on a batch of walkers: randomness belongs to the walker, not to the machine that computes it.
+The chains move all electrons of a walker at once: Metropolis by a Gaussian of width w, MALA by the same about
+
+.. math:: x + \tfrac{w^2}{2} \nabla \ln|\Psi|^2
+
+with the drift shortened to the length of a typical Gaussian step, as near a node it diverges
+(Roberts and Tweedie, Bernoulli 2, 341 (1996): Metropolis-adjusted Langevin, truncated).
+
+Randomness belongs to the walker, not to its place in the batch or the machine that computes it.
 """
 
 from collections.abc import Callable
@@ -18,10 +25,10 @@ import numpy as np
 from jax import lax
 
 from heg.flow import Flow
-from heg.orbitals import Orbitals
+from heg.orbitals import Orbitals, make_waves
 from heg.system import System
 
-CANDIDATES = 16  # positions tried at once for one electron
+CANDIDATES = 32  # positions tried at once
 ATTEMPTS = 20  # draws of one walker before it is given up
 
 
@@ -31,12 +38,10 @@ class Walkers(NamedTuple):
     Attributes:
       state: occupied orbitals K, increasing within a spin. [B, N] int32
       x: positions, bohr.                                   [B, N, d]
-      log_prob: ln |Psi_K(x)|^2 up to a constant.           [B]
     """
 
     state: jax.Array
     x: jax.Array
-    log_prob: jax.Array
 
 
 class Draws(NamedTuple):
@@ -53,49 +58,61 @@ class Draws(NamedTuple):
     lost: jax.Array
 
 
-def draw_determinant(k: jax.Array, box: float, key: jax.Array) -> jax.Array:
+def draw_determinant(waves: Callable, box: float, shape: tuple[int, int], key: jax.Array) -> jax.Array:
     """Exact draw of the positions of one spin from |det e^{i k_a z_b}|^2.
 
+    Candidates come in blocks.  What is left of the chance of a candidate only falls as electrons are placed, so one
+    that was refused stays refused, and those after the one taken serve the next electron.
+
     Args:
-      k: occupied wavevectors, 1/bohr.                      [N, d]
+      waves: points [P, d] -> the N occupied plane waves there, each of modulus one.    [P, N]
       box: L, bohr.
+      shape: N, d.
       key: of this walker and spin.
     Returns:
       z: bohr, in [0, L)^d.                                 [N, d]
     """
-    electrons, dim = k.shape
+    electrons, dim = shape
 
-    def place(carry):
-        placed, step, z, basis = carry
-        key_where, key_accept = jax.random.split(jax.random.fold_in(key, step))
+    def block(carry):
+        number, placed, z, basis = carry
+        key_where, key_accept = jax.random.split(jax.random.fold_in(key, number))
         candidates = box * jax.random.uniform(key_where, (CANDIDATES, dim))
-        phi = jnp.exp(1j * candidates @ k.T)
-        overlap = phi @ basis.conj().T
-        accepted = electrons * jax.random.uniform(key_accept, (CANDIDATES,)) < electrons - jnp.sum(
-            jnp.abs(overlap) ** 2, 1
-        )
-        first = jnp.argmax(accepted)
-        vector = phi[first] - overlap[first] @ basis
-        vector = vector - (basis.conj() @ vector) @ basis  # twice, for rounding
-        row = (jnp.arange(electrons) == placed)[:, None] & accepted[first]
-        z = jnp.where(row, candidates[first], z)
-        basis = jnp.where(row, vector / jnp.maximum(jnp.linalg.norm(vector), 1e-300), basis)
-        return placed + accepted[first], step + 1, z, basis
+        threshold = electrons * jax.random.uniform(key_accept, (CANDIDATES,))
+        phi = waves(candidates)
+        left = electrons - jnp.sum(_squared(phi @ basis.conj().T), axis=1)
+
+        def place(carry):
+            left, placed, z, basis = carry
+            first = jnp.argmax(threshold < left)
+            vector = phi[first]
+            for _ in range(2):  # twice, for rounding
+                vector = vector - (basis.conj() @ vector) @ basis
+            vector = vector / jnp.sqrt(jnp.sum(_squared(vector)))
+            z, basis = z.at[placed].set(candidates[first]), basis.at[placed].set(vector)
+            return left - _squared(phi @ vector.conj()), placed + 1, z, basis
+
+        more = lambda carry: jnp.any(threshold < carry[0]) & (carry[1] < electrons)
+        return number + 1, *lax.while_loop(more, place, (left, placed, z, basis))[1:]
 
     start = (0, 0, jnp.zeros((electrons, dim)), jnp.zeros((electrons, electrons), complex))
-    return lax.while_loop(lambda carry: carry[0] < electrons, place, start)[2]
+    return lax.while_loop(lambda carry: carry[1] < electrons, block, start)[2]
 
 
-def make_draw(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
-    """Exact draws of x as a function of (flow params, state [B, N], keys [B]) -> Draws."""
-    wavevectors = jnp.asarray(orbitals.k)
+def _squared(amplitude):
+    return jnp.real(amplitude) ** 2 + jnp.imag(amplitude) ** 2
+
+
+def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Callable:
+    """Exact draws of x as a function of (flow params, state [B, N], keys [B]) -> Draws, `chunk` walkers at a time."""
+    waves = make_waves(system, orbitals)
 
     def attempt(params, state, key):
-        k = wavevectors[state]
         keys = jax.random.split(key, len(system.spins))
-        parts = (k[: system.n_up], k[system.n_up :])
-        z = jnp.concatenate([draw_determinant(part, system.box, key) for part, key in zip(parts, keys)])
-        return flow.inverse(params, z)
+        draw_spin = lambda spin, count, key: draw_determinant(
+            lambda z: waves(z, state[spin]), system.box, (count, system.dim), key
+        )
+        return flow.inverse(params, jnp.concatenate(list(map(draw_spin, system.parts, system.spins, keys))))
 
     def draw_one(params, state, key):
         def again(carry):
@@ -106,45 +123,65 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
         return lax.while_loop(unverified, again, (1, attempt(params, state, jax.random.fold_in(key, 0))))
 
     def draw(params, state, keys):
-        attempts, inverse = jax.vmap(draw_one, (None, 0, 0))(params, state, keys)
+        attempts, inverse = lax.map(lambda walker: draw_one(params, *walker), (state, keys), batch_size=chunk)
         return Draws(inverse.x, jnp.sum(attempts > 1), jnp.sum(~inverse.verified))
 
     return draw
 
 
-def metropolis_step(log_prob: Callable, walkers: Walkers, width: jax.Array, key: jax.Array):
-    """One all-electron move of every walker with a symmetric Gaussian proposal.
+class Chain(NamedTuple):
+    """Where the chain of one walker ended.
+
+    Attributes:
+      x: bohr.                                              [N, d]
+      acceptance: share of the moves accepted.              []
+    """
+
+    x: jax.Array
+    acceptance: jax.Array
+
+
+def metropolis(log_prob: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int) -> Chain:
+    """Moves of one walker with a symmetric Gaussian proposal.
 
     Args:
-      log_prob: x [N, d], state [N] -> ln |Psi|^2 of one walker.
-      walkers: the batch.
+      log_prob: x [N, d] -> ln |Psi|^2.
+      x: start, bohr.                                       [N, d]
       width: of the proposal, bohr.                         []
-      key: of this step.
-    Returns:
-      Walkers and the share of accepted moves.
+      key: of this walker.
+      moves: how many.
     """
-    key_move, key_accept = jax.random.split(key)
-    x = walkers.x + width * jax.random.normal(key_move, walkers.x.shape)
-    proposal = walkers._replace(x=x, log_prob=jax.vmap(log_prob)(x, walkers.state))
-    log_uniform = jnp.log(jax.random.uniform(key_accept, walkers.log_prob.shape))
-    accept = log_uniform < proposal.log_prob - walkers.log_prob
-    choose = lambda new, old: jnp.where(accept.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-    return jax.tree.map(choose, proposal, walkers), accept.mean()
+    return mala(lambda x: (log_prob(x), jnp.zeros_like(x)), x, width, key, moves)
 
 
-def metropolis(log_prob: Callable, walkers: Walkers, width: jax.Array, key: jax.Array, moves: int):
-    """`moves` steps of every walker; log_prob of the walkers given is computed afresh.
+def mala(log_prob_and_gradient: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int) -> Chain:
+    """Moves of one walker along the gradient of ln |Psi|^2; with a gradient of zero they are those of Metropolis.
 
-    Returns:
-      Walkers, wrapped into the box by the caller, and the mean acceptance.
+    Args:
+      log_prob_and_gradient: x [N, d] -> ln |Psi|^2 [] and its gradient [N, d].
+      x, width, key, moves: as in `metropolis`.
     """
-    walkers = walkers._replace(log_prob=jax.vmap(log_prob)(walkers.x, walkers.state))
+    longest = width * np.sqrt(x.size)
 
-    def move(walkers, key):
-        return metropolis_step(log_prob, walkers, width, key)
+    def look(x):
+        log_prob, gradient = log_prob_and_gradient(x)
+        drift = width**2 / 2 * gradient
+        return log_prob, drift * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(drift), 1e-300))
 
-    walkers, acceptance = lax.scan(move, walkers, jax.random.split(key, moves))
-    return walkers, acceptance.mean()
+    def move(carry, key):
+        x, log_prob, drift = carry
+        key_move, key_accept = jax.random.split(key)
+        noise = jax.random.normal(key_move, x.shape)
+        proposed = x + drift + width * noise
+        new_log_prob, new_drift = look(proposed)
+        back = (x - proposed - new_drift) / width
+        log_ratio = new_log_prob - log_prob - (jnp.sum(back**2) - jnp.sum(noise**2)) / 2
+        accept = jnp.log(jax.random.uniform(key_accept)) < log_ratio
+        choose = lambda new, old: jnp.where(accept, new, old)
+        return jax.tree.map(choose, (proposed, new_log_prob, new_drift), carry), accept
+
+    (x, _, _), accepted = lax.scan(move, (x, *look(x)), jax.random.split(key, moves))
+    return Chain(x, accepted.mean())
 
 
 def adapt_width(width: jax.Array, acceptance: jax.Array, target: float) -> jax.Array:

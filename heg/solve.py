@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from heg import storage
+from heg.bijection import lowest_determinant
 from heg.config import Config, changed_fields, tables
 from heg.free_energy import per_electron
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.statistics import Estimate, independent
 from heg.system import System
-from heg.training import Solver, StepInfo, TrainState, build, lowest_determinant
+from heg.training import Solver, StepInfo, TrainState, build
 
 FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
 REDRAWN_BOUND = 1e-4  # share of draws that may be repeated

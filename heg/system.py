@@ -65,6 +65,11 @@ class System:
         return (self.n_up, self.n_down) if self.n_down else (self.n_up,)
 
     @property
+    def parts(self) -> tuple[slice, ...]:
+        """Places of the electrons of each spin that is present, up first."""
+        return (slice(0, self.n_up), slice(self.n_up, self.electrons))[: len(self.spins)]
+
+    @property
     def polarization(self) -> float:
         """zeta = (n_up - n_down) / N."""
         return (self.n_up - self.n_down) / self.electrons

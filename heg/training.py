@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
+from heg.bijection import folded_measure, lowest_determinant
 from heg.config import Config, ModelConfig, OptimizerConfig
 from heg.flow import FlowSize, make_flow
 from heg.free_energy import (
@@ -31,7 +31,8 @@ from heg.ideal import Cutoff, choose_cutoff
 from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient
 from heg.occupations import TransformerSize, make_occupations
-from heg.sampling import Walkers, adapt_width, first_width, make_draw, metropolis
+from heg.parallel import walkers_at_once
+from heg.sampling import Walkers, adapt_width, first_width, make_draw, mala, metropolis
 from heg.statistics import Estimate
 from heg.system import System
 from heg.wavefunction import make_log_psi, make_score
@@ -39,7 +40,6 @@ from heg.wavefunction import make_log_psi, make_score
 TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
 TRUSTEES = 64  # walkers that are asked
 HALVINGS = 20  # of a step
-DESCENTS = 8  # walkers from which the lowest determinant is sought, those with the closest pairs
 
 
 class TrainState(NamedTuple):
@@ -50,7 +50,7 @@ class TrainState(NamedTuple):
       params, opt_state: of the model and the optimiser.
       walkers: the last batch.
       baseline: b(K) of the flow's gradient.
-      width: of the Metropolis proposal, bohr.              []
+      width: of the chains' proposal, bohr.                 []
       redrawn: draws repeated so far.                       []
       key: of the run; step and purpose are folded in.
     """
@@ -70,8 +70,8 @@ class Walk(NamedTuple):
 
     Attributes:
       walkers: the batch.
-      width: of the next Metropolis proposal, bohr.
-      acceptance: of Metropolis moves; 1 for exact draws.
+      width: of the next proposal of chains, bohr.
+      acceptance: of the moves of chains; 1 for exact draws.
       redrawn, lost: draws repeated, draws given up.
     """
 
@@ -88,7 +88,7 @@ class StepInfo(NamedTuple):
     Attributes:
       estimates: F, E, kinetic, potential (hartree), S (k_B) per electron.
       variance: of E_loc, hartree^2 per cell.
-      acceptance: of Metropolis moves; 1 for exact draws.
+      acceptance: of the moves of chains; 1 for exact draws.
       redrawn, lost: draws repeated, draws given up.
       min_det: lowest determinant of a layer found.
     """
@@ -120,15 +120,15 @@ class Solver(NamedTuple):
     folded: Callable
 
 
-def build_model(system: System, cutoff: Cutoff, config: ModelConfig) -> Model:
-    """p(K), flow, wavefunction and Hamiltonian of the configured sizes."""
+def build_model(system: System, cutoff: Cutoff, config: ModelConfig, chunk: int) -> Model:
+    """p(K), flow, wavefunction and Hamiltonian of the configured sizes; exact draws `chunk` walkers at a time."""
     size = TransformerSize(config.transformer_layers, config.transformer_width, config.transformer_heads)
     occupations = make_occupations(system, cutoff.orbitals, size)
     flow = make_flow(system, FlowSize(config.flow_layers, config.flow_width))
     log_psi = make_log_psi(system, cutoff.orbitals, flow)
     local_energy = make_local_energy(system, make_kinetic_energy(system, cutoff.orbitals, flow))
     score = make_score(system, cutoff.orbitals, flow)
-    return Model(occupations, flow, log_psi, score, local_energy, make_draw(system, cutoff.orbitals, flow))
+    return Model(occupations, flow, log_psi, score, local_energy, make_draw(system, cutoff.orbitals, flow, chunk))
 
 
 def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
@@ -154,10 +154,10 @@ def build(config: Config) -> Solver:
     """
     system = config.system.build()
     cutoff = choose_cutoff(system, config.model.orbital_tolerance)
-    model = build_model(system, cutoff, config.model)
-    optimizer = build_optimizer(system, config.optimizer)
-    chunk, natural = config.sampler.chunk, config.optimizer.optimizer == "natural"
-    draw, walk = _make_sampler(system, model, config.sampler)
+    chunk = config.sampler.chunk or walkers_at_once(system, config.sampler.batch)
+    model = build_model(system, cutoff, config.model, chunk)
+    optimizer, natural = build_optimizer(system, config.optimizer), config.optimizer.optimizer == "natural"
+    draw, walk = _make_sampler(system, model, config.sampler, chunk)
 
     def init(key):
         key_p, key_flow, key_draw = jax.random.split(jax.random.fold_in(key, 0), 3)
@@ -192,30 +192,39 @@ def build(config: Config) -> Solver:
         return evaluate(model, params, drawn.walkers, chunk), drawn
 
     def folded(params, keys):
-        return folded_measure(model, system, params.flow, keys)
+        return folded_measure(model, system, params.flow, keys, chunk)
 
     return Solver(system, cutoff, model, *map(jax.jit, (init, step, measure, folded)))
 
 
-def _make_sampler(system, model, config):
+def _make_sampler(system, model, config, chunk):
     """Exact draws, params, key -> Walk; and what a step does, params, walkers, width, key -> Walk."""
     width, one, none = jnp.asarray(first_width(system)), jnp.ones(()), jnp.zeros((), int)
 
     def new_states(params, key):
-        return jax.vmap(model.occupations.sample, (None, 0))(params.occupations, jax.random.split(key, config.batch))
+        sample = lambda key: model.occupations.sample(params.occupations, key)
+        return lax.map(sample, jax.random.split(key, config.batch), batch_size=chunk)
 
     def draw(params, key):
         key_state, key_x = jax.random.split(key)
         state = new_states(params, key_state)
         draws = model.draw(params.flow, state, jax.random.split(key_x, config.batch))
-        return Walk(Walkers(state, draws.x, jnp.zeros(config.batch)), width, one, draws.redrawn, draws.lost)
+        return Walk(Walkers(state, draws.x), width, one, draws.redrawn, draws.lost)
 
     def chain(params, walkers, width, key):
+        def walk(walker):
+            state, x, key = walker
+            log_prob = lambda x: 2 * jnp.real(model.log_psi(params.flow, x, state))
+            gradient = lambda x: 2 * jnp.real(model.score(params.flow, x, state).x)
+            if config.sampler == "metropolis":
+                return metropolis(log_prob, x, width, key, config.moves)
+            return mala(lambda x: (log_prob(x), gradient(x)), x, width, key, config.moves)
+
         key_state, key_walk = jax.random.split(key)
-        log_prob = lambda x, state: 2 * jnp.real(model.log_psi(params.flow, x, state))
-        walkers = walkers._replace(state=new_states(params, key_state))
-        walkers, acceptance = metropolis(log_prob, walkers, width, key_walk, config.moves)
-        walkers = walkers._replace(x=jnp.mod(walkers.x, system.box))
+        state, keys = new_states(params, key_state), jax.random.split(key_walk, config.batch)
+        x, accepted = lax.map(walk, (state, walkers.x, keys), batch_size=chunk)
+        acceptance = accepted.mean()
+        walkers = Walkers(state, jnp.mod(x, system.box))
         return Walk(walkers, adapt_width(width, acceptance, config.acceptance), acceptance, none, none)
 
     exact = lambda params, walkers, width, key: draw(params, key)
@@ -228,7 +237,7 @@ def _first_walk(system, config, draw, key):
         return draw()
     shape = config.batch, system.electrons, system.dim
     x = system.box * jax.random.uniform(key, shape)
-    walkers = Walkers(jnp.zeros(shape[:2], jnp.int32), x, jnp.zeros(config.batch))
+    walkers = Walkers(jnp.zeros(shape[:2], jnp.int32), x)
     none = jnp.zeros((), int)
     return Walk(walkers, jnp.asarray(first_width(system)), jnp.ones(()), none, none)
 
@@ -262,30 +271,3 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
         return ~(change < TRUST) & (number < HALVINGS)
 
     return updates._replace(flow=halved(lax.while_loop(too_far, lambda number: number + 1, 0)))
-
-
-def lowest_determinant(model: Model, system: System, flow_params: dict, walkers: Walkers) -> jax.Array:
-    """Lowest det J of any layer found by descent from the walkers with the closest pairs; 1 without a flow.  []"""
-    if not flow_params:
-        return jnp.ones(())
-    first, second = np.triu_indices(system.electrons, 1)
-    r = walkers.x[:, first] - walkers.x[:, second]
-    distance = jnp.linalg.norm(r - system.box * jnp.round(r / system.box), axis=-1)
-    start = walkers.x[jnp.argsort(distance.min(axis=1))[:DESCENTS]]
-    return jnp.min(jax.vmap(model.flow.lowest_determinants, (None, 0))(flow_params, start))
-
-
-def folded_measure(model: Model, system: System, flow_params: dict, keys: jax.Array) -> jax.Array:
-    """Twice the negative part of det J_l at x uniform in the box, the largest over the layers; one sample per key.
-
-    Its mean is E|det J_l| - 1, twice the measure lost by a layer that is no bijection; zero for a bijection.  [keys]
-    """
-
-    def one(key):
-        x = system.box * jax.random.uniform(key, (system.electrons, system.dim))
-        determinant = lambda x, layer: (x, jnp.linalg.det(model.flow.apply(layer, x)[1]))
-        return jnp.max(jnp.maximum(-2 * lax.scan(determinant, x, model.flow.layers(flow_params))[1], 0))
-
-    if not flow_params:
-        return jnp.zeros(len(keys))
-    return jax.vmap(one)(keys)

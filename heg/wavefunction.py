@@ -9,69 +9,65 @@ Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostP
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from heg.flow import Flow
-from heg.orbitals import Orbitals
+from heg.orbitals import Orbitals, make_waves
 from heg.system import System
-
-
-def log_determinant(z: jax.Array, k: jax.Array) -> jax.Array:
-    """ln det[exp(i k_a . z_b)] of one spin.
-
-    Args:
-      z: coordinates, bohr.                                 [N, d]
-      k: occupied wavevectors, 1/bohr.                      [N, d]
-    Returns:
-      Complex logarithm, its imaginary part modulo 2 pi.    []
-    """
-    sign, log = jnp.linalg.slogdet(jnp.exp(1j * z @ k.T))
-    return log + jnp.log(sign)
-
-
-def log_determinant_gradient(z: jax.Array, k: jax.Array) -> jax.Array:
-    """Its gradient by z, complex.  [N, d]"""
-    matrix = jnp.exp(1j * z @ k.T)
-    return (matrix * jnp.linalg.inv(matrix).T) @ (1j * k)
 
 
 def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """ln Psi as a function of (flow params, x [N, d], state [N]); complex scalar, normalised in the box."""
-    wavevectors = jnp.asarray(orbitals.k)
+    waves, twist = make_waves(system, orbitals), 2 * np.pi / system.box * np.asarray(system.twist)
     log_norm = sum(math.lgamma(count + 1) for count in system.spins) / 2
     log_norm += system.dim * system.electrons / 2 * math.log(system.box)
 
     def log_psi(params, x, state):
         z, jacobians = flow.forward(params, x)
-        k = wavevectors[state]
-        up = system.n_up
-        log_slater = sum(
-            log_determinant(z[part], k[part]) for part in (slice(0, up), slice(up, None))[: len(system.spins)]
-        )
+        signs, logs = zip(*(jnp.linalg.slogdet(waves(z[spin], state[spin])) for spin in system.parts))
+        log_slater = sum(logs) + sum(map(jnp.log, signs)) + 1j * jnp.sum(z @ twist)
         log_jacobian = jnp.sum(jnp.linalg.slogdet(jacobians)[1])
         return log_slater + log_jacobian / 2 - log_norm
 
     return log_psi
 
 
-def make_score(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
-    """Derivative of ln Psi by the parameters, as a function of (flow params, x [N, d], state [N]).
+class Score(NamedTuple):
+    """Derivatives of ln Psi.
 
-    It returns params with a new first axis for the real and the imaginary part.  The derivative by the coordinates is
-    carried from the determinants back through the layers, each of which adds that of its ln det J / 2 in closed form.
+    Attributes:
+      x: by the coordinates, complex, 1/bohr.               [N, d]
+      params: by the flow's parameters, real and imaginary part along a new first axis.
     """
-    wavevectors = jnp.asarray(orbitals.k)
+
+    x: jax.Array
+    params: dict
+
+
+def make_score(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
+    """Score of ln Psi as a function of (flow params, x [N, d], state [N]).
+
+    The derivative by the coordinates is carried from the determinants back through the layers, each of which adds that
+    of its ln det J / 2 in closed form.
+    """
+    waves, wavevectors = make_waves(system, orbitals), jnp.asarray(orbitals.k)
+
+    def log_slater_gradient(z, state):
+        matrix = waves(z, state)
+        return (matrix * jnp.linalg.inv(matrix).T) @ (1j * wavevectors[state])
 
     def score(params, x, state):
+        gradient_at = lambda z: jnp.concatenate([log_slater_gradient(z[spin], state[spin]) for spin in system.parts])
+        if not params:
+            return Score(gradient_at(x), {})
         z, inputs = lax.scan(lambda x, layer: (flow.apply(layer, x)[0], x), x, flow.layers(params))
-        parts = (slice(0, system.n_up), slice(system.n_up, None))[: len(system.spins)]
-        k = wavevectors[state]
-        gradient = jnp.concatenate([log_determinant_gradient(z[part], k[part]) for part in parts])
         back = lambda gradient, inputs: flow.pull_back(*inputs, gradient)
-        _, of_params = lax.scan(back, gradient, (flow.layers(params), inputs), reverse=True)
-        return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), of_params)
+        gradient, of_params = lax.scan(back, gradient_at(z), (flow.layers(params), inputs), reverse=True)
+        return Score(gradient, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), of_params))
 
     return score

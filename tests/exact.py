@@ -83,7 +83,7 @@ def make_model(system: System, orbitals: int, flow_layers: int = 2, transformer_
         jax.jit(make_log_psi(system, kept, flow)),
         jax.jit(make_score(system, kept, flow)),
         jax.jit(make_local_energy(system, make_kinetic_energy(system, kept, flow))),
-        jax.jit(make_draw(system, kept, flow)),
+        jax.jit(make_draw(system, kept, flow, chunk=500)),
     )
 
 
@@ -110,7 +110,7 @@ def exact_draws(system: System, orbitals: int, draws: int) -> Draws:
     key_state, key_draw = jax.random.split(key)
     state = jax.vmap(model.occupations.sample, (None, 0))(params.occupations, jax.random.split(key_state, draws))
     drawn = model.draw(params.flow, state, jax.random.split(key_draw, draws))
-    return Draws(model, params, Walkers(state, drawn.x, jnp.zeros(draws)), int(drawn.redrawn + drawn.lost))
+    return Draws(model, params, Walkers(state, drawn.x), int(drawn.redrawn + drawn.lost))
 
 
 def ideal_log_prob(system: System, orbitals: Orbitals, states) -> jax.Array:

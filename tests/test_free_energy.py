@@ -40,6 +40,7 @@ from heg.kinetic import generic_kinetic_energy
 from heg.occupations import Occupations
 from heg.sampling import Walkers
 from heg.statistics import independent
+from heg.wavefunction import Score
 
 
 class Toy(NamedTuple):
@@ -64,7 +65,7 @@ class Toy(NamedTuple):
 
         def score(params, x, state):
             parts = lambda params: jnp.stack([log_psi(params, x, state).real, log_psi(params, x, state).imag])
-            return jax.jacfwd(parts)(params)
+            return Score(None, jax.jacfwd(parts)(params))
 
         occupations = Occupations(None, None, log_prob, lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2)
         return Model(occupations, None, log_psi, score, local_energy, None)
@@ -72,7 +73,7 @@ class Toy(NamedTuple):
     def walkers(self) -> Walkers:
         """Every state at every point of a quadrature exact to rounding."""
         state, x = jnp.meshgrid(jnp.arange(4), 2 * jnp.pi * jnp.arange(self.points) / self.points, indexing="ij")
-        return Walkers(state.reshape(-1, 1), x.reshape(-1, 1, 1), jnp.zeros(x.size))
+        return Walkers(state.reshape(-1, 1), x.reshape(-1, 1, 1))
 
     @functools.partial(jax.jit, static_argnums=0)
     def weights(self, params) -> jax.Array:
@@ -203,7 +204,7 @@ def test_gradient_from_scores_is_the_gradient_for_deviations_of_zero_mean(key):
 def test_scores_of_a_model_without_flow_have_no_columns(key):
     model = make_model(POLARIZED_2D, 9, flow_layers=0, transformer_layers=0)
     params = random_params(model, key)
-    walkers = Walkers(jnp.tile(jnp.arange(3), (6, 1)), random_positions(POLARIZED_2D, key, 6), jnp.zeros(6))
+    walkers = Walkers(jnp.tile(jnp.arange(3), (6, 1)), random_positions(POLARIZED_2D, key, 6))
     for chunk in (2, 4, 8):
         assert scores(model, params, walkers, chunk).flow.shape == (12, 0)
 

@@ -81,7 +81,7 @@ def test_fisher_matrix_is_the_second_derivative_of_the_relative_entropy(key):
     params = random_params(model, key)
     log_p = jax.vmap(model.occupations.log_prob, (None, 0))
     probability = jnp.exp(log_p(params.occupations, states))
-    walkers = Walkers(jnp.asarray(states), random_positions(POLARIZED_2D, key, len(states)), jnp.zeros(len(states)))
+    walkers = Walkers(jnp.asarray(states), random_positions(POLARIZED_2D, key, len(states)))
     centred = scores(model, params, walkers, chunk=4).occupations * jnp.sqrt(len(states))
     centred = centred - probability @ centred  # the mean over p in place of that over the batch
     fisher = (centred * probability[:, None]).T @ centred

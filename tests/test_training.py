@@ -59,8 +59,9 @@ def test_three_steps_of_three_electrons(key):
         np.testing.assert_array_equal(one, other)
 
 
-def test_metropolis_chains_and_adam_take_a_step(key):
-    solver = build(small_config(SystemConfig(2, 2, 2.0, 0.5, "1"), 0, 0, "metropolis", "adam"))
+@pytest.mark.parametrize("sampler, optimizer", [("metropolis", "adam"), ("mala", "natural")])
+def test_chains_take_a_step(sampler, optimizer, key):
+    solver = build(small_config(SystemConfig(2, 2, 2.0, 0.5, "1"), 0, 0, sampler, optimizer))
     first = solver.init(key)
     state, info = solver.step(first)
     assert 0 < info.acceptance < 1 and state.width != first.width

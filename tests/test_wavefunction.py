@@ -111,13 +111,15 @@ def test_vanishes_where_two_electrons_of_one_spin_meet(key):
 
 
 @pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
-def test_score_is_the_derivative_by_the_parameters(gas, key):
+def test_score_is_the_derivative_of_the_logarithm(gas, key):
     model = make_model(gas, 9, 3)
     params, x = random_params(model, key).flow, random_positions(gas, key)
     state = jnp.concatenate([jnp.array([1, 4, 6])[: gas.n_up], jnp.array([0, 6])[: gas.n_down]])
-    parts = lambda params: jnp.stack([(log := model.log_psi(params, x, state)).real, log.imag])
-    expected = jax.jit(jax.jacrev(parts))(params)
-    for value, derivative in zip(jax.tree.leaves(model.score(params, x, state)), jax.tree.leaves(expected)):
+    parts = lambda params, x: jnp.stack([(log := model.log_psi(params, x, state)).real, log.imag])
+    expected, (real, imaginary) = jax.jit(jax.jacrev(parts, (0, 1)))(params, x)
+    score = model.score(params, x, state)
+    np.testing.assert_allclose(score.x, real + 1j * imaginary, rtol=1e-10, atol=1e-13)
+    for value, derivative in zip(jax.tree.leaves(score.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(value, derivative, rtol=1e-10, atol=1e-13)
         size = jnp.max(jnp.abs(value), axis=tuple(range(2, value.ndim)))
         assert jnp.all(size[0] > 1e-4) and jnp.max(size[1]) > 1e-4  # every layer's; of either part
