@@ -124,10 +124,11 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         of_pairs = pairs.differences(cotangent)
         of_x = pairs.to_electrons(jnp.sum(of_pairs[:, None] * d, axis=0) + of_logarithm / 2)
         between = separations(pairs, system, x)
-        pull = jax.vjp(lambda params: pair_terms(displacement, (params, layer[1]), between, 1), layer[0])[1]
-        of_jacobian = w.swapaxes(0, 1) / 2
-        parts = (jnp.real(of_pairs), of_jacobian), (jnp.imag(of_pairs), jnp.zeros_like(of_jacobian))
-        return cotangent + of_x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *(pull(part)[0] for part in parts))
+        terms = lambda order: lambda params: pair_terms(displacement, (params, layer[1]), between, order)
+        pull = lambda order, *cotangents: jax.vjp(terms(order), layer[0])[1](cotangents)[0]
+        # the phase of Psi knows the Jacobian not
+        parts = pull(1, jnp.real(of_pairs), w.swapaxes(0, 1) / 2), pull(0, jnp.imag(of_pairs))
+        return cotangent + of_x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
     def forward(params, x):
         if not count:
@@ -146,11 +147,13 @@ def make_flow(system: System, size: FlowSize) -> Flow:
             _, of_logarithm, _, jacobian = log_determinant(layer, x)
             return *jnp.linalg.slogdet(jacobian), pairs.to_electrons(of_logarithm)
 
-        def descend(x, layer):
-            lowest = _descend(lambda x: value_and_gradient(layer, x), x, DESCENT_STEP * system.rs)
-            return apply(layer, x)[0], lowest
+        def descend(layer, x):
+            return _descend(lambda x: value_and_gradient(layer, x), x, DESCENT_STEP * system.rs)
 
-        return lax.scan(descend, x, layers(params))[1] if count else jnp.ones(0)
+        if not count:
+            return jnp.ones(0)
+        inputs = lax.scan(lambda x, layer: (apply(layer, x)[0], x), x, layers(params))[1]
+        return jax.vmap(descend)(layers(params), inputs)
 
     return Flow(pairs, init, layers, apply, layer_curvature, pull_back, forward, inverse, lowest_determinants)
 

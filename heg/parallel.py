@@ -32,4 +32,9 @@ def walkers_at_once(system: System, batch: int) -> int:
     device = jax.local_devices()[0]
     memory = CACHE if device.platform == "cpu" else device.memory_stats()["bytes_limit"] / 4
     most = memory / (WALKER_NUMBERS * 8 * system.electrons**2 * system.dim**4)
-    return max(divisor for divisor in range(1, batch + 1) if batch % divisor == 0 and divisor <= max(most, FEWEST))
+    return divisor(batch, max(most, FEWEST))
+
+
+def divisor(batch: int, most: float) -> int:
+    """The largest divisor of the batch that is at most `most`: no rest to compile for."""
+    return max(number for number in range(1, batch + 1) if batch % number == 0 and number <= max(most, 1))

@@ -31,7 +31,7 @@ from heg.ideal import Cutoff, choose_cutoff
 from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient
 from heg.occupations import TransformerSize, make_occupations
-from heg.parallel import walkers_at_once
+from heg.parallel import divisor, walkers_at_once
 from heg.sampling import Walkers, adapt_width, first_width, make_draw, mala, metropolis
 from heg.statistics import Estimate
 from heg.system import System
@@ -155,9 +155,11 @@ def build(config: Config) -> Solver:
     system = config.system.build()
     cutoff = choose_cutoff(system, config.model.orbital_tolerance)
     chunk = config.sampler.chunk or walkers_at_once(system, config.sampler.batch)
-    model = build_model(system, cutoff, config.model, chunk)
+    # samples need first derivatives of the pairs only, d^2 times less memory
+    sampled = divisor(config.sampler.batch, chunk * system.dim**2)
+    model = build_model(system, cutoff, config.model, sampled)
     optimizer, natural = build_optimizer(system, config.optimizer), config.optimizer.optimizer == "natural"
-    draw, walk = _make_sampler(system, model, config.sampler, chunk)
+    draw, walk = _make_sampler(system, model, config.sampler, sampled)
 
     def init(key):
         key_p, key_flow, key_draw = jax.random.split(jax.random.fold_in(key, 0), 3)

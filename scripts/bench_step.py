@@ -1,0 +1,266 @@
+"""Milliseconds for each sample and memory of every phase of a training step, the generic path and a floor beside.
+
+    python scripts/bench_step.py --dim 2 --electrons 13 29 --polarization 1 --json step.json --plot step.png
+
+All ratios are within this run.  The generic path is what the formulas stand beside: the kinetic energy forward over
+forward and the scores by reverse differentiation of the same ln Psi, 50 Metropolis moves in place of an exact draw.
+The floor of a phase is the larger of its operations over the rate of a large matrix product and of the bytes it must
+write over the rate of a copy, both measured here.  The flow is one that keeps electrons apart, as after training.
+"""
+
+import json
+import math
+import platform
+import statistics
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
+from heg.ewald import coulomb_energy, lattice
+from heg.free_energy import Params, scores
+from heg.kinetic import generic_kinetic_energy, make_kinetic_energy
+from heg.parallel import divisor, prepare_process, walkers_at_once
+from heg.sampling import Walkers, first_width, metropolis
+from heg.training import build_optimizer
+
+MOVES = 50  # Metropolis moves of the generic path: the published program's (docs/performance.md)
+GENERIC_WALKERS = 16
+ROUNDS = 6  # of timing
+GENERIC_LARGEST = 100  # coordinates beyond which the generic path is left out
+FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent
+PHASES = ("draw K", "draw x", "log Psi", "kinetic", "Coulomb", "scores", "solve", "step")
+GENERIC = ("Metropolis", "generic kinetic", "generic scores")
+
+
+class Timed:
+    """A compiled function: temporary memory in MiB, seconds to compile, and the fewest milliseconds for a walker."""
+
+    def __init__(self, function, arguments, walkers):
+        begin = time.perf_counter()
+        compiled = jax.jit(function).lower(*arguments).compile()
+        self.compile_seconds = time.perf_counter() - begin
+        self.mib = compiled.memory_analysis().temp_size_in_bytes / 2**20
+        self.run, self.walkers, self.ms = lambda: jax.block_until_ready(compiled(*arguments)), walkers, math.inf
+
+    def again(self):
+        """Runs it for a tenth of a second, once at least."""
+        end = time.perf_counter() + 0.1
+        while (begin := time.perf_counter()) < end:
+            self.run()
+            self.ms = min(self.ms, 1e3 * (time.perf_counter() - begin) / self.walkers)
+
+
+def in_rounds(functions: dict[str, Timed]) -> dict[str, Timed]:
+    """Times the functions in turn, so that a slow spell of the machine does not favour one of them."""
+    for _ in range(ROUNDS):
+        for function in functions.values():
+            function.again()
+    return functions
+
+
+def rates() -> tuple[float, float]:
+    """Operations of a large matrix product and bytes of a copy, per second."""
+    a = jnp.ones((2048, 2048))
+    found = in_rounds(
+        {"product": Timed(lambda a: a @ a, (a,), 1), "copy": Timed(lambda a: a + 1, (jnp.ones(2**24),), 1)}
+    )
+    return 2 * 2048**3 / found["product"].ms * 1e3, 2 * 8 * 2**24 / found["copy"].ms * 1e3
+
+
+def correlated(flow: dict, system) -> dict:
+    """Parameters of a flow whose layers push electrons apart as after training: eta = -0.15 exp(-(r / r_s)^2 / 2)."""
+    x = np.random.default_rng(0).random((2000, system.dim))
+    distance = system.box / np.pi * np.linalg.norm(np.sin(np.pi * x), axis=1) / system.rs
+    features = np.column_stack([np.cos(2 * np.pi * x), distance])
+    aim = -0.15 * np.exp(-(distance**2) / 2)
+
+    def output(hidden):
+        a = np.tanh(features @ hidden)
+        return np.linalg.solve(a.T @ a + np.eye(a.shape[1]), a.T @ aim)  # damped: mild weights
+
+    fit = lambda network: dict(network, output=jnp.stack([output(np.asarray(w)) for w in network["hidden"]]))
+    return {kind: fit(network) for kind, network in flow.items()}
+
+
+def operations(solver, config, params) -> dict[str, tuple[float, float]]:
+    """What a walker needs: floating-point operations and bytes written."""
+    system, (spins, d) = solver.system, (solver.system.spins, solver.system.dim)
+    n, layers, width, features = d * system.electrons, config.model.flow_layers, config.model.flow_width, d + 1
+    pairs = system.electrons * (system.electrons - 1) / 2
+    network = lambda order: pairs * width * (FUNCTION + 2 * sum(features**power for power in range(order + 1)))
+    cubes = sum(count**3 for count in spins)
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(block)) for block in params]
+    orbitals, rows, highest = len(solver.cutoff.orbitals.energy), config.sampler.batch, lattice(d).highest
+    candidates = sum(8 * count**3 * sum(1 / m for m in range(1, count + 1)) for count in spins)
+    response = system.electrons**3 * (6 * d**4 + 4 * d**5)  # heg.kinetic.squared_response
+    transformer = 2 * counts[0] + orbitals * (4 * config.model.transformer_width + FUNCTION)
+    found = {
+        "draw K": (system.electrons * transformer, 0),
+        "draw x": (5 * layers * (2 / 3 * n**3 + network(1)) + candidates + 16 * cubes, 0),
+        "log Psi": (layers * (2 / 3 * n**3 + network(1)) + 8 / 3 * cubes, 0),
+        "kinetic": (layers * (6 * n**3 + response + 3 * network(2)) + 8 * (1 + d) * cubes, 0),
+        "Coulomb": (30 * pairs + 8 * system.electrons * (2 * highest + 1) ** (d - 1) * (highest + 1), 0),
+        "scores": (layers * (2 * n**3 + 3 * network(1)) + 8 * cubes, 8 * (counts[0] + 2 * counts[1])),
+        "solve": (sum(2 * count * min(count, rows * part) * part for count, part in zip(counts, (1, 2))), 0),
+    }
+    return found | {"step": tuple(map(sum, zip(*(found[name] for name in PHASES[:-1] if name != "log Psi"))))}
+
+
+def phases(solver, config, state):
+    """Functions and arguments of each phase; those of the generic path at a few walkers."""
+    system, model, batch = solver.system, solver.model, config.sampler.batch
+    params, chunk = state.params, walkers_at_once(system, batch)
+    keys = jax.random.split(jax.random.key(1), batch)
+    many = lambda one: lambda *walkers: lax.map(lambda walker: one(*walker), walkers, batch_size=chunk)
+    light = lambda one: lambda walkers: lax.map(one, walkers, batch_size=divisor(batch, chunk * system.dim**2))
+    sample = light(lambda key: model.occupations.sample(params.occupations, key))
+    states = jax.jit(sample)(keys)
+    walkers = Walkers(states, jax.jit(model.draw)(params.flow, states, keys).x)
+    few = jax.tree.map(lambda leaf: leaf[:GENERIC_WALKERS], (*walkers, keys))
+    kinetic = make_kinetic_energy(system, solver.cutoff.orbitals, model.flow)
+    optimizer = build_optimizer(system, config.optimizer)
+    centred = jax.jit(lambda walkers: scores(model, params, walkers, chunk))(walkers)
+    solve = lambda grads, centred: optimizer.update(grads, state.opt_state, params, scores=centred)[0]
+
+    def moves(state, x, key):
+        log_prob = lambda x: 2 * jnp.real(model.log_psi(params.flow, x, state))
+        return metropolis(log_prob, x, first_width(system), key, MOVES)
+
+    def reverse(state, x, key):
+        log_psi = lambda flow: model.log_psi(flow, x, state)
+        return jax.jacrev(lambda flow: jnp.stack([log_psi(flow).real, log_psi(flow).imag]))(params.flow)
+
+    forward = lambda state, x, key: generic_kinetic_energy(lambda x: model.log_psi(params.flow, x, state), x)
+    one_by_one = lambda one: lambda *walkers: lax.map(lambda walker: one(*walker), walkers)  # fastest so
+    found = {
+        "draw K": (sample, (keys,)),
+        "draw x": (model.draw, (params.flow, states, keys)),
+        "log Psi": (light(lambda walker: model.log_psi(params.flow, walker.x, walker.state)), (walkers,)),
+        "kinetic": (many(lambda state, x: kinetic(params.flow, x, state)), walkers),
+        "Coulomb": (many(lambda x: coulomb_energy(x, system)), (walkers.x,)),
+        "scores": (lambda walkers: scores(model, params, walkers, chunk), (walkers,)),
+        "solve": (solve, (params, centred)),
+        "step": (solver.step, (state,)),
+        "Metropolis": (light(lambda walker: moves(*walker)), ((*walkers, keys),)),
+    }
+    if system.electrons * system.dim <= GENERIC_LARGEST:
+        found |= {"generic kinetic": (one_by_one(forward), few), "generic scores": (many(reverse), few)}
+    return found
+
+
+def measure(gas: SystemConfig, batch: int, peak: tuple[float, float]) -> dict:
+    """One row: every phase of one system."""
+    config = Config(gas, RunConfig("unused"), sampler=SamplerConfig(batch=batch))
+    solver = build(config)
+    state = jax.jit(solver.init)(jax.random.key(0))
+    state = state._replace(params=Params(state.params.occupations, correlated(state.params.flow, solver.system)))
+    row = {"dim": gas.dim, "electrons": gas.electrons, "polarization": str(gas.polarization), "batch": batch}
+    floors = operations(solver, config, state.params)
+    walkers = lambda name: min(GENERIC_WALKERS, batch) if name.startswith("generic") else batch
+    prepared = phases(solver, config, state).items()
+    found = in_rounds({name: Timed(*function, walkers(name)) for name, function in prepared})
+    for name, values in found.items():
+        print(f"  {name:16}{values.ms:10.4f} ms{values.mib:10.1f} MiB", end="")
+        key = name.replace(" ", "_")
+        row |= {f"{key}_ms_per_sample": values.ms, f"{key}_mib": values.mib}
+        if name in floors:
+            floor = 1e3 * max(amount / rate for amount, rate in zip(floors[name], peak))
+            row[f"{key}_floor_ms"] = floor
+            print(f"{floor:10.4f} ms floor{values.ms / floor:8.1f} times", end="")
+        print(flush=True)
+    row["compile_s"] = found["step"].compile_seconds
+    return row | ratios(row)
+
+
+def ratios(row: dict) -> dict:
+    """Generic over closed form, and an exact draw of x in Metropolis moves."""
+    ms = lambda name: row[f"{name.replace(' ', '_')}_ms_per_sample"]
+    found = {"draw_in_metropolis_moves": ms("draw x") / ms("Metropolis") * MOVES}
+    if "generic_kinetic_ms_per_sample" in row:
+        generic = sum(map(ms, ("draw K", *GENERIC, "Coulomb", "solve")))
+        found |= {
+            "generic_step_ms_per_sample": generic,
+            "kinetic_ratio_to_generic": ms("generic kinetic") / ms("kinetic"),
+            "step_ratio_to_generic": generic / ms("step"),
+        }
+    for name, value in found.items():
+        print(f"  {name} = {value:.1f}")
+    print(f"  compilation of the step {row['compile_s']:.1f} s")
+    return found
+
+
+def exponents(rows: list[dict]) -> dict[str, float]:
+    """Slope of ln(ms) over ln N of each phase, by least squares."""
+    log_n = [math.log(row["electrons"]) for row in rows]
+    slope = lambda name: (
+        statistics.linear_regression(
+            log_n, [math.log(row[f"{name.replace(' ', '_')}_ms_per_sample"]) for row in rows]
+        ).slope
+    )
+    return {name: slope(name) for name in PHASES}
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Cost of a sample over N."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for dim, polarization in sorted({(row["dim"], row["polarization"]) for row in rows}):
+        chosen = [row for row in rows if (row["dim"], row["polarization"]) == (dim, polarization)]
+        for name, style in (("step", "o-"), ("kinetic", "s--"), ("draw_x", "^:")):
+            label = f"{dim}D, zeta = {polarization}, {name.replace('_', ' ')}"
+            values = [row[f"{name}_ms_per_sample"] for row in chosen]
+            axis.loglog([row["electrons"] for row in chosen], values, style, label=label)
+    axis.set_xlabel("electrons")
+    axis.set_ylabel("ms per sample")
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+app = cyclopts.App(help=__doc__)
+LIST = cyclopts.Parameter(consume_multiple=True)
+
+
+@app.default
+def main(
+    *,
+    dim: Annotated[tuple[int, ...], LIST] = (2,),
+    electrons: Annotated[tuple[int, ...], LIST] = (13, 29),
+    polarization: Annotated[tuple[str, ...], LIST] = ("1",),
+    batch: int = 256,
+    json_file: Annotated[Path | None, cyclopts.Parameter("--json")] = None,
+    plot_file: Annotated[Path | None, cyclopts.Parameter("--plot")] = None,
+) -> None:
+    """Every phase of a step for each combination of the lists that exists."""
+    prepare_process()
+    peak = rates()
+    print(f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}, JAX {jax.__version__}")
+    print(f"matrix product {peak[0] / 1e9:.1f} GFlop/s, copy {peak[1] / 1e9:.1f} GB/s")
+    rows = []
+    for d, zeta in ((d, zeta) for d in dim for zeta in polarization):
+        group = []
+        for n in (n for n in electrons if (n * (1 + Fraction(zeta)) / 2).denominator == 1):
+            rs, theta = (10.0, 0.15) if d == 2 else (5.0, 0.15)
+            print(f"{d}D, N = {n}, zeta = {zeta}, r_s = {rs:g}, Theta = {theta:g}, {batch} samples")
+            group.append(measure(SystemConfig(n, d, rs, theta, zeta, (0.25,) * d), batch, peak))
+        if len(group) > 1:
+            fitted = ", ".join(f"{name} {value:.2f}" for name, value in exponents(group).items())
+            print(f"exponents of N, {d}D, zeta = {zeta}: {fitted}")
+        rows += group
+    if json_file:
+        Path(json_file).write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+    if plot_file:
+        plot(rows, plot_file)
+
+
+if __name__ == "__main__":
+    app()
