@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from heg.free_energy import Model
+from heg.parallel import map_walkers
 from heg.sampling import Walkers
 from heg.system import System
 
@@ -23,7 +24,7 @@ def lowest_determinant(model: Model, system: System, flow_params: dict, walkers:
     r = walkers.x[:, first] - walkers.x[:, second]
     distance = jnp.linalg.norm(r - system.box * jnp.round(r / system.box), axis=-1)
     start = walkers.x[jnp.argsort(distance.min(axis=1))[:DESCENTS]]
-    return jnp.min(jax.vmap(model.flow.lowest_determinants, (None, 0))(flow_params, start))
+    return jnp.min(map_walkers(lambda x: model.flow.lowest_determinants(flow_params, x), start, DESCENTS))
 
 
 def folded_measure(model: Model, system: System, flow_params: dict, keys: jax.Array, chunk: int) -> jax.Array:
@@ -39,4 +40,4 @@ def folded_measure(model: Model, system: System, flow_params: dict, keys: jax.Ar
 
     if not flow_params:
         return jnp.zeros(len(keys))
-    return lax.map(one, keys, batch_size=chunk)
+    return map_walkers(one, keys, chunk)

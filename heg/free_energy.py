@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from heg.flow import Flow
 from heg.hamiltonian import LocalEnergy
 from heg.occupations import Occupations
+from heg.parallel import map_walkers
 from heg.sampling import Walkers
 from heg.statistics import Estimate
 from heg.system import System
@@ -86,7 +86,7 @@ def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samp
         state, x = walker
         return Samples(model.occupations.log_prob(params.occupations, state), model.local_energy(params.flow, x, state))
 
-    return lax.map(of, walkers, batch_size=chunk)
+    return map_walkers(of, walkers, chunk)
 
 
 def per_electron(samples: Samples, system: System) -> dict[str, jax.Array]:
@@ -137,7 +137,7 @@ def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params
 
     Returns:
       occupations: (O_phi - mean) / sqrt(B).                [B, P]
-      flow: the same of O_theta, real parts above imaginary ones.    [2 B, P]
+      flow: the same of O_theta, a row for the real and one for the imaginary part of each walker.    [2 B, P]
     """
 
     def of_p(walker):
@@ -147,10 +147,10 @@ def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params
     def centred(score, block, parts):
         if not block:
             return jnp.zeros((parts * len(walkers.x), 0))
-        leaves = jax.tree.leaves(lax.map(score, walkers, batch_size=chunk))
+        leaves = jax.tree.leaves(map_walkers(score, walkers, chunk))
         matrix = jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
         matrix = (matrix - matrix.mean(axis=0)) / jnp.sqrt(len(matrix))
-        return matrix.swapaxes(0, 1).reshape(-1, matrix.shape[-1])
+        return matrix.reshape(-1, matrix.shape[-1])
 
     of_psi = lambda walker: model.score(params.flow, walker.x, walker.state).params
     return Params(centred(of_p, params.occupations, 1), centred(of_psi, params.flow, 2))
@@ -167,7 +167,7 @@ def gradient_from_scores(centred: Params, params: Params, f_deviation: jax.Array
       f_deviation, e_deviation: as in `gradient`.           [B]
     """
     root = jnp.sqrt(len(f_deviation))
-    parts = f_deviation / root, 2 * jnp.concatenate([jnp.real(e_deviation), jnp.imag(e_deviation)]) / root
+    parts = f_deviation / root, 2 * jnp.stack([jnp.real(e_deviation), jnp.imag(e_deviation)], axis=1).ravel() / root
     return Params(*(ravel_pytree(block)[1](part @ a) for block, part, a in zip(params, parts, centred)))
 
 

@@ -1,27 +1,50 @@
 """How a process uses the machine."""
 
+import os
+from collections.abc import Callable
+
 import jax
+import numpy as np
 import scipy.linalg  # noqa: F401  loads the BLAS that XLA calls on a CPU
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from threadpoolctl import threadpool_limits
 
 from heg.system import System
 
-CACHE = 8 * 2**20  # bytes that a CPU has near its cores
+CACHE = 4 * 2**20  # bytes that each core of a CPU has near it
 WALKER_NUMBERS = 8  # times N^2 d^4: numbers in use at once by the kinetic energy of one walker
 FEWEST = 4  # walkers computed at once, lest the cost of starting an operation rule
 
 
 def prepare_process() -> None:
-    """To be called once by a command before it computes anything: BLAS is left with one thread.
+    """To be called once by a command before it computes anything: each core of a CPU is a device, BLAS has one thread.
 
-    XLA has threads of its own, from which it calls LAPACK for many small matrices at once.  With threads of BLAS
-    beside them they wait for each other: at N = 29 in 2D the kinetic energy took 2.5 times as long on two cores.
+    XLA's threads split one operation after the other, which are small here; devices share the walkers instead.  BLAS is
+    called from threads of XLA for many matrices at once, and threads of its own would only wait for each other.
     """
     threadpool_limits(limits=1, user_api="blas")
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def map_walkers(function: Callable, walkers, chunk: int):
+    """The function of one walker for all of them, `chunk` at a time on each device.
+
+    Args:
+      function: walker -> any pytree of arrays.
+      walkers: a pytree of arrays with the walkers along the first axis, shared among the devices if they divide it.
+      chunk: bounds memory.
+    """
+    batch, devices = len(jax.tree.leaves(walkers)[0]), jax.devices()
+    mapped = lambda walkers: lax.map(function, walkers, batch_size=chunk)
+    if batch % len(devices):
+        return mapped(walkers)
+    mesh, share = Mesh(np.array(devices), ("walkers",)), PartitionSpec("walkers")
+    return jax.shard_map(mapped, mesh=mesh, in_specs=share, out_specs=share, check_vma=False)(walkers)
 
 
 def walkers_at_once(system: System, batch: int) -> int:
-    """Walkers computed at once that fit the memory at hand: a quarter of an accelerator's, the cache of a CPU.
+    """Walkers computed at once that fit the memory at hand: a quarter of an accelerator's, the cache of a CPU's core.
 
     What a walker needs is N^2 d^4 numbers a few times over: the second derivatives of its pairs (heg.kinetic).
 
@@ -36,5 +59,6 @@ def walkers_at_once(system: System, batch: int) -> int:
 
 
 def divisor(batch: int, most: float) -> int:
-    """The largest divisor of the batch that is at most `most`: no rest to compile for."""
-    return max(number for number in range(1, batch + 1) if batch % number == 0 and number <= max(most, 1))
+    """The largest divisor of each device's share of the batch that is at most `most`: no rest to compile for."""
+    share = max(batch // jax.device_count(), 1)
+    return max(number for number in range(1, share + 1) if share % number == 0 and number <= max(most, 1))

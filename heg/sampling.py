@@ -26,6 +26,7 @@ from jax import lax
 
 from heg.flow import Flow
 from heg.orbitals import Orbitals, make_waves
+from heg.parallel import map_walkers
 from heg.system import System
 
 CANDIDATES = 32  # positions tried at once
@@ -123,7 +124,7 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
         return lax.while_loop(unverified, again, (1, attempt(params, state, jax.random.fold_in(key, 0))))
 
     def draw(params, state, keys):
-        attempts, inverse = lax.map(lambda walker: draw_one(params, *walker), (state, keys), batch_size=chunk)
+        attempts, inverse = map_walkers(lambda walker: draw_one(params, *walker), (state, keys), chunk)
         return Draws(inverse.x, jnp.sum(attempts > 1), jnp.sum(~inverse.verified))
 
     return draw

@@ -31,7 +31,7 @@ from heg.ideal import Cutoff, choose_cutoff
 from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient
 from heg.occupations import TransformerSize, make_occupations
-from heg.parallel import divisor, walkers_at_once
+from heg.parallel import divisor, map_walkers, walkers_at_once
 from heg.sampling import Walkers, adapt_width, first_width, make_draw, mala, metropolis
 from heg.statistics import Estimate
 from heg.system import System
@@ -205,7 +205,7 @@ def _make_sampler(system, model, config, chunk):
 
     def new_states(params, key):
         sample = lambda key: model.occupations.sample(params.occupations, key)
-        return lax.map(sample, jax.random.split(key, config.batch), batch_size=chunk)
+        return map_walkers(sample, jax.random.split(key, config.batch), chunk)
 
     def draw(params, key):
         key_state, key_x = jax.random.split(key)
@@ -224,7 +224,7 @@ def _make_sampler(system, model, config, chunk):
 
         key_state, key_walk = jax.random.split(key)
         state, keys = new_states(params, key_state), jax.random.split(key_walk, config.batch)
-        x, accepted = lax.map(walk, (state, walkers.x, keys), batch_size=chunk)
+        x, accepted = map_walkers(walk, (state, walkers.x, keys), chunk)
         acceptance = accepted.mean()
         walkers = Walkers(state, jnp.mod(x, system.box))
         return Walk(walkers, adapt_width(width, acceptance, config.acceptance), acceptance, none, none)
@@ -264,7 +264,7 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
     if not params.flow:
         return updates
     few = jax.tree.map(lambda leaf: leaf[:TRUSTEES], walkers)
-    log_prob = lambda flow: 2 * jnp.real(jax.vmap(model.log_psi, (None, 0, 0))(flow, few.x, few.state))
+    log_prob = lambda flow: map_walkers(lambda of: 2 * jnp.real(model.log_psi(flow, of.x, of.state)), few, TRUSTEES)
     before = log_prob(params.flow)
     halved = lambda number: jax.tree.map(lambda leaf: leaf * 0.5**number, updates.flow)
 

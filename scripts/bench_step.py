@@ -21,13 +21,12 @@ import cyclopts
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.ewald import coulomb_energy, lattice
 from heg.free_energy import Params, scores
 from heg.kinetic import generic_kinetic_energy, make_kinetic_energy
-from heg.parallel import divisor, prepare_process, walkers_at_once
+from heg.parallel import divisor, map_walkers, prepare_process, walkers_at_once
 from heg.sampling import Walkers, first_width, metropolis
 from heg.training import build_optimizer
 
@@ -67,12 +66,12 @@ def in_rounds(functions: dict[str, Timed]) -> dict[str, Timed]:
 
 
 def rates() -> tuple[float, float]:
-    """Operations of a large matrix product and bytes of a copy, per second."""
+    """Operations of a large matrix product on each device, in all, and bytes of a copy, per second."""
     a = jnp.ones((2048, 2048))
     found = in_rounds(
         {"product": Timed(lambda a: a @ a, (a,), 1), "copy": Timed(lambda a: a + 1, (jnp.ones(2**24),), 1)}
     )
-    return 2 * 2048**3 / found["product"].ms * 1e3, 2 * 8 * 2**24 / found["copy"].ms * 1e3
+    return jax.device_count() * 2 * 2048**3 / found["product"].ms * 1e3, 2 * 8 * 2**24 / found["copy"].ms * 1e3
 
 
 def correlated(flow: dict, system) -> dict:
@@ -119,8 +118,8 @@ def phases(solver, config, state):
     system, model, batch = solver.system, solver.model, config.sampler.batch
     params, chunk = state.params, walkers_at_once(system, batch)
     keys = jax.random.split(jax.random.key(1), batch)
-    many = lambda one: lambda *walkers: lax.map(lambda walker: one(*walker), walkers, batch_size=chunk)
-    light = lambda one: lambda walkers: lax.map(one, walkers, batch_size=divisor(batch, chunk * system.dim**2))
+    many = lambda one: lambda *walkers: map_walkers(lambda walker: one(*walker), walkers, chunk)
+    light = lambda one: lambda walkers: map_walkers(one, walkers, divisor(batch, chunk * system.dim**2))
     sample = light(lambda key: model.occupations.sample(params.occupations, key))
     states = jax.jit(sample)(keys)
     walkers = Walkers(states, jax.jit(model.draw)(params.flow, states, keys).x)
@@ -139,7 +138,7 @@ def phases(solver, config, state):
         return jax.jacrev(lambda flow: jnp.stack([log_psi(flow).real, log_psi(flow).imag]))(params.flow)
 
     forward = lambda state, x, key: generic_kinetic_energy(lambda x: model.log_psi(params.flow, x, state), x)
-    one_by_one = lambda one: lambda *walkers: lax.map(lambda walker: one(*walker), walkers)  # fastest so
+    one_by_one = lambda one: lambda *walkers: map_walkers(lambda walker: one(*walker), walkers, 1)  # fastest so
     found = {
         "draw K": (sample, (keys,)),
         "draw x": (model.draw, (params.flow, states, keys)),

@@ -184,7 +184,7 @@ def test_scores_are_the_centred_derivatives_of_both_logarithms():
         centre(jax.vmap(jax.jacfwd(lambda *a: part(log_psi(*a))), (None, 0, 0))(shape, walkers.x, walkers.state))
         for part in (jnp.real, jnp.imag)
     ]
-    np.testing.assert_allclose(centred.flow, jnp.concatenate(parts), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(centred.flow, jnp.stack(parts, axis=1).reshape(2 * rows, -1), rtol=1e-10, atol=1e-14)
     # d ln softmax_K / d logit_m = [K = m] - p_m, of which the mean over the batch takes p
     np.testing.assert_allclose(centred.occupations, centre(jnp.eye(4)[walkers.state[:, 0]]), rtol=1e-10, atol=1e-14)
 
