@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import scipy.linalg  # noqa: F401  loads the BLAS that XLA calls on a CPU
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threadpoolctl import threadpool_limits
 
 from heg.system import System
@@ -27,6 +27,17 @@ def prepare_process() -> None:
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
+def devices_mesh() -> Mesh:
+    """All devices, along the axis `walkers`."""
+    return Mesh(np.array(jax.devices()), ("walkers",))
+
+
+def jit(function: Callable) -> Callable:
+    """jax.jit whose arguments and results are whole on every device, so that it is compiled once."""
+    everywhere = NamedSharding(devices_mesh(), PartitionSpec())
+    return jax.jit(function, in_shardings=everywhere, out_shardings=everywhere)
+
+
 def map_walkers(function: Callable, walkers, chunk: int):
     """The function of one walker for all of them, `chunk` at a time on each device.
 
@@ -35,12 +46,11 @@ def map_walkers(function: Callable, walkers, chunk: int):
       walkers: a pytree of arrays with the walkers along the first axis, shared among the devices if they divide it.
       chunk: bounds memory.
     """
-    batch, devices = len(jax.tree.leaves(walkers)[0]), jax.devices()
     mapped = lambda walkers: lax.map(function, walkers, batch_size=chunk)
-    if batch % len(devices):
+    if len(jax.tree.leaves(walkers)[0]) % jax.device_count():
         return mapped(walkers)
-    mesh, share = Mesh(np.array(devices), ("walkers",)), PartitionSpec("walkers")
-    return jax.shard_map(mapped, mesh=mesh, in_specs=share, out_specs=share, check_vma=False)(walkers)
+    share = PartitionSpec("walkers")
+    return jax.shard_map(mapped, mesh=devices_mesh(), in_specs=share, out_specs=share, check_vma=False)(walkers)
 
 
 def walkers_at_once(system: System, batch: int) -> int:

@@ -31,7 +31,7 @@ from heg.ideal import Cutoff, choose_cutoff
 from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient
 from heg.occupations import TransformerSize, make_occupations
-from heg.parallel import divisor, map_walkers, walkers_at_once
+from heg.parallel import divisor, jit, map_walkers, walkers_at_once
 from heg.sampling import Walkers, adapt_width, first_width, make_draw, mala, metropolis
 from heg.statistics import Estimate
 from heg.system import System
@@ -196,7 +196,7 @@ def build(config: Config) -> Solver:
     def folded(params, keys):
         return folded_measure(model, system, params.flow, keys, chunk)
 
-    return Solver(system, cutoff, model, *map(jax.jit, (init, step, measure, folded)))
+    return Solver(system, cutoff, model, *map(jit, (init, step, measure, folded)))
 
 
 def _make_sampler(system, model, config, chunk):
