@@ -38,7 +38,7 @@ from heg.system import System
 from heg.wavefunction import make_log_psi, make_score
 
 TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
-TRUSTEES = 64  # walkers that are asked
+TRUSTEES = 32  # walkers that are asked
 HALVINGS = 20  # of a step
 
 

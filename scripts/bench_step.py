@@ -32,7 +32,7 @@ from heg.training import build_optimizer
 
 MOVES = 50  # Metropolis moves of the generic path: the published program's (docs/performance.md)
 GENERIC_WALKERS = 16
-ROUNDS = 6  # of timing
+ROUNDS, SECONDS = 6, 30.0  # of timing: after that time there are two rounds at least
 GENERIC_LARGEST = 100  # coordinates beyond which the generic path is left out
 FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent
 PHASES = ("draw K", "draw x", "log Psi", "kinetic", "Coulomb", "scores", "solve", "step")
@@ -59,19 +59,21 @@ class Timed:
 
 def in_rounds(functions: dict[str, Timed]) -> dict[str, Timed]:
     """Times the functions in turn, so that a slow spell of the machine does not favour one of them."""
-    for _ in range(ROUNDS):
-        for function in functions.values():
-            function.again()
+    begin = time.perf_counter()
+    for number in range(ROUNDS):
+        if number < 2 or time.perf_counter() - begin < SECONDS:
+            for function in functions.values():
+                function.again()
     return functions
 
 
 def rates() -> tuple[float, float]:
-    """Operations of a large matrix product on each device, in all, and bytes of a copy, per second."""
-    a = jnp.ones((2048, 2048))
-    found = in_rounds(
-        {"product": Timed(lambda a: a @ a, (a,), 1), "copy": Timed(lambda a: a + 1, (jnp.ones(2**24),), 1)}
-    )
-    return jax.device_count() * 2 * 2048**3 / found["product"].ms * 1e3, 2 * 8 * 2**24 / found["copy"].ms * 1e3
+    """Operations of large matrix products, one on each device, and bytes of a copy, per second."""
+    devices = jax.device_count()
+    a, vector = jnp.ones((devices, 2048, 2048)), jnp.ones(2**24)
+    product = Timed(lambda a: map_walkers(lambda a: a @ a, a, 1), (a,), devices)
+    found = in_rounds({"product": product, "copy": Timed(lambda a: a + 1, (vector,), 1)})
+    return 2 * 2048**3 / found["product"].ms * 1e3, 2 * vector.nbytes / found["copy"].ms * 1e3
 
 
 def correlated(flow: dict, system) -> dict:
