@@ -25,7 +25,7 @@ from heg.sampling import adapt_width, first_width, mala, metropolis
 from heg.statistics import autocorrelation_time
 
 EQUILIBRATION = 5  # integrated autocorrelation times between independent samples
-RECORDS, EVERY = 600, 2  # length of the chains, and moves between their records
+RECORDS, EVERY = 800, 4  # length of the chains, and moves between their records
 TARGET = {"metropolis": 0.4, "mala": 0.6}  # acceptance
 
 
