@@ -24,7 +24,9 @@ def prepare_process() -> None:
     called from threads of XLA for many matrices at once, and threads of its own would only wait for each other.
     """
     threadpool_limits(limits=1, user_api="blas")
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    # macOS cannot tell which cores the process may use
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", cores)
 
 
 def devices_mesh() -> Mesh:
@@ -43,14 +45,23 @@ def map_walkers(function: Callable, walkers, chunk: int):
 
     Args:
       function: walker -> any pytree of arrays.
-      walkers: a pytree of arrays with the walkers along the first axis, shared among the devices if they divide it.
+      walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the devices; where these do
+        not divide it, some walkers are computed twice.
       chunk: bounds memory.
     """
-    mapped = lambda walkers: lax.map(function, walkers, batch_size=chunk)
-    if len(jax.tree.leaves(walkers)[0]) % jax.device_count():
+    batch, share = len(jax.tree.leaves(walkers)[0]), PartitionSpec("walkers")
+    mapped = jax.shard_map(
+        lambda walkers: lax.map(function, walkers, batch_size=chunk),
+        mesh=devices_mesh(),
+        in_specs=share,
+        out_specs=share,
+        check_vma=False,
+    )
+    rest = -batch % jax.device_count()
+    if not rest:
         return mapped(walkers)
-    share = PartitionSpec("walkers")
-    return jax.shard_map(mapped, mesh=devices_mesh(), in_specs=share, out_specs=share, check_vma=False)(walkers)
+    again = np.arange(batch + rest) % batch
+    return jax.tree.map(lambda leaf: leaf[:batch], mapped(jax.tree.map(lambda leaf: leaf[again], walkers)))
 
 
 def walkers_at_once(system: System, batch: int) -> int:
@@ -60,7 +71,7 @@ def walkers_at_once(system: System, batch: int) -> int:
 
     Args:
       system: gives N and d.
-      batch: walkers in all, of which the result is a divisor.
+      batch: walkers in all; the result divides each device's share of them.
     """
     device = jax.local_devices()[0]
     memory = CACHE if device.platform == "cpu" else device.memory_stats()["bytes_limit"] / 4
@@ -70,5 +81,5 @@ def walkers_at_once(system: System, batch: int) -> int:
 
 def divisor(batch: int, most: float) -> int:
     """The largest divisor of each device's share of the batch that is at most `most`: no rest to compile for."""
-    share = max(batch // jax.device_count(), 1)
+    share = -(-batch // jax.device_count())
     return max(number for number in range(1, share + 1) if share % number == 0 and number <= max(most, 1))

@@ -185,6 +185,23 @@ def mala(log_prob_and_gradient: Callable, x: jax.Array, width: jax.Array, key: j
     return Chain(x, accepted.mean())
 
 
+def make_chain(kind: str, log_psi: Callable, score: Callable) -> Callable:
+    """Chain of one walker as a function of (flow params, state [N], x [N, d], width, key, moves).
+
+    Args:
+      kind: "metropolis" or "mala".
+      log_psi, score: of heg.wavefunction, functions of (flow params, x, state).
+    """
+
+    def chain(params, state, x, width, key, moves):
+        log_prob = lambda x: 2 * jnp.real(log_psi(params, x, state))
+        if kind == "metropolis":
+            return metropolis(log_prob, x, width, key, moves)
+        return mala(lambda x: (log_prob(x), 2 * jnp.real(score(params, x, state).x)), x, width, key, moves)
+
+    return chain
+
+
 def adapt_width(width: jax.Array, acceptance: jax.Array, target: float) -> jax.Array:
     """A wider proposal when more is accepted than the target, a narrower one when less, by a tenth at most."""
     return width * jnp.clip(acceptance / target, 1 / 1.1, 1.1)

@@ -32,7 +32,7 @@ from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient
 from heg.occupations import TransformerSize, make_occupations
 from heg.parallel import divisor, jit, map_walkers, walkers_at_once
-from heg.sampling import Walkers, adapt_width, first_width, make_draw, mala, metropolis
+from heg.sampling import Walkers, adapt_width, first_width, make_chain, make_draw
 from heg.statistics import Estimate
 from heg.system import System
 from heg.wavefunction import make_log_psi, make_score
@@ -213,18 +213,13 @@ def _make_sampler(system, model, config, chunk):
         draws = model.draw(params.flow, state, jax.random.split(key_x, config.batch))
         return Walk(Walkers(state, draws.x), width, one, draws.redrawn, draws.lost)
 
-    def chain(params, walkers, width, key):
-        def walk(walker):
-            state, x, key = walker
-            log_prob = lambda x: 2 * jnp.real(model.log_psi(params.flow, x, state))
-            gradient = lambda x: 2 * jnp.real(model.score(params.flow, x, state).x)
-            if config.sampler == "metropolis":
-                return metropolis(log_prob, x, width, key, config.moves)
-            return mala(lambda x: (log_prob(x), gradient(x)), x, width, key, config.moves)
+    walk = make_chain(config.sampler, model.log_psi, model.score)
 
+    def chain(params, walkers, width, key):
         key_state, key_walk = jax.random.split(key)
         state, keys = new_states(params, key_state), jax.random.split(key_walk, config.batch)
-        x, accepted = map_walkers(walk, (state, walkers.x, keys), chunk)
+        one = lambda walker: walk(params.flow, walker[0], walker[1], width, walker[2], config.moves)
+        x, accepted = map_walkers(one, (state, walkers.x, keys), chunk)
         acceptance = accepted.mean()
         walkers = Walkers(state, jnp.mod(x, system.box))
         return Walk(walkers, adapt_width(width, acceptance, config.acceptance), acceptance, none, none)

@@ -21,7 +21,7 @@ from bench_step import LIST, Timed, correlated, in_rounds
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.free_energy import empty_baseline, evaluate, per_electron, predict, scores, update_baseline
 from heg.parallel import jit, map_walkers, prepare_process, walkers_at_once
-from heg.sampling import adapt_width, first_width, mala, metropolis
+from heg.sampling import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
 
 EQUILIBRATION = 5  # integrated autocorrelation times between independent samples
@@ -29,18 +29,11 @@ RECORDS, EVERY = 800, 4  # length of the chains, and moves between their records
 TARGET = {"metropolis": 0.4, "mala": 0.6}  # acceptance
 
 
-def make_chain(solver, params, kind, chunk):
-    """Walkers, width, keys, moves -> x and acceptance of every walker."""
-    log_psi, score = solver.model.log_psi, solver.model.score
-
-    def walk(state, x, key, width, moves):
-        log_prob = lambda x: 2 * jnp.real(log_psi(params.flow, x, state))
-        if kind == "metropolis":
-            return metropolis(log_prob, x, width, key, moves)
-        return mala(lambda x: (log_prob(x), 2 * jnp.real(score(params.flow, x, state).x)), x, width, key, moves)
-
+def make_chains(solver, params, kind, chunk):
+    """Walkers, width, keys, moves -> where the chain of every walker ended."""
+    chain = make_chain(kind, solver.model.log_psi, solver.model.score)
     return lambda walkers, width, keys, moves: map_walkers(
-        lambda walker: walk(*walker, width, moves), (*walkers, keys), chunk
+        lambda walker: chain(params.flow, *walker[:2], width, walker[2], moves), (*walkers, keys), chunk
     )
 
 
@@ -100,7 +93,7 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
     }
     times = {}
     for kind, target in TARGET.items():
-        chain = make_chain(solver, params, kind, chunk)
+        chain = make_chains(solver, params, kind, chunk)
         width = adapted_width(solver, walkers, chain, target)
         series = np.asarray(energies(solver, params, walkers, chain, width, chunk))
         times[kind] = EVERY * autocorrelation_time(series - series.mean(axis=0))

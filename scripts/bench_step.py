@@ -27,7 +27,7 @@ from heg.ewald import coulomb_energy, lattice
 from heg.free_energy import Params, scores
 from heg.kinetic import generic_kinetic_energy, make_kinetic_energy
 from heg.parallel import divisor, map_walkers, prepare_process, walkers_at_once
-from heg.sampling import Walkers, first_width, metropolis
+from heg.sampling import Walkers, first_width, make_chain
 from heg.training import build_optimizer
 
 MOVES = 50  # Metropolis moves of the generic path: the published program's (docs/performance.md)
@@ -131,9 +131,8 @@ def phases(solver, config, state):
     centred = jax.jit(lambda walkers: scores(model, params, walkers, chunk))(walkers)
     solve = lambda grads, centred: optimizer.update(grads, state.opt_state, params, scores=centred)[0]
 
-    def moves(state, x, key):
-        log_prob = lambda x: 2 * jnp.real(model.log_psi(params.flow, x, state))
-        return metropolis(log_prob, x, first_width(system), key, MOVES)
+    chain = make_chain("metropolis", model.log_psi, model.score)
+    moves = lambda state, x, key: chain(params.flow, state, x, first_width(system), key, MOVES)
 
     def reverse(state, x, key):
         log_psi = lambda flow: model.log_psi(flow, x, state)

@@ -29,6 +29,13 @@ def test_walkers_are_shared_among_the_devices(key):
     assert {len(shard.data) for shard in mapped.addressable_shards} == {4}
 
 
+def test_keys_of_walkers_are_mapped_too(key):
+    # an odd number, which two devices do not divide
+    keys = jax.random.split(key, 5)
+    drawn = jit(lambda keys: map_walkers(lambda key: jax.random.normal(key, (2,)), keys, 2))(keys)
+    np.testing.assert_array_equal(drawn, jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys))
+
+
 def test_result_of_jit_is_whole_on_every_device(key):
     mapped = jit(lambda x: map_walkers(jnp.sin, x, 2))(jax.random.normal(key, (4 * jax.device_count(),)))
     assert all(len(shard.data) == len(mapped) for shard in mapped.addressable_shards)

@@ -18,7 +18,7 @@ from exact import (
 
 from heg.ewald import coulomb_energy
 from heg.orbitals import make_waves
-from heg.sampling import adapt_width, draw_determinant, first_width, mala, metropolis
+from heg.sampling import adapt_width, draw_determinant, first_width, make_chain, mala, metropolis
 from heg.system import System
 
 CHAINS = 2000
@@ -71,13 +71,8 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, key):
     model, params, drawn, failures = exact_draws(SPINS_3D, 9, CHAINS)
     assert failures == 0
 
-    def walk(state, x, key):
-        log_prob = lambda x: 2 * model.log_psi(params.flow, x, state).real
-        if kind == "metropolis":
-            return metropolis(log_prob, x, first_width(SPINS_3D), key, 150)
-        both = lambda x: (log_prob(x), 2 * model.score(params.flow, x, state).x.real)
-        return mala(both, x, first_width(SPINS_3D), key, 80)
-
+    chain, moves = make_chain(kind, model.log_psi, model.score), {"metropolis": 150, "mala": 80}[kind]
+    walk = lambda state, x, key: chain(params.flow, state, x, first_width(SPINS_3D), key, moves)
     many = jax.jit(jax.vmap(walk))
     start = drawn._replace(x=random_positions(SPINS_3D, key, CHAINS))
     walked = many(*start, jax.random.split(key, CHAINS))
