@@ -38,9 +38,8 @@ from heg.system import System
 
 RESIDUAL = 1e-8  # |f(x) - z| / L with which the inverse counts as found; one more step of Newton's squares it
 NEWTON_STEPS = 12  # at the full map, after the homotopy
-STRIDES = (2, 8, 32, 128, 256)  # steps of the homotopy, refined as long as the inverse is not verified
-DESCENT_STEPS = 30  # of the search for the lowest determinant
-DESCENT_STEP = 0.05  # its step, in units of r_s
+STRIDES = (1, 2, 8, 32, 128, 256)  # steps of the homotopy, refined as long as the inverse is not verified
+DESCENT = np.geomspace(0.4, 0.1, 12)  # steps of the search for the lowest determinant, in units of r_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +147,7 @@ def make_flow(system: System, size: FlowSize) -> Flow:
             return *jnp.linalg.slogdet(jacobian), pairs.to_electrons(of_logarithm)
 
         def descend(layer, x):
-            return _descend(lambda x: value_and_gradient(layer, x), x, DESCENT_STEP * system.rs)
+            return _descend(lambda x: value_and_gradient(layer, x), x, DESCENT * system.rs)
 
         if not count:
             return jnp.ones(0)
@@ -223,14 +222,14 @@ def _invert(layer, z, system):
     return x, verified
 
 
-def _descend(log_determinant, x, step):
+def _descend(log_determinant, x, steps):
     """Lowest det J on a path of steepest descent from x, which ends where det J <= 0.  []"""
 
-    def move(carry, _):
+    def move(carry, step):
         x, lowest = carry
         sign, log, gradient = log_determinant(x)
         lowest = jnp.minimum(lowest, sign * jnp.exp(log))
         direction = gradient / jnp.maximum(jnp.max(jnp.abs(gradient)), 1e-300)
         return (jnp.where(lowest > 0, x - step * direction, x), lowest), None
 
-    return lax.scan(move, (x, jnp.array(np.inf)), length=DESCENT_STEPS)[0][1]
+    return lax.scan(move, (x, jnp.array(np.inf)), steps)[0][1]
