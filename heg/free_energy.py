@@ -7,7 +7,8 @@ With F_loc = T ln p + Re E_loc, b(K) any real function of K and O = grad ln p or
 .. math:: \partial_\phi F = \mathbb{E}[(F_{loc} - F)\, O_\phi], \qquad
           \partial_\theta F = 2\,\mathrm{Re}\,\mathbb{E}[(E_{loc} - b(K))^*\, O_\theta] .
 
-Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is fitted on earlier batches.
+Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is fitted on earlier batches, as are the
+control variates that take noise out of E_loc (heg.control_variates).
 Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from heg.control_variates import Controls, Regression, controlled
 from heg.flow import Flow
 from heg.hamiltonian import LocalEnergy
 from heg.occupations import Occupations
@@ -27,7 +29,6 @@ from heg.statistics import Estimate
 from heg.system import System
 
 CLIP = 5.0  # deviations beyond CLIP mean absolute deviations are shortened, in gradients only
-MEMORY = 0.9  # weight of the earlier batches in the baseline
 
 
 class Params(NamedTuple):
@@ -46,6 +47,7 @@ class Model(NamedTuple):
       log_psi: flow params, x [N, d], state [N] -> ln Psi.
       score: the same -> Score, the derivatives of ln Psi.
       local_energy: the same as ln Psi -> LocalEnergy.
+      controls: the same -> Controls.
       draw: flow params, state [B, N], keys [B] -> Draws.
     """
 
@@ -54,6 +56,7 @@ class Model(NamedTuple):
     log_psi: Callable
     score: Callable
     local_energy: Callable
+    controls: Callable
     draw: Callable
 
 
@@ -63,20 +66,12 @@ class Samples(NamedTuple):
     Attributes:
       log_p: ln p(K).                                       [B]
       energy: E_loc, hartree.                               [B]
+      controls: regressors of its noise.                    [B, ...]
     """
 
     log_p: jax.Array
     energy: LocalEnergy
-
-
-class Baseline(NamedTuple):
-    """Running moments of earlier batches, for b(K): the energy of K as a linear function of its ideal energy."""
-
-    weight: jax.Array
-    ideal: jax.Array
-    energy: jax.Array
-    ideal_squared: jax.Array
-    product: jax.Array
+    controls: Controls
 
 
 def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samples:
@@ -84,14 +79,22 @@ def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samp
 
     def of(walker):
         state, x = walker
-        return Samples(model.occupations.log_prob(params.occupations, state), model.local_energy(params.flow, x, state))
+        log_p = model.occupations.log_prob(params.occupations, state)
+        return Samples(log_p, *(f(params.flow, x, state) for f in (model.local_energy, model.controls)))
 
     return map_walkers(of, walkers, chunk)
 
 
-def per_electron(samples: Samples, system: System) -> dict[str, jax.Array]:
-    """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron.  [B] each"""
-    kinetic, potential = jnp.real(samples.energy.kinetic), samples.energy.potential
+def per_electron(samples: Samples, regression: Regression, system: System) -> dict[str, jax.Array]:
+    """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron, control variates applied.  [B] each
+
+    Args:
+      samples: of the gas.
+      regression: of other samples, lest the means be biased.
+      system: the gas.
+    """
+    energy = controlled(regression, samples.controls, samples.energy)
+    kinetic, potential = jnp.real(energy.kinetic), energy.potential
     totals = {
         "F": system.temperature * samples.log_p + kinetic + potential,
         "E": kinetic + potential,
@@ -169,22 +172,3 @@ def gradient_from_scores(centred: Params, params: Params, f_deviation: jax.Array
     root = jnp.sqrt(len(f_deviation))
     parts = f_deviation / root, 2 * jnp.stack([jnp.real(e_deviation), jnp.imag(e_deviation)], axis=1).ravel() / root
     return Params(*(ravel_pytree(block)[1](part @ a) for block, part, a in zip(params, parts, centred)))
-
-
-def empty_baseline() -> Baseline:
-    """Before any batch was seen."""
-    return Baseline(*jnp.zeros(len(Baseline._fields)))
-
-
-def update_baseline(baseline: Baseline, ideal: jax.Array, energy: jax.Array) -> Baseline:
-    """Adds a batch of ideal energies of K and real local energies [B] to the moments."""
-    batch = Baseline(jnp.ones(()), ideal.mean(), energy.mean(), (ideal**2).mean(), (ideal * energy).mean())
-    return jax.tree.map(lambda old, new: MEMORY * old + (1 - MEMORY) * new, baseline, batch)
-
-
-def predict(baseline: Baseline, ideal: jax.Array) -> jax.Array:
-    """b(K) for states of the given ideal energies, hartree; their fitted mean where those do not vary.  [B]"""
-    _, mean, energy, squared, product = (moment / baseline.weight for moment in baseline)
-    variance = squared - mean**2
-    slope = jnp.where(variance > 1e-12 * squared, (product - mean * energy) / jnp.maximum(variance, 1e-300), 0.0)
-    return energy + slope * (ideal - mean)

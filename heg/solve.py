@@ -91,7 +91,7 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
         samples, draws = solver.measure(state.params, jax.random.fold_in(key, number))
         redrawn += int(draws.redrawn)
         _check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
-        parts.append(per_electron(samples, solver.system))
+        parts.append(per_electron(samples, state.regression, solver.system))
     values = {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
     storage.save_tree(path, values, units="hartree per electron; S: k_B per electron")
     return values

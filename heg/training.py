@@ -10,21 +10,25 @@ from jax import lax
 
 from heg.bijection import folded_measure, lowest_determinant
 from heg.config import Config, ModelConfig, OptimizerConfig
+from heg.control_variates import (
+    Regression,
+    baseline,
+    controlled,
+    first_regression,
+    make_controls,
+    update_regression,
+)
 from heg.flow import FlowSize, make_flow
 from heg.free_energy import (
-    Baseline,
     Model,
     Params,
     batch_estimate,
     clip_deviation,
-    empty_baseline,
     evaluate,
     gradient,
     gradient_from_scores,
     per_electron,
-    predict,
     scores,
-    update_baseline,
 )
 from heg.hamiltonian import make_local_energy
 from heg.ideal import Cutoff, choose_cutoff
@@ -49,7 +53,7 @@ class TrainState(NamedTuple):
       step: steps done.                                     []
       params, opt_state: of the model and the optimiser.
       walkers: the last batch.
-      baseline: b(K) of the flow's gradient.
+      regression: of the energies, for control variates and b(K).
       width: of the chains' proposal, bohr.                 []
       redrawn: draws repeated so far.                       []
       key: of the run; step and purpose are folded in.
@@ -59,7 +63,7 @@ class TrainState(NamedTuple):
     params: Params
     opt_state: optax.OptState
     walkers: Walkers
-    baseline: Baseline
+    regression: Regression
     width: jax.Array
     redrawn: jax.Array
     key: jax.Array
@@ -128,7 +132,8 @@ def build_model(system: System, cutoff: Cutoff, config: ModelConfig, chunk: int)
     log_psi = make_log_psi(system, cutoff.orbitals, flow)
     local_energy = make_local_energy(system, make_kinetic_energy(system, cutoff.orbitals, flow))
     score = make_score(system, cutoff.orbitals, flow)
-    return Model(occupations, flow, log_psi, score, local_energy, make_draw(system, cutoff.orbitals, flow, chunk))
+    controls, draw = make_controls(system, cutoff.orbitals, flow), make_draw(system, cutoff.orbitals, flow, chunk)
+    return Model(occupations, flow, log_psi, score, local_energy, controls, draw)
 
 
 def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
@@ -165,28 +170,31 @@ def build(config: Config) -> Solver:
         key_p, key_flow, key_draw = jax.random.split(jax.random.fold_in(key, 0), 3)
         params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
         first = _first_walk(system, config.sampler, lambda: draw(params, key_draw), key_draw)
-        baseline, step = empty_baseline(), jnp.zeros((), int)
+        regression, step = first_regression(), jnp.zeros((), int)
         return TrainState(
-            step, params, optimizer.init(params), first.walkers, baseline, first.width, first.redrawn, key
+            step, params, optimizer.init(params), first.walkers, regression, first.width, first.redrawn, key
         )
 
     def step(state):
         params, key = state.params, jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
         walkers, width, acceptance, redrawn, lost = walk(params, state.walkers, state.width, key)
         samples = evaluate(model, params, walkers, chunk)
-        baseline, f_deviation, e_deviation = _deviations(model, system, state.baseline, walkers, samples)
+        f_deviation, e_deviation = _deviations(system, state.regression, samples)
         if natural:
             centred = scores(model, params, walkers, chunk)
             grads = gradient_from_scores(centred, params, f_deviation, e_deviation)
         else:
             centred, grads = None, gradient(model, params, walkers, f_deviation, e_deviation)
         updates, opt_state = optimizer.update(grads, state.opt_state, params, scores=centred)
-        estimates = {name: batch_estimate(values) for name, values in per_electron(samples, system).items()}
+        estimates = {
+            name: batch_estimate(values) for name, values in per_electron(samples, state.regression, system).items()
+        }
         variance = jnp.var(jnp.real(samples.energy.total), ddof=1)
         min_det = lowest_determinant(model, system, params.flow, walkers)
         params = optax.apply_updates(params, trusted(model, params, updates, walkers))
         redrawn_so_far = state.redrawn + redrawn
-        after = TrainState(state.step + 1, params, opt_state, walkers, baseline, width, redrawn_so_far, state.key)
+        regression = update_regression(state.regression, samples.controls, samples.energy)
+        after = TrainState(state.step + 1, params, opt_state, walkers, regression, width, redrawn_so_far, state.key)
         return after, StepInfo(estimates, variance, acceptance, redrawn, lost, min_det)
 
     def measure(params, key):
@@ -239,15 +247,12 @@ def _first_walk(system, config, draw, key):
     return Walk(walkers, jnp.asarray(first_width(system)), jnp.ones(()), none, none)
 
 
-def _deviations(model, system, baseline, walkers, samples):
-    """The next baseline, and the clipped deviations of F_loc from its mean and of E_loc from b(K)."""
-    energy = samples.energy.total
-    ideal = jax.vmap(model.occupations.ideal_energy)(walkers.state)
-    following = update_baseline(baseline, ideal, jnp.real(energy))
-    # the first batch has none before it: its own fit, biased by 1/B
-    fit = jax.tree.map(lambda old, new: jnp.where(baseline.weight > 0, old, new), baseline, following)
+def _deviations(system, regression, samples):
+    """Clipped deviations of F_loc, less its control variates, from its mean, and of E_loc from b(K)."""
+    energy = controlled(regression, samples.controls, samples.energy).total
     f_loc = system.temperature * samples.log_p + jnp.real(energy)
-    return following, clip_deviation(f_loc - f_loc.mean()), clip_deviation(energy - predict(fit, ideal))
+    e_deviation = samples.energy.total - baseline(regression, samples.controls)
+    return clip_deviation(f_loc - f_loc.mean()), clip_deviation(e_deviation)
 
 
 def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> Params:

@@ -1,4 +1,4 @@
-"""Seconds to a given error of F with exact draws, Metropolis and MALA; what the baseline b(K) does to the gradient.
+"""Seconds to a given error of F with exact draws, Metropolis and MALA; what control variates and baseline save.
 
     python scripts/bench_sampling.py --electrons 13 29 --error 1e-4 --json sampling.json
 
@@ -19,7 +19,8 @@ import numpy as np
 from bench_step import LIST, Timed, correlated, in_rounds
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
-from heg.free_energy import empty_baseline, evaluate, per_electron, predict, scores, update_baseline
+from heg.control_variates import baseline, controlled, first_regression, update_regression
+from heg.free_energy import evaluate, per_electron, scores
 from heg.parallel import jit, map_walkers, prepare_process, walkers_at_once
 from heg.sampling import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
@@ -57,20 +58,28 @@ def adapted_width(solver, walkers, chain, target):
     return width
 
 
-def baseline_gain(solver, params, walkers, samples, chunk) -> float:
-    """Variance of the flow's gradient with the mean energy for b, over that with b(K) fitted on the other half."""
-    ideal = jax.vmap(solver.model.occupations.ideal_energy)(walkers.state)
-    energy, half = samples.energy.total, len(ideal) // 2
-    fitted = update_baseline(empty_baseline(), ideal[:half], energy.real[:half])
+def regression_gains(solver, params, walkers, samples, chunk) -> dict[str, float]:
+    """Variances without over with what a regression on the other half of the samples takes away.
+
+    Of F: by the control variates.  Of the flow's gradient: by b(K) in place of the mean energy.
+    """
+    energy, half = samples.energy.total, len(samples.log_p) // 2
+    earlier, later = (jax.tree.map(lambda leaf: leaf[part], samples) for part in (slice(half), slice(half, None)))
+    regression = update_regression(first_regression(), earlier.controls, earlier.energy)
     matrix = jit(lambda walkers: scores(solver.model, params, walkers, chunk).flow)(walkers)
-    matrix = matrix.reshape(len(ideal), 2, -1)[half:]
+    matrix = matrix.reshape(len(energy), 2, -1)[half:]
 
     def variance(deviation):
         parts = jnp.stack([deviation.real, deviation.imag], axis=1)
         return jnp.sum(jnp.var(jnp.einsum("bc,bcp->bp", parts, matrix), axis=0))
 
-    later = energy[half:]
-    return float(variance(later - energy.real[:half].mean()) / variance(later - predict(fitted, ideal[half:])))
+    noisy = solver.system.temperature * later.log_p + later.energy.total.real
+    quiet = solver.system.temperature * later.log_p + controlled(regression, later.controls, later.energy).total.real
+    plain = variance(energy[half:] - energy.real[:half].mean())
+    return {
+        "F_variance_ratio": float(jnp.var(noisy) / jnp.var(quiet)),
+        "gradient_variance_ratio": float(plain / variance(energy[half:] - baseline(regression, later.controls))),
+    }
 
 
 def measure(gas: SystemConfig, batch: int, error: float) -> dict:
@@ -80,7 +89,7 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
     params = solver.init(jax.random.key(0)).params
     params = params._replace(flow=correlated(params.flow, solver.system))
     samples, drawn = solver.measure(params, jax.random.key(1))
-    walkers, sigma = drawn.walkers, float(np.std(per_electron(samples, solver.system)["F"]))
+    walkers, sigma = drawn.walkers, float(np.std(per_electron(samples, first_regression(), solver.system)["F"]))
     keys = jax.random.split(jax.random.key(2), batch)
     functions = {
         "evaluate": Timed(lambda walkers: evaluate(solver.model, params, walkers, chunk), (walkers,), batch),
@@ -107,7 +116,7 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
         row |= {f"{kind}_autocorrelation_moves": tau, f"{kind}_ms_per_move": found[kind]}
     for kind, cost in costs.items():
         row |= {f"{kind}_ms_per_sample": cost, f"{kind}_seconds": count * cost / 1e3}
-    return row | {"gradient_variance_ratio": baseline_gain(solver, params, walkers, samples, chunk)}
+    return row | regression_gains(solver, params, walkers, samples, chunk)
 
 
 def main(

@@ -19,20 +19,18 @@ from exact import (
 )
 from jax.flatten_util import ravel_pytree
 
+from heg.control_variates import SHELLS, Controls, first_regression
 from heg.free_energy import (
     Model,
     Params,
     Samples,
     batch_estimate,
     clip_deviation,
-    empty_baseline,
     evaluate,
     gradient,
     gradient_from_scores,
     per_electron,
-    predict,
     scores,
-    update_baseline,
 )
 from heg.hamiltonian import LocalEnergy
 from heg.ideal import thermodynamics
@@ -68,7 +66,8 @@ class Toy(NamedTuple):
             return Score(None, jax.jacfwd(parts)(params))
 
         occupations = Occupations(None, None, log_prob, lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2)
-        return Model(occupations, None, log_psi, score, local_energy, None)
+        none = lambda params, x, state: Controls(jnp.zeros(3), jnp.zeros(1 + SHELLS))
+        return Model(occupations, None, log_psi, score, local_energy, none, None)
 
     def walkers(self) -> Walkers:
         """Every state at every point of a quadrature exact to rounding."""
@@ -212,7 +211,8 @@ def test_scores_of_a_model_without_flow_have_no_columns(key):
 def test_per_electron_values_are_consistent(key):
     log_p, kinetic, potential = jax.random.normal(key, (3, 8))
     gas = POLARIZED_2D
-    values = per_electron(Samples(log_p, LocalEnergy(kinetic + 0.3j, potential)), gas)
+    controls = Controls(jnp.ones((8, 3)), jnp.zeros((8, 1 + SHELLS)))
+    values = per_electron(Samples(log_p, LocalEnergy(kinetic + 0.3j, potential), controls), first_regression(), gas)
     np.testing.assert_allclose(values["E"], (kinetic + potential) / 3, rtol=1e-12)
     np.testing.assert_allclose(values["F"], values["E"] - gas.temperature * values["S"], rtol=1e-12)
     np.testing.assert_allclose(batch_estimate(values["F"]), independent(values["F"]), rtol=1e-12)
@@ -221,18 +221,6 @@ def test_per_electron_values_are_consistent(key):
 def test_evaluation_does_not_depend_on_the_chunk():
     results = [evaluate(TOY.model(), TOY_PARAMS, TOY.walkers(), chunk) for chunk in (7, 256)]
     np.testing.assert_allclose(results[0].energy.total, results[1].energy.total, rtol=1e-12)
-
-
-def test_baseline_recovers_a_linear_law(key):
-    ideal, later = jax.random.uniform(key, (2, 32))
-    baseline = update_baseline(empty_baseline(), ideal, 3.0 - 0.5 * ideal)
-    baseline = update_baseline(baseline, later, 3.0 - 0.5 * later)
-    np.testing.assert_allclose(predict(baseline, jnp.array([-1.0, 5.0])), [3.5, 0.5], rtol=1e-10)
-
-
-def test_baseline_of_equal_states_is_their_mean():
-    baseline = update_baseline(empty_baseline(), jnp.full(4, 0.7), jnp.array([1.0, 2.0, 3.0, 6.0]))
-    np.testing.assert_allclose(predict(baseline, jnp.array([0.7, 9.0])), [3.0, 3.0], rtol=1e-10)
 
 
 def test_clipping_shortens_the_longest_deviations_and_keeps_their_phase():

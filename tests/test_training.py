@@ -5,6 +5,7 @@ import pytest
 from exact import POLARIZED_2D, all_states, exact_draws, random_like
 
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
+from heg.control_variates import first_regression
 from heg.ewald import madelung
 from heg.free_energy import Params, per_electron
 from heg.ideal import choose_cutoff, thermodynamics
@@ -29,7 +30,7 @@ def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, flow_la
     solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0), flow_layers))
     gas, params = solver.system, Params(solver.model.occupations.init(key), solver.model.flow.init(key))
     samples, drawn = solver.measure(params, key)
-    values = per_electron(samples, gas)
+    values = per_electron(samples, first_regression(), gas)
     kept = thermodynamics(solver.cutoff.orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
     exact = thermodynamics(choose_cutoff(gas, 1e-14).orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
     assert drawn.lost == 0 and np.ptp(values["E"]) > 0.01 and not np.any(values["potential"])
