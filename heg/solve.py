@@ -70,7 +70,9 @@ def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool
 
 
 def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
-    """F, E, kinetic, potential, S per electron of independent samples at frozen parameters; kept in samples-<step>.h5.
+    """F, E, kinetic, potential, S per electron of independent samples at the averaged parameters.
+
+    They are kept in samples-<step>.h5.
 
     Samples that the run directory holds already are read, not drawn again.  Empty if stopped.
 
@@ -88,7 +90,7 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
     for number in range(-(-count // batch)):
         if stop():
             return {}
-        samples, draws = solver.measure(state.params, jax.random.fold_in(key, number))
+        samples, draws = solver.measure(state.average, jax.random.fold_in(key, number))
         redrawn += int(draws.redrawn)
         _check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
         parts.append(per_electron(samples, state.regression, solver.system))
@@ -111,7 +113,7 @@ def history_row(step: int, info: StepInfo) -> dict[str, float]:
 def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, final: dict) -> dict:
     """What summary.json says, but for the time: means with errors from independent samples at frozen parameters."""
     system, exact = solver.system, ideal_reference(solver.system)
-    folded = solver.folded(state.params, jax.random.split(state.key, FOLD_SAMPLES))
+    folded = solver.folded(state.average, jax.random.split(state.key, FOLD_SAMPLES))
     estimates = lambda values: {name: independent(value)._asdict() for name, value in values.items()}
     energy = final["E"]
     return estimates(final) | {
@@ -125,7 +127,7 @@ def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, 
             "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
             "largest_deviation_sigma": float(np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)),
             "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error if len(energy) > 3 else None,
-            "min_det": float(lowest_determinant(solver.model, system, state.params.flow, state.walkers)),
+            "min_det": float(lowest_determinant(solver.model, system, state.average.flow, state.walkers)),
             "folded_measure": independent(folded)._asdict(),
             "redrawn": int(state.redrawn),
         },

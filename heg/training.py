@@ -41,6 +41,7 @@ from heg.statistics import Estimate
 from heg.system import System
 from heg.wavefunction import make_log_psi, make_score
 
+LATE = 3  # power of the step in the average of the parameters
 TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
 TRUSTEES = 32  # walkers that are asked
 HALVINGS = 20  # of a step
@@ -52,6 +53,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: steps done.                                     []
       params, opt_state: of the model and the optimiser.
+      average: of the parameters over the last part of the steps: what is measured.
       walkers: the last batch.
       regression: of the energies, for control variates and b(K).
       width: of the chains' proposal, bohr.                 []
@@ -62,6 +64,7 @@ class TrainState(NamedTuple):
     step: jax.Array
     params: Params
     opt_state: optax.OptState
+    average: Params
     walkers: Walkers
     regression: Regression
     width: jax.Array
@@ -147,7 +150,10 @@ def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTr
             optax.chain(in_units, optax.scale_by_adam(), optax.scale_by_schedule(rate))
         )
     return optax.chain(
-        in_units, natural_gradient(config.damping), optax.scale_by_schedule(rate), bound_step(config.max_norm)
+        in_units,
+        natural_gradient(config.damping, config.momentum),
+        optax.scale_by_schedule(rate),
+        bound_step(config.max_norm),
     )
 
 
@@ -171,9 +177,8 @@ def build(config: Config) -> Solver:
         params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
         first = _first_walk(system, config.sampler, lambda: draw(params, key_draw), key_draw)
         regression, step = first_regression(), jnp.zeros((), int)
-        return TrainState(
-            step, params, optimizer.init(params), first.walkers, regression, first.width, first.redrawn, key
-        )
+        opt_state = optimizer.init(params)
+        return TrainState(step, params, opt_state, params, first.walkers, regression, first.width, first.redrawn, key)
 
     def step(state):
         params, key = state.params, jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
@@ -192,9 +197,17 @@ def build(config: Config) -> Solver:
         variance = jnp.var(jnp.real(samples.energy.total), ddof=1)
         min_det = lowest_determinant(model, system, params.flow, walkers)
         params = optax.apply_updates(params, trusted(model, params, updates, walkers))
-        redrawn_so_far = state.redrawn + redrawn
-        regression = update_regression(state.regression, samples.controls, samples.energy)
-        after = TrainState(state.step + 1, params, opt_state, walkers, regression, width, redrawn_so_far, state.key)
+        after = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            average=late_average(state.average, params, state.step + 1),
+            walkers=walkers,
+            regression=update_regression(state.regression, samples.controls, samples.energy),
+            width=width,
+            redrawn=state.redrawn + redrawn,
+            key=state.key,
+        )
         return after, StepInfo(estimates, variance, acceptance, redrawn, lost, min_det)
 
     def measure(params, key):
@@ -253,6 +266,16 @@ def _deviations(system, regression, samples):
     f_loc = system.temperature * samples.log_p + jnp.real(energy)
     e_deviation = samples.energy.total - baseline(regression, samples.controls)
     return clip_deviation(f_loc - f_loc.mean()), clip_deviation(e_deviation)
+
+
+def late_average(average: Params, params: Params, step: jax.Array) -> Params:
+    """Running average of the parameters with weights that rise as step^LATE; after the first step, its parameters.
+
+    What is left of the noise of the steps averages out, the beginning is forgotten.
+    Source: Shamir and Zhang, Proc. Machine Learning Research 28(1), 71 (2013), arXiv:1212.1824.
+    """
+    weight = (LATE + 1) / (step + LATE)
+    return jax.tree.map(lambda old, new: old + weight * (new - old), average, params)
 
 
 def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> Params:

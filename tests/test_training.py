@@ -9,7 +9,7 @@ from heg.control_variates import first_regression
 from heg.ewald import madelung
 from heg.free_energy import Params, per_electron
 from heg.ideal import choose_cutoff, thermodynamics
-from heg.training import TRUST, build, trusted
+from heg.training import LATE, TRUST, build, late_average, trusted
 
 BATCH = 16
 
@@ -106,3 +106,15 @@ def test_everything_is_in_double_precision(key):
     solver = build(small_config(SystemConfig(3, 2, 2.0, 0.5, "1/3")))
     for leaf in jax.tree.leaves(jax.eval_shape(solver.init, key)):
         assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float64
+
+
+def test_late_average_weighs_steps_by_their_power(key):
+    values = jax.random.normal(key, (12,))
+    average = jnp.zeros(())
+    for step, value in enumerate(values, start=1):
+        average = late_average(average, value, step)
+    # the weights that the recursion gives: (t + 1) ... (t + LATE - 1) t
+    weights = np.array([np.prod([float(t + power) for power in range(LATE)]) for t in range(1, 13)])
+    np.testing.assert_allclose(average, weights @ np.asarray(values) / weights.sum(), rtol=1e-12)
+    assert weights[6:].sum() > 0.9 * weights.sum()
+    np.testing.assert_allclose(late_average(jnp.full((), 9.0), values[0], 1), values[0], atol=1e-14)

@@ -1,0 +1,294 @@
+"""The validation ladder: heg beside references that cannot be argued with.
+
+    python scripts/validate.py                 # runs what is missing, then writes docs/validation.md
+    python scripts/validate.py --page          # writes the page from the results at hand
+    python scripts/validate.py --rungs '3D 2u' # those rungs alone whose name matches
+
+Every rung is an ordinary run of heg-solve with the same settings; a run that was interrupted goes on, one that is in
+docs/validation.json is not repeated.  For 2 to 4 electrons the reference is full diagonalisation (heg.exact).
+"""
+
+import functools
+import itertools
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import cyclopts
+import numpy as np
+
+from heg.exact import infinite_basis, spectrum
+from heg.statistics import Estimate
+from heg.storage import read_history
+from heg.system import System
+
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = DOCS / "validation.json"
+STEPS, SAMPLES = 150, 32768
+LOCK = threading.Lock()
+# highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and dimension
+CUTOFFS = {(2, 2): 200, (2, 3): 60, (3, 2): 40, (3, 3): 16, (4, 2): 20, (4, 3): 9}
+TWIST = (0.1, 0.2, 0.3)
+
+
+class Rung(NamedTuple):
+    """One run of the ladder."""
+
+    n_up: int
+    n_down: int
+    dim: int
+    rs: float
+    theta: float
+    twist: tuple[float, ...]
+    flow: bool = True
+    steps: int = STEPS
+
+    @property
+    def system(self) -> System:
+        """The gas."""
+        return System(self.n_up, self.n_down, self.dim, self.rs, self.theta, self.twist)
+
+    @property
+    def name(self) -> str:
+        """As in the tables."""
+        spins = f"{self.n_up}u" + (f"{self.n_down}d" if self.n_down else "")
+        twist = "twist " + " ".join(f"{angle:g}" for angle in self.twist) if any(self.twist) else "twist 0"
+        return f"{self.dim}D {spins} rs {self.rs:g} Theta {self.theta:g} {twist} {'flow' if self.flow else 'identity'}"
+
+    def command(self, run_dir: Path) -> list[str]:
+        """The command that runs it."""
+        zeta = f"{self.n_up - self.n_down}/{self.n_up + self.n_down}"
+        words = (
+            f"heg-solve --electrons {self.n_up + self.n_down} --dim {self.dim} --polarization {zeta} --rs {self.rs:g}"
+        )
+        words += (
+            f" --theta {self.theta:g} --twist {' '.join(f'{angle:g}' for angle in self.twist)} --steps {self.steps}"
+        )
+        words += f" --samples {SAMPLES}" + ("" if self.flow else " --flow-layers 0")
+        return [*words.split(), "--run-dir", str(run_dir / self.name.replace(" ", "-"))]
+
+
+def small_rungs() -> list[Rung]:
+    """Two to four electrons, those in front that say most."""
+    spins = ((2, 0), (3, 0), (1, 1), (2, 2))
+    grid = itertools.product((0.5, 0.1, 1.0), (4.0, 10.0, 1.0), (False, True), (3, 2), spins, (True, False))
+    return [
+        Rung(*spin, dim, rs, theta, TWIST[:dim] if twisted else (0.0,) * dim, flow)
+        for theta, rs, twisted, dim, spin, flow in grid
+        if theta < 1 or sum(spin) < 4
+    ]
+
+
+LARGE = (
+    Rung(13, 0, 2, 10.0, 0.15, (0.25, 0.25), steps=300),
+    Rung(7, 7, 3, 2.0, 0.25, (0.0, 0.0, 0.0), steps=300),
+    Rung(7, 0, 3, 1.0, 1.0, (0.0, 0.0, 0.0), steps=300),
+)
+
+
+@functools.cache
+def spectra(system: System) -> dict:
+    """Levels in four bases; the same for all temperatures and twists."""
+    unit = (2 * np.pi / system.box) ** 2 / 2
+    cutoffs = CUTOFFS[system.electrons, system.dim] * unit / 1.2 ** np.arange(4)
+    return {cutoff: spectrum(system, cutoff) for cutoff in cutoffs}
+
+
+def references(rung: Rung) -> dict[str, tuple[float, float]]:
+    """F of the exact gas, of determinants mixed within degenerate shells, and of single ones; hartree per electron."""
+    system = rung.system
+    levels = spectra(System(rung.n_up, rung.n_down, rung.dim, rung.rs, 1.0, (0.0,) * rung.dim))
+    found = infinite_basis(system, levels)
+    return {kind: tuple(value / system.electrons for value in found[kind].free_energy) for kind in found}
+
+
+def run(rung: Rung, run_dir: Path, core: int | None) -> dict:
+    """The row of one rung: what its summary and its history say."""
+    words = rung.command(run_dir)
+    pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
+    begin = time.monotonic()
+    done = subprocess.run(words, preexec_fn=pin, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+    path = Path(words[-1])
+    summary, history = json.loads((path / "summary.json").read_text()), read_history(path / "history.csv")
+    third = len(history) // 3
+    thirds = [_mean(history[-2 * third : -third]), _mean(history[-third:])]
+    keys = ("F", "E", "S", "quality", "steps", "samples", "seconds")
+    row = {"name": rung.name, **{key: summary[key] for key in keys}, "untrained": summary["initial"]["F"]}
+    return row | {"thirds": thirds, "wall_seconds": time.monotonic() - begin, "version": summary["version"]}
+
+
+def _mean(rows):
+    """Mean of F over steps and its error."""
+    errors = [float(row["F_error_ha"]) for row in rows]
+    return float(np.mean([float(row["F_ha"]) for row in rows])), float(np.linalg.norm(errors) / len(rows))
+
+
+def load() -> dict[str, dict]:
+    """Results at hand by name."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def save(row: dict) -> None:
+    """Adds a result."""
+    found = load() | {row["name"]: row}
+    partial = RESULTS.with_suffix(".part")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(RESULTS)
+
+
+def _line(rung, row):
+    """A row of the table of small systems, mHa per electron."""
+    mean, error = row["F"]["mean"], row["F"]["error"]
+    exact, degenerate, diagonal = (Estimate(*row["references"][kind]) for kind in ("exact", "degenerate", "diagonal"))
+    milli = lambda value, error=0.0: str(Estimate(1e3 * value, 1e3 * error))
+    room = diagonal.mean - exact.mean
+    share = f"{(diagonal.mean - mean) / room:.0%}" if rung.flow and room > 3e-4 else ""
+    above = mean - (exact if rung.flow else diagonal).mean
+    spread = np.hypot(error, (exact if rung.flow else diagonal).error)
+    quality = row["quality"]
+    cells = [rung.name.rsplit(" ", 1)[0], milli(mean, error), milli(*exact)]
+    cells += [f"{1e3 * (degenerate.mean - exact.mean):.2f}", f"{1e3 * room:.2f}", milli(above, spread)]
+    cells += [f"{above / spread:.1f}", share, f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.2g}"]
+    return "| " + " | ".join([*cells, str(quality["redrawn"]), f"{row['seconds']:.0f}"]) + " |"
+
+
+COLUMNS = (
+    "gas|F|F_exact|F_deg − F_exact|F_diag − F_exact|F − {reference}|in errors|share|variance, Ha²|min_det|redrawn|s"
+)
+HEADER = f"| {COLUMNS.replace('|', ' | ')} |\n{'|---' * (COLUMNS.count('|') + 1)}|"
+
+
+def _large_line(rung, row):
+    (before, before_error), (after, after_error) = row["thirds"]
+    drift = (after - before) / np.hypot(before_error, after_error)
+    quality = row["quality"]
+    cells = [rung.name.rsplit(" ", 1)[0], str(Estimate(**row["untrained"])), str(Estimate(**row["F"]))]
+    cells += [str(Estimate(before, before_error)), str(Estimate(after, after_error)), f"{drift:.1f}"]
+    cells += [f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.2g}", str(quality["redrawn"])]
+    return "| " + " | ".join([*cells, str(row["steps"]), f"{row['seconds']:.0f}"]) + " |"
+
+
+def verdicts(found: dict[str, dict]) -> list[str]:
+    """What the small rungs say, counted."""
+    rows = [(rung, found[rung.name]) for rung in small_rungs() if rung.name in found]
+    reference = lambda row, kind: Estimate(*row["references"][kind])
+    spread = lambda row, kind: float(np.hypot(row["F"]["error"], reference(row, kind).error))
+    above = lambda row, kind: row["F"]["mean"] - reference(row, kind).mean
+    identity = [row for rung, row in rows if not rung.flow]
+    flows = [(rung, row) for rung, row in rows if rung.flow]
+    near = [row for row in identity if abs(above(row, "diagonal")) < min(3 * spread(row, "diagonal") + 1e-9, 5e-5)]
+    bound = [row for _, row in flows if above(row, "exact") > -3 * spread(row, "exact")]
+    below = [row for _, row in flows if above(row, "diagonal") < 3 * spread(row, "diagonal")]
+    room = lambda row: reference(row, "diagonal").mean - reference(row, "exact").mean
+    shares = {True: [], False: []}
+    for rung, row in flows:
+        if room(row) > 3e-4:
+            shares[rung.n_down == 0].append(1 - above(row, "exact") / room(row))
+    lines = [
+        f"- {len(rows)} of {len(small_rungs())} rungs have been run.",
+        f"- Identity flow: {len(near)} of {len(identity)} within 3 errors and 0.05 mHa per electron of F_diag.",
+        f"- Flow: {len(bound)} of {len(flows)} not below F_exact by more than 3 errors, {len(below)} not above F_diag.",
+    ]
+    for polarized, values in shares.items():
+        if values:
+            kind = "Polarised" if polarized else "Two spins"
+            good = f", {sum(v >= 0.7 for v in values)} of {len(values)} at 70 % or more" if polarized else ""
+            lines.append(f"- {kind}: share of F_diag − F_exact from {min(values):.0%} to {max(values):.0%}{good}.")
+    return lines
+
+
+def plot(found: dict[str, dict], path: Path) -> None:
+    """F above the exact one, beside F_diag, of every small rung with a flow."""
+    from matplotlib.figure import Figure
+
+    rows = [(rung, found[rung.name]) for rung in small_rungs() if rung.flow and rung.name in found]
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axis = figure.subplots()
+    place = np.arange(len(rows))
+    for kind, style in (("diagonal", "k_"), ("degenerate", "C1_")):
+        above = [1e3 * (row["references"][kind][0] - row["references"]["exact"][0]) for _, row in rows]
+        axis.plot(place, above, style, label=f"F_{kind[:4]}")
+    for polarized, colour in ((True, "C0"), (False, "C3")):
+        chosen = [i for i, (rung, _) in enumerate(rows) if (rung.n_down == 0) == polarized]
+        value = [1e3 * (rows[i][1]["F"]["mean"] - rows[i][1]["references"]["exact"][0]) for i in chosen]
+        error = [1e3 * np.hypot(rows[i][1]["F"]["error"], rows[i][1]["references"]["exact"][1]) for i in chosen]
+        axis.errorbar(
+            chosen, value, error, fmt="o", ms=3, color=colour, label="polarised" if polarized else "two spins"
+        )
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.set_xlabel("rung, in the order of the table")
+    axis.set_ylabel("F − F_exact, mHa per electron")
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def page(found: dict[str, dict]) -> None:
+    """docs/validation.md and its figure."""
+    small = [(rung, found[rung.name]) for rung in small_rungs() if rung.name in found]
+    large = [(rung, found[rung.name]) for rung in LARGE if rung.name in found]
+    plot(found, DOCS / "validation.png")
+    text = (DOCS / "validation.in.md").read_text()
+    table = lambda flow: "\n".join(
+        [HEADER.format(reference="F_exact" if flow else "F_diag")]
+        + [_line(rung, row) for rung, row in small if rung.flow == flow]
+    )
+    parts = {
+        "verdicts": "\n".join(verdicts(found)),
+        "identity": table(False),
+        "flow": table(True),
+        "large": "\n".join(_large_line(rung, row) for rung, row in large),
+        "commands": "\n".join("    " + " ".join(rung.command(Path("runs/validate"))) for rung in LARGE),
+    }
+    for name, part in parts.items():
+        text = text.replace("{{" + name + "}}", part)
+    (DOCS / "validation.md").write_text(text)
+
+
+def main(
+    *,
+    run_dir: Path = Path("runs/validate"),
+    rungs: str = "",
+    jobs: int = 1,
+    minutes: float = np.inf,
+    page_only: Annotated[bool, cyclopts.Parameter("--page", negative="")] = False,
+) -> None:
+    """Climbs the ladder.
+
+    Args:
+      run_dir: where the runs are kept.
+      rungs: a regular expression of the names wanted.
+      jobs: small systems run at once, each on a core of its own.
+      minutes: no rung is begun after that time.
+      page_only: run nothing.
+    """
+    begin = time.monotonic()
+    wanted = [r for r in (*LARGE, *small_rungs()) if re.search(rungs, r.name) and r.name not in load()]
+
+    def climb(job):
+        core = sorted(os.sched_getaffinity(0))[job] if jobs > 1 else None
+        for rung in wanted[job::jobs]:
+            if time.monotonic() - begin > 60 * minutes:
+                return
+            row = run(rung, run_dir, core)
+            with LOCK:
+                if rung not in LARGE:
+                    row["references"] = references(rung)
+                save(row)
+                print(f"{rung.name}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s", flush=True)
+
+    if not page_only:
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(climb, range(jobs)))
+    page(load())
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
