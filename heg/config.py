@@ -122,15 +122,12 @@ class OptimizerConfig:
     "steps after which the learning rate has halved"
     damping: float = 1e-2
     "added to the Fisher matrices"
-    momentum: float = 0.0
-    "share of the last step that is kept where a batch says nothing"
     max_norm: float = 0.1
     "largest step in the metric of the Fisher matrices"
 
     def __post_init__(self):
         for name in ("learning_rate", "decay", "damping", "max_norm"):
             _require(self, 0 < getattr(self, name) < math.inf, name, "must be positive")
-        _require(self, 0 <= self.momentum < 1, "momentum", "must lie between 0 and 1, 1 left out")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,47 +6,24 @@ are
 
 .. math:: E = Q^2 / 2N + E_{rel}(P \bmod N) ,
 
-the same relative levels for every twist: N^d blocks, fewer by the symmetry of the cell, give the whole partition
-function.  A block holds the determinants of relative kinetic energy up to a cutoff; between two of them the
-interaction is, with v(q) = 4 pi / q^2 in three and 2 pi / q in two dimensions,
-
-.. math:: V = \frac{\lambda}{2 L^d} \sum_{q \ne 0} v(q) \sum_{k k' s s'}
-          c^+_{k+q,s} c^+_{k'-q,s'} c_{k',s'} c_{k,s} + \frac{\lambda N v_M}{2}
-
-(Fetter and Walecka, Quantum Theory of Many-Particle Systems, section 3; the Madelung term as in heg.ewald).  Three
-free energies come from each block: the exact one; that of the best p(K) without flow,
+the same relative levels for every twist: N^d blocks (heg.determinants), fewer by the symmetry of the cell, give the
+whole partition function.  Three free energies come from each block: the exact one; that of the best p(K) without flow,
 F_diag = -T ln sum_K e^{-beta <K|H|K>}; and that of determinants mixed within each degenerate kinetic energy alone.
 In a finite basis each is an upper bound of its limit (Peierls and Bogoliubov).
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
 
-from heg.ewald import madelung
+from heg.determinants import make_block, second_order
 from heg.ideal import IdealGas, choose_cutoff, thermodynamics
 from heg.statistics import Estimate
 from heg.system import System
 
 TAIL = 45.0  # centre-of-mass energies above the lowest by more than TAIL * T weigh e^-45
-MOST = 8000  # determinants in a block: 0.5 GB of matrix
-KINDS = ("exact", "diagonal", "degenerate", "ideal")
-
-
-class Block(NamedTuple):
-    """Determinants of one total momentum and the Hamiltonian of relative motion between them.
-
-    Attributes:
-      n: occupied plane waves, in order within a spin.      [D, N, d] int
-      kinetic: relative kinetic energy in units of (2 pi / L)^2 / 2, times N: an integer.    [D] int
-      hamiltonian: hartree.                                 [D, D]
-    """
-
-    n: np.ndarray
-    kinetic: np.ndarray
-    hamiltonian: np.ndarray
+KINDS = ("exact", "corrected", "diagonal", "degenerate", "ideal")
 
 
 class Spectrum(NamedTuple):
@@ -86,10 +63,12 @@ def canonical(system: System, found: Spectrum) -> dict[str, IdealGas]:
 
 
 def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, IdealGas]:
-    """The limit of an infinite basis: F, E, S of the cell as Estimates, for each kind but the ideal gas.
+    """The limit of an infinite basis: F, E, S of the cell as Estimates, exact, of degenerate shells, and diagonal.
 
-    The difference to the ideal gas in the same basis falls as cutoff^-p once the cutoff is above all other energies; p
-    follows from the cusp: v(q)^2 / q^2 of the states left out, times 1 / q^2 for equal spins alone.
+    What the basis leaves out of the levels is added to second order (Epstein and Nesbet; as in Huron, Malrieu and
+    Rancurel, J. Chem. Phys. 58, 5745 (1973), doi:10.1063/1.1679199); it is no upper bound.  What is still missing falls
+    as cutoff^-p once the cutoff is above all other energies; p follows from the cusp: v(q)^2 / q^2 of the states left
+    out, times 1 / q^2 for equal spins alone.
 
     Args:
       system: the gas.
@@ -104,16 +83,16 @@ def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, 
     ideal = thermodynamics(choose_cutoff(system, 1e-12).orbitals.energy, system.beta, system.spins)
 
     def limit(kind, name):
+        kind = "corrected" if kind == "exact" else kind
         beyond = np.array([getattr(table[kind], name) - getattr(table["ideal"], name) for table in tables])
-        if kind == "diagonal":  # no states but those in thermal reach
+        if kind != "corrected":  # no states but those in thermal reach
             return Estimate(getattr(ideal, name) + beyond[-1], abs(beyond[-1] - beyond[-2]))
         fit = lambda part: np.polynomial.polynomial.polyfit(cutoffs[part] ** -exponent, beyond[part], 1)[0]
-        best = fit(slice(-3, None))
-        return Estimate(
-            getattr(ideal, name) + best, max(abs(best - fit(slice(-2, None))), abs(best - fit(slice(-4, -1))))
-        )
+        best, *others = map(fit, (slice(-3, None), slice(-2, None), slice(-4, -1)))
+        return Estimate(getattr(ideal, name) + best, max(abs(best - other) for other in others))
 
-    return {kind: IdealGas(*(limit(kind, name) for name in IdealGas._fields)) for kind in KINDS if kind != "ideal"}
+    kinds = ("exact", "degenerate", "diagonal")
+    return {kind: IdealGas(*(limit(kind, name) for name in IdealGas._fields)) for kind in kinds}
 
 
 def occupations(system: System, cutoff: float, n: np.ndarray) -> np.ndarray:
@@ -142,19 +121,6 @@ def occupations(system: System, cutoff: float, n: np.ndarray) -> np.ndarray:
             image = tuple(np.clip(image + reach + 1, 0, 2 * reach + 2).T)  # the rim of the table is empty
             found += np.exp(-system.beta * motion.energy[place]) * table[:, *image]
     return found
-
-
-def make_block(system: System, total: np.ndarray, cutoff: float) -> Block:
-    """The determinants with sum of n = `total` [d] and their Hamiltonian; `cutoff` as in `spectrum`."""
-    unit = (2 * np.pi / system.box) ** 2 / 2
-    n = _determinants(system, np.asarray(total), cutoff / unit)
-    if not 0 < len(n) <= MOST:
-        raise ValueError(f"a cutoff of {cutoff:g} Ha gives {len(n)} determinants: choose one that gives 1 to {MOST}")
-    kinetic = system.electrons * np.sum(n**2, axis=(1, 2)) - np.sum(np.square(total))
-    hamiltonian = system.coupling * _interaction(system, n, kinetic)
-    diagonal = unit * kinetic / system.electrons + system.coupling * system.electrons * madelung(system) / 2
-    hamiltonian[np.diag_indices(len(n))] += diagonal
-    return Block(n, kinetic, hamiltonian)
 
 
 class _Motion(NamedTuple):
@@ -215,70 +181,12 @@ def _canonical(system, motion, levels):
 def _levels(system, block):
     """Relative levels of each kind.  The degenerate kind mixes determinants of one kinetic energy alone."""
     diagonal = np.diagonal(block.hamiltonian)
+    exact, vectors = np.linalg.eigh(block.hamiltonian)
     shells = [np.flatnonzero(block.kinetic == energy) for energy in np.unique(block.kinetic)]
     return {
-        "exact": np.linalg.eigvalsh(block.hamiltonian),
+        "exact": exact,
+        "corrected": exact + second_order(system, block, exact, vectors),
         "diagonal": diagonal,
         "degenerate": np.concatenate([np.linalg.eigvalsh(block.hamiltonian[np.ix_(s, s)]) for s in shells]),
         "ideal": (2 * np.pi / system.box) ** 2 / 2 * block.kinetic / system.electrons,
     }
-
-
-def _determinants(system, total, highest):
-    """Sets of plane waves with sum of n = `total` and sum of |n - P/N|^2 up to `highest`, in order within a spin.
-
-    Built electron by electron; the last one is what the total leaves, and those to come cost at least what undoes the
-    momentum so far.  [D, N, d]
-    """
-    electrons, centre = system.electrons, total / system.electrons
-    reach = int(np.sqrt(highest)) + 2
-    grid = np.indices((2 * reach + 1,) * system.dim).reshape(system.dim, -1).T - reach
-    candidates = np.flatnonzero(np.sum((grid - centre) ** 2, axis=1) * electrons / (electrons - 1) <= highest + 1e-9)
-    sets = np.zeros((1, 0), int)
-    for place in range(electrons):
-        left = electrons - 1 - place
-        if left:
-            new = np.tile(candidates, len(sets))
-            sets = np.repeat(sets, len(candidates), axis=0)
-        else:
-            rest = total - np.sum(grid[sets], axis=1)
-            sets, rest = (array[np.all(np.abs(rest) <= reach, axis=1)] for array in (sets, rest))
-            new = np.ravel_multi_index((rest + reach).T, (2 * reach + 1,) * system.dim)
-        sets = np.column_stack([sets, new])
-        if place and place != system.n_up:
-            sets = sets[sets[:, -2] < sets[:, -1]]
-        kappa = grid[sets] - centre
-        recoil = np.sum(np.sum(kappa, axis=1) ** 2, axis=1)
-        sets = sets[np.sum(kappa**2, axis=(1, 2)) + recoil / max(left, 1) <= highest + 1e-9]
-    return grid[sets]
-
-
-def _interaction(system, n, kinetic):
-    """V of the module's formula without its last term and lambda.  [D, D]"""
-    electrons, dim, v = system.electrons, system.dim, np.zeros((len(n), len(n)))
-    reach = int(np.sqrt(kinetic.max() / electrons)) + 2
-    side = 2 * reach + 1
-    code = lambda n: (n + reach) @ side ** np.arange(dim)[::-1]  # rises in the order of `n`
-    word = lambda codes: codes @ (side**dim) ** np.arange(electrons)  # of a determinant
-    codes = code(n)
-    words = word(codes)
-    order = np.argsort(words)
-    transfer = np.indices((2 * side - 1,) * dim).reshape(dim, -1).T - side + 1
-    transfer = transfer[np.any(transfer, axis=1)]
-    size = 2 * np.pi / system.box * np.linalg.norm(transfer, axis=1)
-    strength = (4 * np.pi / size**2 if dim == 3 else 2 * np.pi / size) / system.box**dim
-    same = [(i, j) for part in system.parts for i in range(electrons)[part] for j in range(electrons)[part] if i < j]
-    for a, b in itertools.combinations(range(electrons), 2):
-        cost = 2 * electrons * (np.sum(transfer**2, axis=1) + (n[:, a] - n[:, b]) @ transfer.T)
-        row, q = np.nonzero(kinetic[:, None] + cost <= kinetic.max())
-        moved = codes[row]
-        moved[:, a], moved[:, b] = code(n[row, a] + transfer[q]), code(n[row, b] - transfer[q])
-        # two electrons in one plane wave: none; others are brought in order, with the sign of that
-        sign = np.ones(len(row))
-        for i, j in same:
-            sign *= np.sign(moved[:, j] - moved[:, i])
-        for part in system.parts:
-            moved[:, part] = np.sort(moved[:, part], axis=1)
-        column = order[np.searchsorted(words, word(moved), sorter=order) % len(n)]
-        np.add.at(v, (row, column), np.where(sign, sign * strength[q], 0.0))
-    return v

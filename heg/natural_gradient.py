@@ -6,13 +6,8 @@ parameters than rows of A the same vector comes from the samples x samples matri
 
 .. math:: (A^T A + \lambda)^{-1} g = [g - A^T (A A^T + \lambda)^{-1} A g] / \lambda .
 
-Directions that the batch does not show would be forgotten; momentum keeps in them what earlier batches said,
-
-.. math:: \delta_t = (A^T A + \lambda)^{-1} (g + \lambda \mu\, \delta_{t-1}) .
-
 Sources: Sorella, Phys. Rev. Lett. 80, 4558 (1998), doi:10.1103/PhysRevLett.80.4558; the two metrics of a density
-matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154; momentum (SPRING),
-Goldshlager, Abrahamsen and Lin, arXiv:2401.10190 (2024).
+matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
 import jax
@@ -21,20 +16,18 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 
-def natural_gradient(damping: float, momentum: float) -> optax.GradientTransformationExtraArgs:
-    """(S + damping)^{-1} (g + damping * momentum * the step before), block by block: SPRING; without momentum, SR.
+def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
+    """(S + damping)^{-1} g, block by block.
 
     `update` takes grads, a tuple of blocks (any pytrees), and keyword-only `scores`, a tuple of matrices A [rows, P].
-    Its state is the step before.
     """
 
-    def update(grads, before, params=None, *, scores, **_):
+    def update(grads, state, params=None, *, scores, **_):
         del params
-        inertia = jax.tree.map(lambda g, step: g + damping * momentum * step, grads, before)
-        steps = type(grads)(*(_solve(block, matrix, damping) for block, matrix in zip(inertia, scores)))
-        return steps, jax.tree.map(lambda step: jnp.where(jnp.isfinite(step), step, 0.0), steps)
+        blocks = [_solve(block, matrix, damping) for block, matrix in zip(grads, scores)]
+        return type(grads)(*blocks), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: jax.tree.map(jnp.zeros_like, params), update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:

@@ -151,7 +151,7 @@ def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTr
         )
     return optax.chain(
         in_units,
-        natural_gradient(config.damping, config.momentum),
+        natural_gradient(config.damping),
         optax.scale_by_schedule(rate),
         bound_step(config.max_norm),
     )

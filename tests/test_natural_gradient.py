@@ -26,7 +26,7 @@ def update(transformation, grads, matrices):
 @pytest.mark.parametrize("rows", [FEW, MANY])
 def test_equals_the_dense_solve(rows, key):
     grads, matrices = random_blocks(key, rows)
-    solved = update(natural_gradient(0.1, momentum=0.0), grads, matrices)
+    solved = update(natural_gradient(0.1), grads, matrices)
     for block, grad, matrix in zip(solved, grads, matrices, strict=True):
         fisher = matrix.T @ matrix + 0.1 * np.eye(matrix.shape[1])
         np.testing.assert_allclose(ravel_pytree(block)[0], np.linalg.solve(fisher, ravel_pytree(grad)[0]), rtol=1e-10)
@@ -39,27 +39,9 @@ def test_one_step_solves_a_quadratic(key):
     minimum = Params(jnp.linspace(-1, 1, 9), jnp.linspace(0, 2, 6))
     start = jax.tree.map(jnp.ones_like, minimum)
     grads = Params(*(a.T @ a @ (t - t0) for a, t, t0 in zip(matrices, start, minimum, strict=True)))
-    step = update(natural_gradient(1e-14, momentum=0.9), grads, matrices)
+    step = update(natural_gradient(1e-14), grads, matrices)
     for t, s, t0 in zip(start, step, minimum, strict=True):
         np.testing.assert_allclose(t - s, t0, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("rows", [FEW, MANY])
-def test_momentum_keeps_the_step_where_the_batch_says_nothing(rows, key):
-    # the step minimises |A d - e|^2 + damping |d - momentum before|^2, with the gradient A^T e
-    damping, momentum = 0.1, 0.8
-    transformation = natural_gradient(damping, momentum)
-    grads, matrices = random_blocks(key, rows)
-    first, state = transformation.update(grads, transformation.init(grads), None, scores=matrices)
-    later = Params(*(jax.random.normal(jax.random.fold_in(key, 7 + a.shape[1]), a.shape) for a in matrices))
-    residual = jax.random.normal(jax.random.fold_in(key, 3), (rows,))
-    again = Params(*(ravel_pytree(block)[1](a.T @ residual) for block, a in zip(grads, later, strict=True)))
-    second, _ = transformation.update(again, state, None, scores=later)
-    for step, before, a in zip(second, first, later, strict=True):
-        before = momentum * ravel_pytree(before)[0]
-        stacked = np.concatenate([a, np.sqrt(damping) * np.eye(a.shape[1])])
-        target = np.concatenate([residual, np.sqrt(damping) * before])
-        np.testing.assert_allclose(ravel_pytree(step)[0], np.linalg.lstsq(stacked, target, rcond=None)[0], rtol=1e-9)
 
 
 def test_long_steps_are_shortened_to_the_bound_and_short_ones_kept(key):
@@ -87,7 +69,7 @@ def test_step_that_is_not_finite_becomes_zero(value, key):
 
 def test_block_without_parameters_passes():
     grads, matrices = Params({"a": jnp.ones(2)}, {}), Params(jnp.eye(2), jnp.zeros((2, 0)))
-    step = update(natural_gradient(1.0, momentum=0.9), grads, matrices)
+    step = update(natural_gradient(1.0), grads, matrices)
     assert update(bound_step(1.0), step, matrices).flow == {}
     np.testing.assert_allclose(step.occupations["a"], [0.5, 0.5], rtol=1e-12)
 
