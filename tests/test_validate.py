@@ -42,10 +42,16 @@ def test_every_command_is_one_that_heg_solve_reads(rung, tmp_path):
 def test_verdicts_count_what_is_above_and_below():
     identity, flow = (next(r for r in RUNGS if r.flow == f and r.n_down == 0) for f in (False, True))
     lines = "\n".join(validate.verdicts({identity.name: row(identity, -1.0), flow.name: row(flow, -1.0008)}))
-    assert "1 of 1 within 3 errors" in lines and "1 of 1 not below F_exact" in lines
+    assert (
+        "1 of 1 within 0.05 mHa per electron of F_diag, 1 within 3 errors" in lines
+        and "1 of 1 not below F_exact" in lines
+    )
     assert "from 80% to 80%, 1 of 1 at 70 % or more" in lines
     lines = "\n".join(validate.verdicts({identity.name: row(identity, -0.9999), flow.name: row(flow, -1.0011)}))
-    assert "0 of 1 within 3 errors" in lines and "0 of 1 not below F_exact" in lines
+    assert (
+        "0 of 1 within 0.05 mHa per electron of F_diag, 0 within 3 errors" in lines
+        and "0 of 1 not below F_exact" in lines
+    )
 
 
 def test_page_holds_every_result_at_hand(tmp_path, monkeypatch):
