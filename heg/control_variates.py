@@ -19,6 +19,7 @@ left, and the regression starts there.
 Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, section 5.4.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,12 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from heg.ewald import coulomb_energy, madelung
-from heg.flow import Flow
 from heg.hamiltonian import LocalEnergy
 from heg.orbitals import Orbitals, powers
 from heg.system import System
 
-SHELLS = 6  # of reciprocal vectors
+SHELLS, HIGHEST = 6, 3  # of reciprocal vectors, and their largest component
 MEMORY = 0.9  # weight of the earlier batches
 RIDGE = 1e-10  # of the regression, in units of the mean square of each regressor
 PRIOR = 1e-12  # moments before any batch was seen: outweighed by the first
@@ -62,23 +62,25 @@ class Regression(NamedTuple):
     products: jax.Array
 
 
-def make_controls(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
-    """Controls as a function of (flow params, x [N, d], state [N])."""
+def make_controls(system: System, orbitals: Orbitals) -> Callable:
+    """Controls as a function of (z [N, d], state [N])."""
     numbers, energy, shells = jnp.asarray(orbitals.n), jnp.asarray(orbitals.energy), _shells(system.dim)
-    highest = int(np.max(np.abs(shells.n)))
-    first, second = (np.concatenate(half) for half in zip(*map(_pairs, system.parts)))
+    electrons, spin = system.electrons, np.repeat(np.arange(len(system.spins)), system.spins)
+    same = (spin[:, None] == spin) & ~np.eye(electrons, dtype=bool)
+    wavelength = system.box / (2 * np.pi)
 
-    def controls(params, x, state):
-        z, _ = flow.forward(params, x)
-        transfer = jnp.sum((numbers[state[first]] - numbers[state[second]]) ** 2, axis=1)
-        wavelength = system.box / (2 * np.pi)
-        coulomb = 4 * np.pi * wavelength**2 / transfer if system.dim == 3 else 2 * np.pi * wavelength / transfer**0.5
-        fock = system.electrons * madelung(system) / 2 - jnp.sum(coulomb) / system.box**system.dim
-        table = powers(2 * np.pi / system.box * z, highest)
-        waves = jnp.prod(jnp.stack([table[:, axis, shells.n[:, axis] + highest] for axis in range(system.dim)]), axis=0)
-        squared = jnp.abs(waves.sum(axis=0)) ** 2 - system.electrons
-        of_shell = jnp.array([2 * squared[shells.size == size].sum() for size in np.unique(shells.size)])
-        exchange = jnp.array([2 * jnp.sum(transfer == size) for size in np.unique(shells.size)])
+    def controls(z, state):
+        n = numbers[state]
+        transfer = jnp.where(same, jnp.sum((n[:, None] - n) ** 2, axis=-1), np.inf)  # |n_i - n_j|^2 of equal spins
+        v = 4 * np.pi * wavelength**2 / transfer if system.dim == 3 else 2 * np.pi * wavelength / jnp.sqrt(transfer)
+        fock = electrons * madelung(system) / 2 - jnp.sum(v) / 2 / system.box**system.dim
+        # sum_i e^{iqz_i} as a product of matrices: the waves of the directions factor
+        *waves, last = powers(z / wavelength, HIGHEST).swapaxes(0, 1)
+        rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(electrons, -1), waves)
+        density = rows.T @ last[:, HIGHEST:]
+        squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2 - electrons
+        of_shell = jnp.sum(shells.weight * squared, axis=(1, 2))
+        exchange = jnp.array([jnp.sum(transfer == size) for size in shells.size])
         of_state = jnp.stack([1.0, jnp.sum(energy[state]), system.coupling * fock])
         return Controls(of_state, jnp.append(system.coupling * (coulomb_energy(z, system) - fock), of_shell + exchange))
 
@@ -121,20 +123,15 @@ def controlled(regression: Regression, controls: Controls, energy: LocalEnergy) 
 
 
 class _Shells(NamedTuple):
-    """One of every two opposite reciprocal vectors n, and |n|^2."""
+    """|n|^2 of each shell [SHELLS], and the weights of its vectors; those whose last component is negative are left
+    to their opposites.  [SHELLS, all but the last, the last]"""
 
-    n: np.ndarray
     size: np.ndarray
+    weight: np.ndarray
 
 
 def _shells(dim):
-    n = np.indices((7,) * dim).reshape(dim, -1).T - 3
-    size = np.sum(n**2, axis=1)
-    half = n @ 7 ** np.arange(dim) > 0
-    kept = half & (size <= np.unique(size)[SHELLS])
-    return _Shells(n[kept], size[kept])
-
-
-def _pairs(part):
-    first, second = np.triu_indices(part.stop - part.start, 1)
-    return first + part.start, second + part.start
+    n = np.indices((2 * HIGHEST + 1,) * dim).reshape(dim, -1, 2 * HIGHEST + 1) - HIGHEST
+    size = np.sum(n**2, axis=0)[:, HIGHEST:]
+    shells = np.unique(size)[1 : SHELLS + 1]
+    return _Shells(shells, (size == shells[:, None, None]) * np.where(n[-1, 0, HIGHEST:] > 0, 2, 1))

@@ -46,8 +46,8 @@ class Model(NamedTuple):
       flow: x -> z.
       log_psi: flow params, x [N, d], state [N] -> ln Psi.
       score: the same -> Score, the derivatives of ln Psi.
-      local_energy: the same as ln Psi -> LocalEnergy.
-      controls: the same -> Controls.
+      local_energy: the same as ln Psi -> LocalEnergy, z [N, d].
+      controls: z [N, d], state [N] -> Controls.
       draw: flow params, state [B, N], keys [B] -> Draws.
     """
 
@@ -80,7 +80,8 @@ def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samp
     def of(walker):
         state, x = walker
         log_p = model.occupations.log_prob(params.occupations, state)
-        return Samples(log_p, *(f(params.flow, x, state) for f in (model.local_energy, model.controls)))
+        energy, z = model.local_energy(params.flow, x, state)
+        return Samples(log_p, energy, model.controls(z, state))
 
     return map_walkers(of, walkers, chunk)
 

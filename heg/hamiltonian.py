@@ -27,9 +27,10 @@ class LocalEnergy(NamedTuple):
 
 
 def make_local_energy(system: System, kinetic_energy: Callable) -> Callable:
-    """E_loc as a function of (flow params, x [N, d], state [N]), from the kinetic energy, a function of the same."""
+    """LocalEnergy and z as functions of (flow params, x [N, d], state [N]), from `make_kinetic_energy`'s."""
 
     def local_energy(params, x, state):
-        return LocalEnergy(kinetic_energy(params, x, state), system.coupling * coulomb_energy(x, system))
+        kinetic, z = kinetic_energy(params, x, state)
+        return LocalEnergy(kinetic, system.coupling * coulomb_energy(x, system)), z
 
     return local_energy

@@ -33,7 +33,7 @@ class Derivatives(NamedTuple):
 
 
 def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
-    """Local kinetic energy, hartree, complex, as a function of (flow params, x [N, d], state [N])."""
+    """Local kinetic energy, hartree, complex, and z [N, d] as functions of (flow params, x [N, d], state [N])."""
     waves, wavevectors, pairs = make_waves(system, orbitals), jnp.asarray(orbitals.k), flow.pairs
 
     def through_layer(carry, layer):
@@ -60,7 +60,7 @@ def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Calla
             terms = log_determinant_derivatives(waves(z[spin], state[spin]), wavevectors[state[spin]])
             laplacian += jnp.sum(terms.second * p[spin, :, spin]) + jnp.sum(terms.first * q[spin])
             gradient += terms.first.ravel() @ g.reshape(*z.shape, -1)[spin].reshape(-1, x.size)
-        return -(laplacian + jnp.sum(gradient**2)) / 2
+        return -(laplacian + jnp.sum(gradient**2)) / 2, z
 
     return kinetic_energy
 

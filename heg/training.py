@@ -135,7 +135,7 @@ def build_model(system: System, cutoff: Cutoff, config: ModelConfig, chunk: int)
     log_psi = make_log_psi(system, cutoff.orbitals, flow)
     local_energy = make_local_energy(system, make_kinetic_energy(system, cutoff.orbitals, flow))
     score = make_score(system, cutoff.orbitals, flow)
-    controls, draw = make_controls(system, cutoff.orbitals, flow), make_draw(system, cutoff.orbitals, flow, chunk)
+    controls, draw = make_controls(system, cutoff.orbitals), make_draw(system, cutoff.orbitals, flow, chunk)
     return Model(occupations, flow, log_psi, score, local_energy, controls, draw)
 
 

@@ -144,7 +144,7 @@ def phases(solver, config, state):
         "draw K": (sample, (keys,)),
         "draw x": (model.draw, (params.flow, states, keys)),
         "log Psi": (light(lambda walker: model.log_psi(params.flow, walker.x, walker.state)), (walkers,)),
-        "kinetic": (many(lambda state, x: kinetic(params.flow, x, state)), walkers),
+        "kinetic": (many(lambda state, x: kinetic(params.flow, x, state)[0]), walkers),
         "Coulomb": (many(lambda x: coulomb_energy(x, system)), (walkers.x,)),
         "scores": (lambda walkers: scores(model, params, walkers, chunk), (walkers,)),
         "solve": (solve, (params, centred)),

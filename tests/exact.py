@@ -84,7 +84,7 @@ def make_model(system: System, orbitals: int, flow_layers: int = 2, transformer_
         jax.jit(make_log_psi(system, kept, flow)),
         jax.jit(make_score(system, kept, flow)),
         jax.jit(make_local_energy(system, make_kinetic_energy(system, kept, flow))),
-        jax.jit(make_controls(system, kept, flow)),
+        jax.jit(make_controls(system, kept)),
         jax.jit(make_draw(system, kept, flow, chunk=500)),
     )
 

@@ -59,14 +59,14 @@ class Toy(NamedTuple):
 
         def local_energy(params, x, state):
             kinetic = generic_kinetic_energy(lambda x: log_psi(params, x, state), x)
-            return LocalEnergy(kinetic, 0.8 * jnp.cos(x[0, 0] - 0.3))
+            return LocalEnergy(kinetic, 0.8 * jnp.cos(x[0, 0] - 0.3)), x
 
         def score(params, x, state):
             parts = lambda params: jnp.stack([log_psi(params, x, state).real, log_psi(params, x, state).imag])
             return Score(None, jax.jacfwd(parts)(params))
 
         occupations = Occupations(None, None, log_prob, lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2)
-        none = lambda params, x, state: Controls(jnp.zeros(3), jnp.zeros(1 + SHELLS))
+        none = lambda z, state: Controls(jnp.zeros(3), jnp.zeros(1 + SHELLS))
         return Model(occupations, None, log_psi, score, local_energy, none, None)
 
     def walkers(self) -> Walkers:
@@ -131,7 +131,7 @@ def test_toy_free_energy_is_above_the_exact_one():
 def f_loc_energy_and_log_prob(gas, model, params, walkers):
     """F_loc, E_loc and ln p |Psi|^2 of every walker."""
     log_p = jax.vmap(model.occupations.log_prob, (None, 0))(params.occupations, walkers.state)
-    log_psi, energy = (
+    log_psi, (energy, _) = (
         jax.vmap(f, (None, 0, 0))(params.flow, walkers.x, walkers.state) for f in (model.log_psi, model.local_energy)
     )
     return gas.temperature * log_p + energy.total.real, energy, log_p + 2 * log_psi.real

@@ -15,7 +15,7 @@ def local_energy(gas, key, flow_layers=2):
     """x, state -> E_loc at random parameters; the same ones for gases that differ by r_s or coupling alone."""
     model = make_model(gas, 9, flow_layers)
     params = random_params(model, key).flow
-    return lambda x, state: model.local_energy(params, x, state)
+    return lambda x, state: model.local_energy(params, x, state)[0]
 
 
 @each_gas
