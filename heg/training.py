@@ -53,7 +53,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: steps done.                                     []
       params, opt_state: of the model and the optimiser.
-      average: of the parameters over the last part of the steps: what is measured.
+      average: of the flow over the last part of the steps, with p(K) as it is: what is measured.
       walkers: the last batch.
       regression: of the energies, for control variates and b(K).
       width: of the chains' proposal, bohr.                 []
@@ -201,7 +201,7 @@ def build(config: Config) -> Solver:
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            average=late_average(state.average, params, state.step + 1),
+            average=Params(params.occupations, late_average(state.average.flow, params.flow, state.step + 1)),
             walkers=walkers,
             regression=update_regression(state.regression, samples.controls, samples.energy),
             width=width,
@@ -268,7 +268,7 @@ def _deviations(system, regression, samples):
     return clip_deviation(f_loc - f_loc.mean()), clip_deviation(e_deviation)
 
 
-def late_average(average: Params, params: Params, step: jax.Array) -> Params:
+def late_average(average: dict, params: dict, step: jax.Array) -> dict:
     """Running average of the parameters with weights that rise as step^LATE; after the first step, its parameters.
 
     What is left of the noise of the steps averages out, the beginning is forgotten.
