@@ -16,7 +16,7 @@ batches says how much of the kinetic and of the potential energy goes along with
 with eps_K the ideal and U_K the Hartree-Fock energy of K.  E_loc - gamma C has the mean of E_loc and less noise, and
 b(K) is a baseline of the flow's gradient (heg.free_energy).  Without a flow the potential energy is U(z): no noise is
 left, and the regression starts there.
-Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, section 5.4.
+Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, chapter on variance reduction.
 """
 
 import functools
@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from heg.ewald import coulomb_energy, madelung
+from heg.ewald import coulomb_energy, fourier_transform, madelung
 from heg.hamiltonian import LocalEnergy
 from heg.orbitals import Orbitals, powers
 from heg.system import System
@@ -72,8 +72,8 @@ def make_controls(system: System, orbitals: Orbitals) -> Callable:
     def controls(z, state):
         n = numbers[state]
         transfer = jnp.where(same, jnp.sum((n[:, None] - n) ** 2, axis=-1), np.inf)  # |n_i - n_j|^2 of equal spins
-        v = 4 * np.pi * wavelength**2 / transfer if system.dim == 3 else 2 * np.pi * wavelength / jnp.sqrt(transfer)
-        fock = electrons * madelung(system) / 2 - jnp.sum(v) / 2 / system.box**system.dim
+        exchanged = jnp.sum(fourier_transform(jnp.sqrt(transfer) / wavelength, system.dim)) / 2
+        fock = electrons * madelung(system) / 2 - exchanged / system.box**system.dim
         # sum_i e^{iqz_i} as a product of matrices: the waves of the directions factor
         *waves, last = powers(z / wavelength, HIGHEST).swapaxes(0, 1)
         rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(electrons, -1), waves)

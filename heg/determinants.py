@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from heg.ewald import madelung
+from heg.ewald import fourier_transform, madelung
 from heg.system import System
 
 MOST = 8000  # determinants in a block: 0.5 GB of matrix
@@ -37,7 +37,15 @@ class Block(NamedTuple):
 
 
 def make_block(system: System, total: np.ndarray, cutoff: float) -> Block:
-    """The determinants with sum of n = `total` [d] and their Hamiltonian; `cutoff` as in `spectrum`."""
+    """The determinants of one total momentum and their Hamiltonian.
+
+    Args:
+      system: the gas, 2 to 4 electrons.
+      total: sum of n.                                      [d] int
+      cutoff: highest relative kinetic energy, hartree.
+    Raises:
+      ValueError: no determinant is left, or more than MOST.
+    """
     unit = (2 * np.pi / system.box) ** 2 / 2
     n = _determinants(system, np.asarray(total), cutoff / unit)
     if not 0 < len(n) <= MOST:
@@ -178,8 +186,7 @@ def _transfers(system, n, highest):
 
 def _strength(system, size):
     """v(q) / L^d of transfers of length 2 pi / L times `size`, hartree."""
-    q = 2 * np.pi / system.box * size
-    return (4 * np.pi / q**2 if system.dim == 3 else 2 * np.pi / q) / system.box**system.dim
+    return fourier_transform(2 * np.pi / system.box * size, system.dim) / system.box**system.dim
 
 
 def _exchange(system, n):

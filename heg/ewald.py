@@ -81,6 +81,14 @@ def madelung(system: System) -> float:
     return lattice(system.dim).madelung / system.box
 
 
+def fourier_transform(q: jax.Array, dim: int) -> jax.Array:
+    """Of the interaction 1/r: v(q) = 4 pi / q^2 in three and 2 pi / q in two dimensions, hartree bohr^d; q in 1/bohr.
+
+    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapter 1.
+    """
+    return 4 * np.pi / q**2 if dim == 3 else 2 * np.pi / q
+
+
 def coulomb_energy(x: jax.Array, system: System, kappa: float | None = None) -> jax.Array:
     """Coulomb energy of one configuration, Madelung term included, coupling not.
 

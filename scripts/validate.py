@@ -8,6 +8,7 @@ Every rung is an ordinary run of heg-solve with the same settings; a run that wa
 docs/validation.json is not repeated.  For 2 to 4 electrons the reference is full diagonalisation (heg.exact).
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -41,36 +42,24 @@ TWIST = (0.1, 0.2, 0.3)
 class Rung(NamedTuple):
     """One run of the ladder."""
 
-    n_up: int
-    n_down: int
-    dim: int
-    rs: float
-    theta: float
-    twist: tuple[float, ...]
+    system: System
     flow: bool = True
     steps: int = STEPS
 
     @property
-    def system(self) -> System:
-        """The gas."""
-        return System(self.n_up, self.n_down, self.dim, self.rs, self.theta, self.twist)
-
-    @property
     def name(self) -> str:
         """As in the tables."""
-        spins = f"{self.n_up}u" + (f"{self.n_down}d" if self.n_down else "")
-        twist = "twist " + " ".join(f"{angle:g}" for angle in self.twist) if any(self.twist) else "twist 0"
-        return f"{self.dim}D {spins} rs {self.rs:g} Theta {self.theta:g} {twist} {'flow' if self.flow else 'identity'}"
+        gas = self.system
+        spins = f"{gas.n_up}u" + (f"{gas.n_down}d" if gas.n_down else "")
+        twist = "twist " + " ".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else "twist 0"
+        return f"{gas.dim}D {spins} rs {gas.rs:g} Theta {gas.theta:g} {twist} {'flow' if self.flow else 'identity'}"
 
     def command(self, run_dir: Path) -> list[str]:
         """The command that runs it."""
-        zeta = f"{self.n_up - self.n_down}/{self.n_up + self.n_down}"
-        words = (
-            f"heg-solve --electrons {self.n_up + self.n_down} --dim {self.dim} --polarization {zeta} --rs {self.rs:g}"
-        )
-        words += (
-            f" --theta {self.theta:g} --twist {' '.join(f'{angle:g}' for angle in self.twist)} --steps {self.steps}"
-        )
+        gas = self.system
+        words = f"heg-solve --electrons {gas.electrons} --dim {gas.dim}"
+        words += f" --polarization {gas.n_up - gas.n_down}/{gas.electrons} --rs {gas.rs:g} --theta {gas.theta:g}"
+        words += f" --twist {' '.join(f'{angle:g}' for angle in gas.twist)} --steps {self.steps}"
         words += f" --samples {SAMPLES}" + ("" if self.flow else " --flow-layers 0")
         return [*words.split(), "--run-dir", str(run_dir / self.name.replace(" ", "-"))]
 
@@ -80,16 +69,16 @@ def small_rungs() -> list[Rung]:
     spins = ((2, 0), (3, 0), (1, 1), (2, 2))
     grid = itertools.product((0.5, 0.1, 1.0), (4.0, 10.0, 1.0), (False, True), (3, 2), spins, (True, False))
     return [
-        Rung(*spin, dim, rs, theta, TWIST[:dim] if twisted else (0.0,) * dim, flow)
+        Rung(System(*spin, dim, rs, theta, TWIST[:dim] if twisted else (0.0,) * dim), flow)
         for theta, rs, twisted, dim, spin, flow in grid
         if theta < 1 or sum(spin) < 4
     ]
 
 
 LARGE = (
-    Rung(13, 0, 2, 10.0, 0.15, (0.25, 0.25), steps=300),
-    Rung(7, 7, 3, 2.0, 0.25, (0.0, 0.0, 0.0), steps=300),
-    Rung(7, 0, 3, 1.0, 1.0, (0.0, 0.0, 0.0), steps=300),
+    Rung(System(13, 0, 2, 10.0, 0.15, (0.25, 0.25)), steps=300),
+    Rung(System(7, 7, 3, 2.0, 0.25, (0.0, 0.0, 0.0)), steps=300),
+    Rung(System(7, 0, 3, 1.0, 1.0, (0.0, 0.0, 0.0)), steps=300),
 )
 
 
@@ -104,7 +93,7 @@ def spectra(system: System) -> dict:
 def references(rung: Rung) -> dict[str, tuple[float, float]]:
     """F of the exact gas, of determinants mixed within degenerate shells, and of single ones; hartree per electron."""
     system = rung.system
-    levels = spectra(System(rung.n_up, rung.n_down, rung.dim, rung.rs, 1.0, (0.0,) * rung.dim))
+    levels = spectra(dataclasses.replace(system, theta=1.0, twist=(0.0,) * system.dim))
     found = infinite_basis(system, levels)
     return {kind: tuple(value / system.electrons for value in found[kind].free_energy) for kind in found}
 
@@ -193,7 +182,7 @@ def verdicts(found: dict[str, dict]) -> list[str]:
     shares = {True: [], False: []}
     for rung, row in flows:
         if room(row) > 3e-4:
-            shares[rung.n_down == 0].append(1 - above(row, "exact") / room(row))
+            shares[rung.system.n_down == 0].append(1 - above(row, "exact") / room(row))
     lines = [
         f"- {len(rows)} of {len(small_rungs())} rungs have been run.",
         f"- Identity flow: {len(near)} of {len(identity)} within 0.05 mHa per electron of F_diag, {len(within)} within "
@@ -220,7 +209,7 @@ def plot(found: dict[str, dict], path: Path) -> None:
         above = [1e3 * (row["references"][kind][0] - row["references"]["exact"][0]) for _, row in rows]
         axis.plot(place, above, style, label=f"F_{name}")
     for polarized, colour in ((True, "C0"), (False, "C3")):
-        chosen = [i for i, (rung, _) in enumerate(rows) if (rung.n_down == 0) == polarized]
+        chosen = [i for i, (rung, _) in enumerate(rows) if (rung.system.n_down == 0) == polarized]
         value = [1e3 * (rows[i][1]["F"]["mean"] - rows[i][1]["references"]["exact"][0]) for i in chosen]
         error = [1e3 * np.hypot(rows[i][1]["F"]["error"], rows[i][1]["references"]["exact"][1]) for i in chosen]
         axis.errorbar(

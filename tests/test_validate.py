@@ -25,7 +25,7 @@ def test_rungs_are_those_of_the_ladder():
     small = validate.small_rungs()
     # four kinds of electrons, two dimensions, two twists, three r_s, with and without flow; Theta = 1 for N <= 3
     assert len(small) == 2 * 2 * 3 * 2 * (4 * 2 + 3)
-    assert {rung.theta for rung in small if sum(rung.system.spins) == 4} == {0.1, 0.5}
+    assert {rung.system.theta for rung in small if sum(rung.system.spins) == 4} == {0.1, 0.5}
 
 
 @pytest.mark.parametrize("rung", [RUNGS[0], RUNGS[1], RUNGS[-1]], ids=lambda rung: rung.name)
@@ -40,7 +40,7 @@ def test_every_command_is_one_that_heg_solve_reads(rung, tmp_path):
 
 
 def test_verdicts_count_what_is_above_and_below():
-    identity, flow = (next(r for r in RUNGS if r.flow == f and r.n_down == 0) for f in (False, True))
+    identity, flow = (next(r for r in RUNGS if r.flow == f and r.system.n_down == 0) for f in (False, True))
     lines = "\n".join(validate.verdicts({identity.name: row(identity, -1.0), flow.name: row(flow, -1.0008)}))
     assert (
         "1 of 1 within 0.05 mHa per electron of F_diag, 1 within 3 errors" in lines
