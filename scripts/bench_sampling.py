@@ -25,6 +25,7 @@ from heg.parallel import jit, map_walkers, prepare_process, walkers_at_once
 from heg.sampling import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
 
+BATCHES = 30  # from which the regression is fitted
 EQUILIBRATION = 5  # integrated autocorrelation times between independent samples
 RECORDS, EVERY = 800, 4  # length of the chains, and moves between their records
 TARGET = {"metropolis": 0.4, "mala": 0.6}  # acceptance
@@ -58,27 +59,34 @@ def adapted_width(solver, walkers, chain, target):
     return width
 
 
-def regression_gains(solver, params, walkers, samples, chunk) -> dict[str, float]:
-    """Variances without over with what a regression on the other half of the samples takes away.
+def fitted_regression(solver, params):
+    """The regression of the energies as after training at these parameters, on samples of its own."""
+    regression = first_regression()
+    for number in range(BATCHES):
+        samples, _ = solver.measure(params, jax.random.fold_in(jax.random.key(11), number))
+        regression = update_regression(regression, samples.controls, samples.energy)
+    return regression
+
+
+def regression_gains(solver, params, walkers, samples, regression, chunk) -> dict[str, float]:
+    """Variances without over with what the regression takes away.
 
     Of F: by the control variates.  Of the flow's gradient: by b(K) in place of the mean energy.
     """
-    energy, half = samples.energy.total, len(samples.log_p) // 2
-    earlier, later = (jax.tree.map(lambda leaf: leaf[part], samples) for part in (slice(half), slice(half, None)))
-    regression = update_regression(first_regression(), earlier.controls, earlier.energy)
+    energy, temperature = samples.energy.total, solver.system.temperature
     matrix = jit(lambda walkers: scores(solver.model, params, walkers, chunk).flow)(walkers)
-    matrix = matrix.reshape(len(energy), 2, -1)[half:]
+    matrix = matrix.reshape(len(energy), 2, -1)
 
     def variance(deviation):
         parts = jnp.stack([deviation.real, deviation.imag], axis=1)
         return jnp.sum(jnp.var(jnp.einsum("bc,bcp->bp", parts, matrix), axis=0))
 
-    noisy = solver.system.temperature * later.log_p + later.energy.total.real
-    quiet = solver.system.temperature * later.log_p + controlled(regression, later.controls, later.energy).total.real
-    plain = variance(energy[half:] - energy.real[:half].mean())
+    quiet = controlled(regression, samples.controls, samples.energy).total
+    b = baseline(regression, samples.controls)
+    f_loc = lambda energy: temperature * samples.log_p + energy.real
     return {
-        "F_variance_ratio": float(jnp.var(noisy) / jnp.var(quiet)),
-        "gradient_variance_ratio": float(plain / variance(energy[half:] - baseline(regression, later.controls))),
+        "F_variance_ratio": float(jnp.var(f_loc(energy)) / jnp.var(f_loc(quiet))),
+        "gradient_variance_ratio": float(variance(energy - b.mean()) / variance(energy - b)),
     }
 
 
@@ -89,7 +97,8 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
     params = solver.init(jax.random.key(0)).params
     params = params._replace(flow=correlated(params.flow, solver.system))
     samples, drawn = solver.measure(params, jax.random.key(1))
-    walkers, sigma = drawn.walkers, float(np.std(per_electron(samples, first_regression(), solver.system)["F"]))
+    regression = fitted_regression(solver, params)
+    walkers, sigma = drawn.walkers, float(np.std(per_electron(samples, regression, solver.system)["F"]))
     keys = jax.random.split(jax.random.key(2), batch)
     functions = {
         "evaluate": Timed(lambda walkers: evaluate(solver.model, params, walkers, chunk), (walkers,), batch),
@@ -116,7 +125,7 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
         row |= {f"{kind}_autocorrelation_moves": tau, f"{kind}_ms_per_move": found[kind]}
     for kind, cost in costs.items():
         row |= {f"{kind}_ms_per_sample": cost, f"{kind}_seconds": count * cost / 1e3}
-    return row | regression_gains(solver, params, walkers, samples, chunk)
+    return row | regression_gains(solver, params, walkers, samples, regression, chunk)
 
 
 def main(
