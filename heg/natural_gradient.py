@@ -1,4 +1,4 @@
-r"""Stochastic reconfiguration as optax transformations.
+r"""Stochastic reconfiguration as optax transformations, and how far a step may be trusted.
 
 The gradient g of each block of parameters is replaced by (S + damping)^{-1} g, where S = A^T A is the Fisher matrix
 of the block: the classical one of p(K), the quantum one of the flow (heg.free_energy.scores gives A).  With more
@@ -13,7 +13,16 @@ matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostP
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.flatten_util import ravel_pytree
+
+from heg.free_energy import Model, Params
+from heg.parallel import map_walkers
+from heg.sampling import Walkers
+
+TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
+TRUSTEES = 32  # walkers that are asked
+HALVINGS = 20  # of a step
 
 
 def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
@@ -44,6 +53,26 @@ def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
         return type(updates)(*blocks), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> Params:
+    """The updates, those of the flow halved until ln |Psi|^2 of some walkers changes by less than TRUST.
+
+    A step that is short in the Fisher metric is not short where the first order is small and the second is not: long
+    waves of the flow, which the small structure factor of a Fermi gas hides from the metric.
+    """
+    if not params.flow:
+        return updates
+    few = jax.tree.map(lambda leaf: leaf[:TRUSTEES], walkers)
+    log_prob = lambda flow: map_walkers(lambda of: 2 * jnp.real(model.log_psi(flow, of.x, of.state)), few, TRUSTEES)
+    before = log_prob(params.flow)
+    halved = lambda number: jax.tree.map(lambda leaf: leaf * 0.5**number, updates.flow)
+
+    def too_far(number):
+        change = jnp.std(log_prob(optax.apply_updates(params.flow, halved(number))) - before)
+        return ~(change < TRUST) & (number < HALVINGS)
+
+    return updates._replace(flow=halved(lax.while_loop(too_far, lambda number: number + 1, 0)))
 
 
 def _solve(block, matrix, damping):

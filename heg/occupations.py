@@ -186,4 +186,4 @@ def _orbital_features(system, orbitals):
     """Wavevector and energy of each plane wave in units of the thermal Fermi sphere.  [M, d + 1]"""
     scale = system.fermi_wavevector * np.sqrt(1 + system.theta)
     k = orbitals.k / scale
-    return jnp.asarray(np.concatenate([k, np.sum(k**2, axis=1, keepdims=True) - 1], axis=1))
+    return jnp.concatenate([k, jnp.sum(k**2, axis=1, keepdims=True) - 1], axis=1)

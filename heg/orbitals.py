@@ -31,6 +31,10 @@ class Orbitals(NamedTuple):
         """The lowest `count` plane waves."""
         return Orbitals(*(array[:count] for array in self))
 
+    def at_density(self, rs: float) -> "Orbitals":
+        """Those of the gas of the given r_s (bohr, may be traced), from those of r_s = 1."""
+        return Orbitals(self.n, self.k / rs, self.energy / rs**2)
+
 
 def plane_waves(system: System, cutoff: float) -> Orbitals:
     """All plane waves with k^2 / 2 <= cutoff.

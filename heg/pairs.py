@@ -129,7 +129,7 @@ class PairNetwork(hk.Module):
         contact = jnp.append(jnp.ones(system.dim), 0.0)[:, None]
         value, gradient = _network(weights, contact, 1)
         factor = (system.dim + 1) * (system.dim - 1)
-        length = min(0.5, factor / (3 * system.coupling * system.rs) if system.coupling else 0.5)  # in units of r_s
+        length = 1 / jnp.maximum(2.0, 3 * system.coupling * system.rs / factor)  # in units of r_s
         missing = system.rs * cusp * (1 + 2 * value[0]) - factor * gradient[-1, 0]
         term = -length * missing / (factor + 2 * length * system.rs * cusp) * jnp.exp(-features[-1] / length)
         # the term depends on the distance alone, the last feature

@@ -8,16 +8,20 @@ Theta = T / E_F with the Fermi energy of the majority spin (the convention of Gr
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
 
 jax.config.update("jax_enable_x64", True)  # energies per electron to 1e-6 are lost in single precision
 
+STATIC = ("n_up", "n_down", "dim", "theta", "twist")  # fields that decide shapes: others may be traced
 
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("rs", "coupling"), meta_fields=STATIC)
 @dataclasses.dataclass(frozen=True)
 class System:
-    """The gas.  Hashable, so that it may be a static argument of jitted functions.
+    """The gas.  An argument of jitted functions: gases that differ by r_s or coupling alone share what is compiled.
 
     Attributes:
       n_up, n_down: electrons of each spin, n_up >= n_down >= 0.
@@ -44,9 +48,12 @@ class System:
             (self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3"),
             (self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative"),
             (self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down"),
-            (0 < self.rs < math.inf, f"rs is {self.rs}: it must be a positive number of bohr"),
+            (_is_traced(self.rs) or 0 < self.rs < math.inf, f"rs is {self.rs}: it must be a positive number of bohr"),
             (0 < self.theta < math.inf, f"theta is {self.theta}: it must be positive (T in units of E_F)"),
-            (0 <= self.coupling < math.inf, f"coupling is {self.coupling}: it must be zero or positive"),
+            (
+                _is_traced(self.coupling) or 0 <= self.coupling < math.inf,
+                f"coupling is {self.coupling}: it must be zero or positive",
+            ),
             (len(self.twist) == self.dim, f"twist has {len(self.twist)} numbers: give one per direction, {self.dim}"),
             (all(-0.5 <= t < 0.5 for t in self.twist), f"twist is {self.twist}: each must lie in [-0.5, 0.5)"),
         )
@@ -84,8 +91,8 @@ class System:
     @property
     def fermi_wavevector(self) -> float:
         """k_F of the majority spin of the infinite gas, 1/bohr."""
-        density_up = (1 + self.polarization) / 2 * self.electrons / self.box**self.dim
-        return math.sqrt(4 * math.pi * density_up) if self.dim == 2 else (6 * math.pi**2 * density_up) ** (1 / 3)
+        of_unit = 2 * (1 + self.polarization) if self.dim == 2 else 9 * math.pi / 4 * (1 + self.polarization)
+        return of_unit ** (1 / self.dim) / self.rs
 
     @property
     def fermi_energy(self) -> float:
@@ -101,3 +108,8 @@ class System:
     def beta(self) -> float:
         """1 / T, 1/hartree."""
         return 1 / self.temperature
+
+
+def _is_traced(value):
+    """Inside a jitted function, or no value at all while JAX looks at the structure."""
+    return not isinstance(value, (int, float))

@@ -1,15 +1,16 @@
 """One training step: sample, estimate, move the parameters.  The state of a run as one value."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from heg.bijection import folded_measure, lowest_determinant
-from heg.config import Config, ModelConfig, OptimizerConfig
+from heg.config import Config, ModelConfig, OptimizerConfig, SamplerConfig
 from heg.control_variates import (
     Regression,
     baseline,
@@ -33,18 +34,17 @@ from heg.free_energy import (
 from heg.hamiltonian import make_local_energy
 from heg.ideal import Cutoff, choose_cutoff
 from heg.kinetic import make_kinetic_energy
-from heg.natural_gradient import bound_step, natural_gradient
+from heg.natural_gradient import bound_step, natural_gradient, trusted
 from heg.occupations import TransformerSize, make_occupations
-from heg.parallel import divisor, jit, map_walkers, walkers_at_once
-from heg.sampling import Walkers, adapt_width, first_width, make_chain, make_draw
+from heg.orbitals import Orbitals
+from heg.parallel import divisor, jit, walkers_at_once
+from heg.sampling import Walkers, make_draw
 from heg.statistics import Estimate
 from heg.system import System
+from heg.walks import anywhere, make_walks
 from heg.wavefunction import make_log_psi, make_score
 
 LATE = 3  # power of the step in the average of the parameters
-TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
-TRUSTEES = 32  # walkers that are asked
-HALVINGS = 20  # of a step
 
 
 class TrainState(NamedTuple):
@@ -72,23 +72,6 @@ class TrainState(NamedTuple):
     key: jax.Array
 
 
-class Walk(NamedTuple):
-    """Walkers of one step and how they came about.
-
-    Attributes:
-      walkers: the batch.
-      width: of the next proposal of chains, bohr.
-      acceptance: of the moves of chains; 1 for exact draws.
-      redrawn, lost: draws repeated, draws given up.
-    """
-
-    walkers: Walkers
-    width: jax.Array
-    acceptance: jax.Array
-    redrawn: jax.Array
-    lost: jax.Array
-
-
 class StepInfo(NamedTuple):
     """What a step saw, of the parameters it started from.
 
@@ -109,12 +92,12 @@ class StepInfo(NamedTuple):
 
 
 class Solver(NamedTuple):
-    """A run made ready: its system, cutoff, model, and the jitted functions of the loop.
+    """A run made ready: its system, cutoff, model, and the compiled functions of the loop.
 
     Attributes:
       init: key -> TrainState.
       step: TrainState -> TrainState, StepInfo.
-      measure: params, key -> Samples, Walk; one batch at frozen parameters.
+      measure: params, key -> Samples, Walk; one batch of exact draws at frozen parameters.
       folded: params, keys -> folded_measure of uniform samples.
     """
 
@@ -127,15 +110,37 @@ class Solver(NamedTuple):
     folded: Callable
 
 
-def build_model(system: System, cutoff: Cutoff, config: ModelConfig, chunk: int) -> Model:
+class Programs(NamedTuple):
+    """The parts of the loop, compiled once for all gases that differ by r_s or coupling alone: their first argument.
+
+    Attributes:
+      cutoff: of the gas of r_s = 1.
+      init: system, key -> TrainState; chains begin from a draw.
+      draw: system, params, key -> Walk.
+      chain: system, params, Walkers, width, key -> Walk.
+      evaluate: system, params, Walkers -> Samples.
+      update: system, TrainState, Walk, Samples -> TrainState, StepInfo.
+      folded: system, params, keys -> folded_measure.
+    """
+
+    cutoff: Cutoff
+    init: Callable
+    draw: Callable
+    chain: Callable
+    evaluate: Callable
+    update: Callable
+    folded: Callable
+
+
+def build_model(system: System, orbitals: Orbitals, config: ModelConfig, chunk: int) -> Model:
     """p(K), flow, wavefunction and Hamiltonian of the configured sizes; exact draws `chunk` walkers at a time."""
     size = TransformerSize(config.transformer_layers, config.transformer_width, config.transformer_heads)
-    occupations = make_occupations(system, cutoff.orbitals, size)
+    occupations = make_occupations(system, orbitals, size)
     flow = make_flow(system, FlowSize(config.flow_layers, config.flow_width))
-    log_psi = make_log_psi(system, cutoff.orbitals, flow)
-    local_energy = make_local_energy(system, make_kinetic_energy(system, cutoff.orbitals, flow))
-    score = make_score(system, cutoff.orbitals, flow)
-    controls, draw = make_controls(system, cutoff.orbitals), make_draw(system, cutoff.orbitals, flow, chunk)
+    log_psi = make_log_psi(system, orbitals, flow)
+    local_energy = make_local_energy(system, make_kinetic_energy(system, orbitals, flow))
+    score = make_score(system, orbitals, flow)
+    controls, draw = make_controls(system, orbitals), make_draw(system, orbitals, flow, chunk)
     return Model(occupations, flow, log_psi, score, local_energy, controls, draw)
 
 
@@ -158,106 +163,104 @@ def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTr
 
 
 def build(config: Config) -> Solver:
-    """Everything that the loop needs, jitted.
+    """Everything that the loop needs.  What it compiles serves later gases that differ by r_s or coupling alone.
 
     Raises:
       ValueError: the system is impossible.
     """
-    system = config.system.build()
-    cutoff = choose_cutoff(system, config.model.orbital_tolerance)
-    chunk = config.sampler.chunk or walkers_at_once(system, config.sampler.batch)
-    # samples need first derivatives of the pairs only, d^2 times less memory
-    sampled = divisor(config.sampler.batch, chunk * system.dim**2)
-    model = build_model(system, cutoff, config.model, sampled)
-    optimizer, natural = build_optimizer(system, config.optimizer), config.optimizer.optimizer == "natural"
-    draw, walk = _make_sampler(system, model, config.sampler, sampled)
+    system, exact = config.system.build(), config.sampler.sampler == "exact"
+    gas = dataclasses.replace(system, rs=1.0, coupling=1.0)
+    cutoff, init, draw, chain, evaluate, update, folded = programs(gas, config.model, config.sampler, config.optimizer)
+    orbitals = cutoff.orbitals.at_density(system.rs)
 
-    def init(key):
-        key_p, key_flow, key_draw = jax.random.split(jax.random.fold_in(key, 0), 3)
-        params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
-        first = _first_walk(system, config.sampler, lambda: draw(params, key_draw), key_draw)
-        regression, step = first_regression(), jnp.zeros((), int)
-        opt_state = optimizer.init(params)
-        return TrainState(step, params, opt_state, params, first.walkers, regression, first.width, first.redrawn, key)
+    def first(key):
+        state = init(system, key)
+        if exact:
+            return state
+        walk = draw(system, state.params, jax.random.fold_in(key, 3))
+        return state._replace(walkers=walk.walkers, redrawn=walk.redrawn)
 
     def step(state):
-        params, key = state.params, jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
-        walkers, width, acceptance, redrawn, lost = walk(params, state.walkers, state.width, key)
-        samples = evaluate(model, params, walkers, chunk)
+        key, params = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step), state.params
+        walk = draw(system, params, key) if exact else chain(system, params, state.walkers, state.width, key)
+        return update(system, state, walk, evaluate(system, params, walk.walkers))
+
+    def measure(params, key):
+        walk = draw(system, params, key)
+        return evaluate(system, params, walk.walkers), walk
+
+    model = build_model(system, orbitals, config.model, walkers_at_once(system, config.sampler.batch))
+    return Solver(
+        system, cutoff._replace(orbitals=orbitals), model, first, step, measure, functools.partial(folded, system)
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer: OptimizerConfig) -> Programs:
+    """Programs for the gas and configurations, compiled when they are first called.
+
+    Args:
+      gas: with r_s = 1 and coupling = 1, which stand for all others.
+      sizes, sampler, optimizer: as configured.
+    """
+    cutoff = choose_cutoff(gas, sizes.orbital_tolerance)
+    chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
+    # samples need first derivatives of the pairs only, d^2 times less memory
+    sampled = divisor(sampler.batch, chunk * gas.dim**2)
+    model_of = lambda system: build_model(system, cutoff.orbitals.at_density(system.rs), sizes, sampled)
+    walks_of = lambda system: make_walks(system, model_of(system), sampler, sampled)
+
+    def init(system, key):
+        model, (key_p, key_flow, key_x) = model_of(system), jax.random.split(jax.random.fold_in(key, 0), 3)
+        params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
+        walk, opt_state = anywhere(system, sampler.batch, key_x), build_optimizer(system, optimizer).init(params)
+        zero, regression = jnp.zeros((), int), first_regression()
+        return TrainState(zero, params, opt_state, params, walk.walkers, regression, walk.width, zero, key)
+
+    def update(system, state, walk, samples):
+        model, params = model_of(system), state.params
         f_deviation, e_deviation = _deviations(system, state.regression, samples)
-        if natural:
-            centred = scores(model, params, walkers, chunk)
+        if optimizer.optimizer == "natural":
+            centred = scores(model, params, walk.walkers, chunk)
             grads = gradient_from_scores(centred, params, f_deviation, e_deviation)
         else:
-            centred, grads = None, gradient(model, params, walkers, f_deviation, e_deviation)
-        updates, opt_state = optimizer.update(grads, state.opt_state, params, scores=centred)
-        estimates = {
-            name: batch_estimate(values) for name, values in per_electron(samples, state.regression, system).items()
-        }
-        variance = jnp.var(jnp.real(samples.energy.total), ddof=1)
-        min_det = lowest_determinant(model, system, params.flow, walkers)
-        params = optax.apply_updates(params, trusted(model, params, updates, walkers))
-        after = TrainState(
+            centred, grads = None, gradient(model, params, walk.walkers, f_deviation, e_deviation)
+        updates, opt_state = build_optimizer(system, optimizer).update(grads, state.opt_state, params, scores=centred)
+        params = optax.apply_updates(params, trusted(model, params, updates, walk.walkers))
+        after = state._replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             average=Params(params.occupations, late_average(state.average.flow, params.flow, state.step + 1)),
-            walkers=walkers,
+            walkers=walk.walkers,
             regression=update_regression(state.regression, samples.controls, samples.energy),
-            width=width,
-            redrawn=state.redrawn + redrawn,
-            key=state.key,
+            width=walk.width,
+            redrawn=state.redrawn + walk.redrawn,
         )
-        return after, StepInfo(estimates, variance, acceptance, redrawn, lost, min_det)
+        return after, _look(system, model, state, walk, samples)
 
-    def measure(params, key):
-        drawn = draw(params, key)
-        return evaluate(model, params, drawn.walkers, chunk), drawn
-
-    def folded(params, keys):
-        return folded_measure(model, system, params.flow, keys, chunk)
-
-    return Solver(system, cutoff, model, *map(jit, (init, step, measure, folded)))
-
-
-def _make_sampler(system, model, config, chunk):
-    """Exact draws, params, key -> Walk; and what a step does, params, walkers, width, key -> Walk."""
-    width, one, none = jnp.asarray(first_width(system)), jnp.ones(()), jnp.zeros((), int)
-
-    def new_states(params, key):
-        sample = lambda key: model.occupations.sample(params.occupations, key)
-        return map_walkers(sample, jax.random.split(key, config.batch), chunk)
-
-    def draw(params, key):
-        key_state, key_x = jax.random.split(key)
-        state = new_states(params, key_state)
-        draws = model.draw(params.flow, state, jax.random.split(key_x, config.batch))
-        return Walk(Walkers(state, draws.x), width, one, draws.redrawn, draws.lost)
-
-    walk = make_chain(config.sampler, model.log_psi, model.score)
-
-    def chain(params, walkers, width, key):
-        key_state, key_walk = jax.random.split(key)
-        state, keys = new_states(params, key_state), jax.random.split(key_walk, config.batch)
-        one = lambda walker: walk(params.flow, walker[0], walker[1], width, walker[2], config.moves)
-        x, accepted = map_walkers(one, (state, walkers.x, keys), chunk)
-        acceptance = accepted.mean()
-        walkers = Walkers(state, jnp.mod(x, system.box))
-        return Walk(walkers, adapt_width(width, acceptance, config.acceptance), acceptance, none, none)
-
-    exact = lambda params, walkers, width, key: draw(params, key)
-    return draw, exact if config.sampler == "exact" else chain
+    functions = (
+        init,
+        lambda system, *arguments: walks_of(system).draw(*arguments),
+        lambda system, *arguments: walks_of(system).chain(*arguments),
+        lambda system, params, walkers: evaluate(model_of(system), params, walkers, chunk),
+        update,
+        lambda system, params, keys: folded_measure(model_of(system), system, params.flow, keys, chunk),
+    )
+    return Programs(cutoff, *map(jit, functions))
 
 
-def _first_walk(system, config, draw, key):
-    """Where chains start: exact draws.  Exact draws at every step need no start: anywhere."""
-    if config.sampler != "exact":
-        return draw()
-    shape = config.batch, system.electrons, system.dim
-    x = system.box * jax.random.uniform(key, shape)
-    walkers = Walkers(jnp.zeros(shape[:2], jnp.int32), x)
-    none = jnp.zeros((), int)
-    return Walk(walkers, jnp.asarray(first_width(system)), jnp.ones(()), none, none)
+def _look(system, model, state, walk, samples):
+    """StepInfo."""
+    values = per_electron(samples, state.regression, system)
+    return StepInfo(
+        estimates={name: batch_estimate(of_name) for name, of_name in values.items()},
+        variance=jnp.var(jnp.real(samples.energy.total), ddof=1),
+        acceptance=walk.acceptance,
+        redrawn=walk.redrawn,
+        lost=walk.lost,
+        min_det=lowest_determinant(model, system, state.params.flow, walk.walkers),
+    )
 
 
 def _deviations(system, regression, samples):
@@ -276,23 +279,3 @@ def late_average(average: dict, params: dict, step: jax.Array) -> dict:
     """
     weight = (LATE + 1) / (step + LATE)
     return jax.tree.map(lambda old, new: old + weight * (new - old), average, params)
-
-
-def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> Params:
-    """The updates, those of the flow halved until ln |Psi|^2 of some walkers changes by less than TRUST.
-
-    A step that is short in the Fisher metric is not short where the first order is small and the second is not: long
-    waves of the flow, which the small structure factor of a Fermi gas hides from the metric.
-    """
-    if not params.flow:
-        return updates
-    few = jax.tree.map(lambda leaf: leaf[:TRUSTEES], walkers)
-    log_prob = lambda flow: map_walkers(lambda of: 2 * jnp.real(model.log_psi(flow, of.x, of.state)), few, TRUSTEES)
-    before = log_prob(params.flow)
-    halved = lambda number: jax.tree.map(lambda leaf: leaf * 0.5**number, updates.flow)
-
-    def too_far(number):
-        change = jnp.std(log_prob(optax.apply_updates(params.flow, halved(number))) - before)
-        return ~(change < TRUST) & (number < HALVINGS)
-
-    return updates._replace(flow=halved(lax.while_loop(too_far, lambda number: number + 1, 0)))

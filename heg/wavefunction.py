@@ -25,7 +25,7 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """ln Psi as a function of (flow params, x [N, d], state [N]); complex scalar, normalised in the box."""
     waves, twist = make_waves(system, orbitals), 2 * np.pi / system.box * np.asarray(system.twist)
     log_norm = sum(math.lgamma(count + 1) for count in system.spins) / 2
-    log_norm += system.dim * system.electrons / 2 * math.log(system.box)
+    log_norm += system.dim * system.electrons / 2 * jnp.log(system.box)
 
     def log_psi(params, x, state):
         z, jacobians = flow.forward(params, x)

@@ -4,27 +4,29 @@
     python scripts/validate.py --page          # writes the page from the results at hand
     python scripts/validate.py --rungs '3D 2u' # those rungs alone whose name matches
 
-Every rung is an ordinary run of heg-solve with the same settings; a run that was interrupted goes on, one that is in
-docs/validation.json is not repeated.  For 2 to 4 electrons the reference is full diagonalisation (heg.exact).
+Every rung is what heg-solve computes, with the same settings; a run that was interrupted goes on, one that is in
+docs/validation.json is not repeated.  Gases that differ by r_s alone follow each other in one process, which compiles
+once for all.  For 2 to 4 electrons the reference is full diagonalisation (heg.exact).
 """
 
 import dataclasses
 import functools
 import itertools
 import json
+import multiprocessing
 import os
 import re
-import subprocess
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import cyclopts
 import numpy as np
 
+from heg import cli, parallel
 from heg.exact import infinite_basis, spectrum
+from heg.solve import solve
 from heg.statistics import Estimate
 from heg.storage import read_history
 from heg.system import System
@@ -33,7 +35,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "validation.json"
 STEPS, SAMPLES = 150, 32768
 RESOLUTION = 1e-6  # hartree per electron: what the orbital cutoff of p(K) and the references leave open
-LOCK = threading.Lock()
 # highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and dimension
 CUTOFFS = {(2, 2): 200, (2, 3): 30, (3, 2): 35, (3, 3): 14, (4, 2): 15, (4, 3): 8}
 TWIST = (0.1, 0.2, 0.3)
@@ -100,13 +101,10 @@ def references(rung: Rung) -> dict[str, tuple[float, float]]:
 
 def run(rung: Rung, run_dir: Path) -> dict:
     """The row of one rung: what its summary and its history say."""
-    words = rung.command(run_dir)
-    begin = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
-    path = Path(words[-1])
-    summary, history = json.loads((path / "summary.json").read_text()), read_history(path / "history.csv")
+    config, _ = cli.parse(rung.command(run_dir)[1:])
+    begin, nothing = time.monotonic(), lambda *_: None
+    summary = solve(config, nothing, nothing, lambda: False)
+    history = read_history(Path(config.run.run_dir) / "history.csv")
     third = len(history) // 3
     thirds = [_mean(history[-2 * third : -third]), _mean(history[-third:])]
     keys = ("F", "E", "S", "quality", "steps", "samples", "seconds")
@@ -244,6 +242,28 @@ def page(found: dict[str, dict]) -> None:
     (DOCS / "validation.md").write_text(text)
 
 
+def start_worker(cores) -> None:
+    """Keeps this process to the cores that it takes from the queue."""
+    os.sched_setaffinity(0, cores.get())
+    parallel.prepare_process()
+
+
+def alike(rungs: list[Rung]) -> list[list[Rung]]:
+    """The rungs in groups of gases that differ by r_s alone."""
+    groups = {}
+    for rung in rungs:
+        groups.setdefault(rung._replace(system=dataclasses.replace(rung.system, rs=1.0)), []).append(rung)
+    return list(groups.values())
+
+
+def climb(group: list[Rung], run_dir: Path, end: float) -> list[dict]:
+    """Rows of the rungs, if they begin before `end`."""
+    if time.time() > end:
+        return []
+    rows = [run(rung, run_dir) for rung in group]
+    return [row if rung in LARGE else row | {"references": references(rung)} for rung, row in zip(group, rows)]
+
+
 def main(
     *,
     run_dir: Path = Path("runs/validate"),
@@ -261,23 +281,18 @@ def main(
       minutes: no rung is begun after that time.
       page_only: run nothing.
     """
-    begin = time.monotonic()
-    wanted = [r for r in (*LARGE, *small_rungs()) if re.search(rungs, r.name) and r.name not in load()]
-
-    def climb(job):
-        if jobs > 1:  # this thread, and the runs that it starts
-            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[job]})
-        for rung in wanted[job::jobs]:
-            if time.monotonic() - begin > 60 * minutes:
-                return
-            row = run(rung, run_dir)
-            with LOCK:
-                save(row if rung in LARGE else row | {"references": references(rung)})
-            print(f"{rung.name}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s", flush=True)
-
-    if not page_only:
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(climb, range(jobs)))
+    end = time.time() + 60 * minutes
+    wanted = [] if page_only else [r for r in (*LARGE, *small_rungs()) if re.search(rungs, r.name)]
+    missing = [rung for rung in wanted if rung.name not in load()]
+    spawn = multiprocessing.get_context("spawn")
+    cores = spawn.SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0))[:jobs]:
+        cores.put({core} if jobs > 1 else os.sched_getaffinity(0))
+    with ProcessPoolExecutor(jobs, spawn, start_worker, (cores,)) as pool:
+        climbed = [pool.submit(climb, group, run_dir, end) for group in alike(missing)]
+        for row in itertools.chain.from_iterable(done.result() for done in as_completed(climbed)):
+            save(row)
+            print(f"{row['name']}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s", flush=True)
     page(load())
 
 

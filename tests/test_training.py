@@ -9,7 +9,8 @@ from heg.control_variates import first_regression
 from heg.ewald import madelung
 from heg.free_energy import Params, per_electron
 from heg.ideal import choose_cutoff, thermodynamics
-from heg.training import LATE, TRUST, build, late_average, trusted
+from heg.natural_gradient import TRUST, trusted
+from heg.training import LATE, build, late_average
 
 BATCH = 16
 
