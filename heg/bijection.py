@@ -3,6 +3,8 @@
 A layer is one if det J > 0 everywhere; then the variational bound holds (docs/theory.md, section 2).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,18 @@ from heg.sampling import Walkers
 from heg.system import System
 
 DESCENTS = 8  # walkers from which the lowest determinant is sought, those with the closest pairs
+
+
+class Quality(NamedTuple):
+    """What shows whether a flow is a bijection.
+
+    Attributes:
+      min_det: lowest determinant of a layer found.         []
+      folded: one sample of the folded measure per key.     [keys]
+    """
+
+    min_det: jax.Array
+    folded: jax.Array
 
 
 def lowest_determinant(model: Model, system: System, flow_params: dict, walkers: Walkers) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ import cyclopts
 import jax
 from cyclopts import App, Parameter
 
+from heg import doctor as examination
 from heg import figures, parallel, storage
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.solve import HISTORY, RunError, ideal_reference, system_facts
@@ -28,6 +30,7 @@ Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [s
 names of the flags; flags win.  The same command again continues the run.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
+DOCTOR = "What a run would find here: software, processes, devices, speed, known trouble.  Also under mpirun."
 NOTES = {
     "F": "free energy, Ha",
     "E": "energy, Ha",
@@ -75,9 +78,50 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
     return app(arguments)
 
 
+def _start():
+    """Meets the other processes; one of them speaks for all."""
+    try:
+        parallel.start()
+    except parallel.ParallelError as error:
+        sys.exit(_complain(error, BAD_INPUT))
+    if not parallel.launched_first():
+        sys.stdout = open(os.devnull, "w")
+
+
+def doctor(arguments: list[str] | None = None) -> None:
+    """heg-doctor: what a run would find here."""
+    app = App(name="heg-doctor", help=DOCTOR, usage="", result_action="return_value")
+
+    @app.default
+    def examine():
+        _start()
+        sys.exit(_examine())
+
+    app(sys.argv[1:] if arguments is None else arguments)
+
+
+def _examine():
+    found, places = examination.versions(), parallel.gathered(examination.place())
+    print("software    " + ", ".join(f"{name} {version}" for name, version in found.items()))
+    print(f"launcher    {parallel.launcher()}")
+    for place in places:
+        where = f"process {place.process} on {place.host}, {place.cores} cores, memory in GiB: {place.memory}"
+        print(f"rank {place.rank:<7}{where}; devices {' '.join(place.devices)}")
+    flops = 2 * examination.SIZE**3 / examination.seconds_of_product()
+    print(f"speed       {flops / 1e9:.1f} GFlop/s in double precision, one product of matrices on one device")
+    seconds = examination.seconds_of_collective()
+    print(f"collective  1 MiB from each of {jax.device_count()} devices to all: {1e3 * seconds:.2f} ms")
+    print(f"small step  {examination.seconds_of_step():.3f} s: 64 samples of 7 electrons in 3D, default model")
+    findings = examination.findings(found, os.environ, len(places))
+    for finding in findings:
+        print(f"Trouble: {finding.what}. Remedy: {finding.remedy}.")
+    print("Trouble was found." if findings else "No known trouble.")
+    return FAILED if findings else 0
+
+
 def solve(arguments: list[str] | None = None) -> None:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
-    parallel.prepare_process()
+    _start()
     try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
         code = 0 if parsed is None else _dry_run(parsed[0]) if parsed[1] else _run(parsed[0])
@@ -132,7 +176,7 @@ class _Progress:
 
 def _run(config):
     begin, signals = time.monotonic(), []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: signals.append(number))
     limit = config.run.max_seconds
     stop = lambda: bool(signals) or (limit is not None and time.monotonic() - begin > limit)
@@ -142,7 +186,8 @@ def _run(config):
         say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE
     _print_summary(summary)
-    _draw(config, summary)
+    if parallel.is_first():
+        _draw(config, summary)
     return 0
 
 
@@ -204,5 +249,6 @@ def _dry_run(config):
 
 
 def _complain(error, code):
-    print(f"heg-solve: {' '.join(str(error).split())}", file=sys.stderr)
+    if parallel.launched_first():
+        print(f"heg-solve: {' '.join(str(error).split())}", file=sys.stderr)
     return code

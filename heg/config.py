@@ -6,7 +6,7 @@ The groups are the tables of a TOML file; the string below a field is its help o
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
@@ -144,6 +144,10 @@ class RunConfig:
     "of all random numbers"
     save_every: int = 20
     "steps between checkpoints"
+    keep: int = 3
+    "checkpoints kept, the newest"
+    keep_every: int = 100
+    "steps between checkpoints that are kept for good"
     max_seconds: float | None = None
     "stop in order after this time, with exit code 75"
 
@@ -151,7 +155,8 @@ class RunConfig:
         _require(self, self.steps >= 0, "steps", "must be zero or more")
         _require(self, self.samples >= 2, "samples", "must be at least 2, for an error bar")
         _require(self, 0 <= self.seed < 2**63, "seed", "must be a non-negative integer")
-        _require(self, self.save_every >= 1, "save_every", "must be at least 1")
+        for name in ("save_every", "keep", "keep_every"):
+            _require(self, getattr(self, name) >= 1, name, "must be at least 1")
         _require(self, self.max_seconds is None or self.max_seconds > 0, "max_seconds", "must be positive")
 
 
@@ -166,8 +171,12 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
-# what may change when a run is continued
-FREE_FIELDS = {"run": ("run_dir", "steps", "samples", "save_every", "max_seconds"), "sampler": ("chunk",)}
+# what may change when a run is continued: without a word, and with one
+FREE_FIELDS = {
+    "run": ("run_dir", "steps", "samples", "save_every", "keep", "keep_every", "max_seconds"),
+    "sampler": ("chunk",),
+}
+TOLD_FIELDS = {"sampler": ("batch", "moves"), "optimizer": ("learning_rate", "decay", "damping", "max_norm")}
 
 
 def tables(config: Config) -> dict[str, dict]:
@@ -178,12 +187,25 @@ def tables(config: Config) -> dict[str, dict]:
     }
 
 
-def changed_fields(config: Config, saved: dict[str, dict]) -> list[str]:
-    """Sentences that name each field in which a run that has begun differs from `config` and may not."""
-    found = []
+class Changes(NamedTuple):
+    """Fields in which a run that is continued differs from what it was, as words.
+
+    Attributes:
+      told: those that may change.
+      refused: those that may not.
+    """
+
+    told: list[str]
+    refused: list[str]
+
+
+def changes(config: Config, saved: dict[str, dict]) -> Changes:
+    """Of `config` against the tables of the run, but for fields of no consequence."""
+    found = Changes([], [])
     for name, table in tables(config).items():
         for field, value in table.items():
             before = saved.get(name, {}).get(field)
             if field not in FREE_FIELDS.get(name, ()) and value != before:
-                found.append(f"[{name}] {field} is {value}, the run has {before}")
+                kind = found.told if field in TOLD_FIELDS.get(name, ()) else found.refused
+                kind.append(f"[{name}] {field} is {value}, the run has {before}")
     return found

@@ -1,7 +1,16 @@
-"""How a process uses the machine."""
+"""How processes and devices share the work; the only module that knows of MPI.
+
+A launcher (mpirun, srun) starts processes, MPI introduces them to each other, and XLA's collectives (NCCL on GPUs, gloo
+on CPUs) move the data.  All processes run the same program on the same values; walkers alone are shared among the
+devices of all of them.  Files, and anything else that is done once, belong to the first process.
+"""
 
 import os
-from collections.abc import Callable
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from glob import glob
 
 import jax
 import numpy as np
@@ -15,18 +24,200 @@ from heg.system import System
 CACHE = 4 * 2**20  # bytes that each core of a CPU has near it
 WALKER_NUMBERS = 8  # times N^2 d^4: numbers in use at once by the kinetic energy of one walker
 FEWEST = 4  # walkers computed at once, lest the cost of starting an operation rule
+HEARTBEAT = 30  # seconds after which a silent process counts as dead and ends the job
+# number of processes, as launchers tell it to those they start
+LAUNCHED = {
+    "OMPI_COMM_WORLD_SIZE": "Open MPI's mpirun",
+    "PMI_SIZE": "mpirun of MPICH or Intel MPI",
+    "SLURM_STEP_NUM_TASKS": "Slurm's srun",
+}
+RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
-def prepare_process() -> None:
-    """To be called once by a command before it computes anything: each core of a CPU is a device, BLAS has one thread.
+class ParallelError(Exception):
+    """The processes cannot work together; the message is one sentence for the user."""
 
-    XLA's threads split one operation after the other, which are small here; devices share the walkers instead.  BLAS is
-    called from threads of XLA for many matrices at once, and threads of its own would only wait for each other.
+
+def start() -> None:
+    """To be called once by a command before it computes anything.
+
+    Each core of a CPU is a device, BLAS has one thread: XLA's threads split one operation after the other, which are
+    small here; devices share the walkers instead.  BLAS is called from threads of XLA for many matrices at once, and
+    threads of its own would only wait for each other.  JAX_NUM_CPU_DEVICES sets another number of devices.
+
+    Under a launcher the processes of a host share its cores and its GPUs evenly, unless the launcher bound them; a
+    process that fails ends all of them.
+
+    Raises:
+      ParallelError: the launcher's processes do not find each other, or there are not enough GPUs.
     """
     threadpool_limits(limits=1, user_api="blas")
+    launched = _number(os.environ, LAUNCHED, 1)
+    if launched == 1:
+        return _use_cores(_cores())
+    comm, shared = _communicators(launched)
+    _use_cores(share_of_cores(shared.allgather(_cores()), shared.rank))
+    gpus = None
+    if _uses_gpus():
+        gpus = share_of_gpus(shared.allgather(os.environ.get("CUDA_VISIBLE_DEVICES")), _count_gpus(), shared.rank)
+    address = comm.bcast(_address(alone=shared.size == comm.size) if comm.rank == 0 else None)
+    _bypass_proxies(address.split(":")[0])
+    jax.distributed.initialize(
+        address, comm.size, comm.rank, local_device_ids=gpus, heartbeat_timeout_seconds=HEARTBEAT
+    )
+    sys.excepthook = _end_all
+
+
+def is_first() -> bool:
+    """Is this the process that prints and writes files?"""
+    return jax.process_index() == 0
+
+
+def on_first(function: Callable, *arguments):
+    """What the function returns on the first process, for all of them; what it raises there, all raise."""
+    if jax.process_count() == 1:
+        return function(*arguments)
+    outcome = None
+    if is_first():
+        try:
+            outcome = function(*arguments), None
+        except Exception as error:
+            outcome = None, error
+    result, error = _world().bcast(outcome)
+    if error is not None:
+        raise error
+    return result
+
+
+def any_process(flag: bool) -> bool:
+    """Is the flag true anywhere?  The same answer for all."""
+    return any(gathered(bool(flag)))
+
+
+def gathered(value) -> list:
+    """The values of all processes, for all of them."""
+    return [value] if jax.process_count() == 1 else _world().allgather(value)
+
+
+def launcher() -> str:
+    """What started the processes, as far as it can be told, and the MPI library that they use."""
+    name = next((name for name in LAUNCHED if name in os.environ), None)
+    if jax.process_count() == 1:
+        return "none: one process"
+    from mpi4py import MPI
+
+    return f"{LAUNCHED[name]}, {MPI.Get_library_version().splitlines()[0].strip()}"
+
+
+def share_of_cores(cores: list[list[int]], rank: int) -> list[int]:
+    """Cores for one process of a host: those it was bound to, or its part where all may use the same.
+
+    Args:
+      cores: that each process of the host may use.
+      rank: of the process among them.
+    """
+    own, count = cores[rank], len(cores)
+    if any(other != own for other in cores) or len(own) < count:
+        return own
+    return own[rank * len(own) // count : (rank + 1) * len(own) // count]
+
+
+def share_of_gpus(visible: list[str | None], present: int, rank: int) -> list[int]:
+    """GPUs for one process of a host, counted among those visible to it.
+
+    Args:
+      visible: CUDA_VISIBLE_DEVICES of each process of the host; None: not set.
+      present: GPUs in the host.
+      rank: of the process among them.
+    Raises:
+      ParallelError: the processes outnumber the GPUs that they share.
+    """
+    own = visible[rank]
+    count, sharers = present if own is None else len([name for name in own.split(",") if name]), visible.count(own)
+    if count < sharers:
+        raise ParallelError(
+            f"{sharers} processes share {count} GPUs on {socket.gethostname()}: start at most one process for each GPU"
+        )
+    place = visible[:rank].count(own)
+    return list(range(place * count // sharers, (place + 1) * count // sharers))
+
+
+def _number(environment: Mapping[str, str], names, default):
+    return next((int(environment[name]) for name in names if environment.get(name, "").isdigit()), default)
+
+
+def _cores():
     # macOS cannot tell which cores the process may use
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", cores)
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count()))
+
+
+def _use_cores(cores):
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", len(cores))
+
+
+def _communicators(launched):
+    """All processes, and those of this host."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ParallelError(
+            f"{launched} processes were started, but mpi4py does not work here ({error}): pip install 'heg[mpi]', or "
+            "start one process"
+        ) from error
+    comm = MPI.COMM_WORLD
+    if comm.size != launched:
+        library = MPI.Get_library_version().splitlines()[0].strip()
+        raise ParallelError(
+            f"{launched} processes were started, but each finds itself in a world of {comm.size}: start them with the "
+            f"mpirun of the MPI library that mpi4py uses here ({library})"
+        )
+    return comm, comm.Split_type(MPI.COMM_TYPE_SHARED)
+
+
+def launched_first() -> bool:
+    """Is this the launcher's first process?  For sentences printed before the processes know each other."""
+    return _number(os.environ, RANKS, 0) == 0
+
+
+def _world():
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+def _uses_gpus():
+    return "cpu" not in (jax.config.jax_platforms or "") and _count_gpus() > 0
+
+
+def _count_gpus():
+    # JAX must not look for them before the processes have met
+    return len(glob("/dev/nvidia[0-9]*"))
+
+
+def _address(alone):
+    """Where the first process can be met: a free port of this host."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return f"{'127.0.0.1' if alone else socket.gethostname()}:{probe.getsockname()[1]}"
+
+
+def _bypass_proxies(host):
+    """Lest the messages between the processes be sent to a web proxy."""
+    if not any(name.lower() in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy") for name in os.environ):
+        return
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
+
+
+def _end_all(kind, error, trace):
+    """What an exception that nobody expected does: ends every process, with its message."""
+    sys.stderr.write(f"Process {jax.process_index()} failed:\n")
+    traceback.print_exception(kind, error, trace)
+    sys.stderr.flush()
+    _world().Abort(1)
 
 
 def devices_mesh() -> Mesh:
@@ -34,10 +225,21 @@ def devices_mesh() -> Mesh:
     return Mesh(np.array(jax.devices()), ("walkers",))
 
 
+def everywhere(tree):
+    """Numbers that all processes hold, a pytree, as arrays that are whole on every device."""
+    whole = NamedSharding(devices_mesh(), PartitionSpec())
+
+    def array(leaf):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, whole, lambda part: leaf[part])
+
+    return jax.tree.map(array, tree)
+
+
 def jit(function: Callable) -> Callable:
     """jax.jit whose arguments and results are whole on every device, so that it is compiled once."""
-    everywhere = NamedSharding(devices_mesh(), PartitionSpec())
-    return jax.jit(function, in_shardings=everywhere, out_shardings=everywhere)
+    whole = NamedSharding(devices_mesh(), PartitionSpec())
+    return jax.jit(function, in_shardings=whole, out_shardings=whole)
 
 
 def map_walkers(function: Callable, walkers, chunk: int):

@@ -1,7 +1,9 @@
 """heg-solve without its command line: the loop over steps, the final measurement, the run directory."""
 
+import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -9,18 +11,20 @@ import jax
 import numpy as np
 
 from heg import storage
-from heg.bijection import lowest_determinant
-from heg.config import Config, changed_fields, tables
-from heg.free_energy import per_electron
+from heg.config import Config, changes, tables
 from heg.ideal import choose_cutoff, thermodynamics
+from heg.parallel import any_process, everywhere, is_first, on_first
+from heg.state import MEASURING, SAMPLING, StepInfo, TrainState, stream
 from heg.statistics import Estimate, independent
 from heg.system import System
-from heg.training import Solver, StepInfo, TrainState, build
+from heg.training import Solver, build
 
 FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
 REDRAWN_BOUND = 1e-4  # share of draws that may be repeated
+REDRAWN_IN_STEP = 0.02  # share of the draws of one step
 REDRAWN_FEW = 3  # repeated draws that never stop a run
-HISTORY = "history.csv"
+TROUBLES = 3  # steps that may fail in a row
+HISTORY, TROUBLE = "history.csv", "trouble.jsonl"
 QUANTITIES = ("F", "E", "kinetic", "potential", "S")
 
 
@@ -29,43 +33,63 @@ class RunError(Exception):
 
 
 def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool]) -> dict:
-    """Runs, or continues to its end, the run in config.run.run_dir.
+    """Runs, or continues to its end, the run in config.run.run_dir.  Called by all processes at once.
 
     Args:
       config: of the run.
       say: takes sentences for the user.
       show: takes the number of steps done and the StepInfo of the last one.
-      stop: true when the run is to end in order, with a checkpoint.
+      stop: true when the run is to end in order, with a checkpoint; so does a file STOP in the run directory.
     Returns:
       The summary, as in summary.json; empty if the run was stopped before its end.
     Raises:
       ValueError: the configuration is impossible, or differs from that of the run in a field that may not change.
       RunError: the run cannot go on.
-      StorageError, OSError: a file cannot be used.
+      StorageError, OSError: a file cannot be used, or another run is using the directory.
     """
-    run_dir, begin = Path(config.run.run_dir), time.monotonic()
-    _claim(run_dir, config)
-    solver = build(config)
+    config.system.build()
+    run_dir = Path(config.run.run_dir)
+    asked = run_dir / "STOP"
+    with contextlib.ExitStack() as held:
+        on_first(_claim, run_dir, config, held, say)
+        summary = _run(config, say, show, lambda: any_process(stop() or (is_first() and asked.exists())))
+        if not summary:
+            on_first(lambda: asked.unlink(missing_ok=True))
+    return summary
+
+
+def _run(config, say, show, stop):
+    run_dir, begin, solver = Path(config.run.run_dir), time.monotonic(), build(config)
     first = solver.init(jax.random.key(config.run.seed))
-    state, before = _newest(run_dir, first, say)
-    save = lambda: storage.save_tree(
-        run_dir / f"checkpoint-{int(state.step)}.h5", state, seconds=before + time.monotonic() - begin
-    )
+    state, before = on_first(_newest, run_dir, first, say)
+    state = everywhere(state)
+    spent = lambda: before + time.monotonic() - begin
     initial = measure(solver, config, first, stop)
-    storage.rewind_history(run_dir / HISTORY, int(state.step))
+    on_first(storage.rewind_history, run_dir / HISTORY, int(state.step))
+    saved, troubles = -1, []
     while int(state.step) < config.run.steps and not stop():
-        state, info = solver.step(state)
-        _check(config, state, info)
-        storage.append_history(run_dir / HISTORY, history_row(int(state.step), info))
+        after, info = solver.step(state)
+        trouble = _trouble(config, state, after, info)
+        troubles = [*troubles, trouble] if trouble else []
+        if trouble:
+            on_first(storage.append_line, run_dir / TROUBLE, trouble)
+            _give_up_on(config, troubles)
+            # the parameters stay, the random numbers of this step are passed over
+            state = state._replace(step=state.step + 1)
+            continue
+        state = after
+        _check_draws(int(state.step), 0, int(state.redrawn), (int(state.step) + 1) * config.sampler.batch)
+        on_first(storage.append_history, run_dir / HISTORY, history_row(int(state.step), info))
         show(int(state.step), info)
         if int(state.step) % config.run.save_every == 0:
-            save()
-    save()
+            saved = _save(config, state, spent())
+    if saved != int(state.step):
+        _save(config, state, spent())
     final = measure(solver, config, state, stop)
-    if stop() or not initial or not final:
+    if not initial or not final or stop():
         return {}
-    summary = summarise(solver, config, state, initial, final) | {"seconds": before + time.monotonic() - begin}
-    storage.save_json(run_dir / "summary.json", summary)
+    summary = summarise(solver, config, state, initial, final) | {"seconds": spent()}
+    on_first(storage.save_json, run_dir / "summary.json", summary)
     return summary
 
 
@@ -81,21 +105,18 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
     """
     path = Path(config.run.run_dir) / f"samples-{int(state.step)}.h5"
     count, batch = config.run.samples, config.sampler.batch
-    if path.exists():
-        try:
-            return storage.load_tree(path, {name: np.zeros(count) for name in QUANTITIES})[0]
-        except storage.StorageError:
-            pass  # of another number of samples, or damaged: drawn again, the same numbers
-    key, parts, redrawn = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step), [], 0
+    if stored := on_first(_samples, path, count):
+        return stored
+    key, parts, redrawn = stream(state, MEASURING), [], 0
     for number in range(-(-count // batch)):
         if stop():
             return {}
         samples, draws = solver.measure(state.average, jax.random.fold_in(key, number))
         redrawn += int(draws.redrawn)
         _check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
-        parts.append(per_electron(samples, state.regression, solver.system))
+        parts.append(solver.per_electron(samples, state.regression))
     values = {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
-    storage.save_tree(path, values, units="hartree per electron; S: k_B per electron")
+    on_first(partial(storage.save_tree, units="hartree per electron; S: k_B per electron"), path, values)
     return values
 
 
@@ -113,7 +134,8 @@ def history_row(step: int, info: StepInfo) -> dict[str, float]:
 def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, final: dict) -> dict:
     """What summary.json says, but for the time: means with errors from independent samples at frozen parameters."""
     system, exact = solver.system, ideal_reference(solver.system)
-    folded = solver.folded(state.average, jax.random.split(state.key, FOLD_SAMPLES))
+    keys = jax.random.split(stream(state, MEASURING), FOLD_SAMPLES)
+    quality = solver.quality(state.average, state.walkers, keys)
     estimates = lambda values: {name: independent(value)._asdict() for name, value in values.items()}
     energy = final["E"]
     return estimates(final) | {
@@ -127,8 +149,8 @@ def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, 
             "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
             "largest_deviation_sigma": float(np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)),
             "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error if len(energy) > 3 else None,
-            "min_det": float(lowest_determinant(solver.model, system, state.average.flow, state.walkers)),
-            "folded_measure": independent(folded)._asdict(),
+            "min_det": float(quality.min_det),
+            "folded_measure": independent(np.asarray(quality.folded))._asdict(),
             "redrawn": int(state.redrawn),
         },
         "version": metadata.version("heg"),
@@ -163,39 +185,95 @@ def system_facts(solver: Solver) -> dict:
     }
 
 
-def _claim(run_dir, config):
-    """Makes the directory and notes the configuration, or checks it against that of the run that is there."""
+def _claim(run_dir, config, held, say):
+    """Makes the directory ours until `held` is closed, and notes the configuration or checks it against the run's."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if dead := held.enter_context(storage.locked(run_dir)):
+        say(f"The run that was here did not end in order ({dead}).")
     path = run_dir / "config.toml"
-    config.system.build()
     if path.exists():
-        changed = changed_fields(config, storage.load_config(path))
-        if changed:
-            raise ValueError(f"{run_dir} holds another run: {'; '.join(changed)}; choose another --run-dir")
+        found = changes(config, storage.load_config(path))
+        if found.refused:
+            raise ValueError(f"{run_dir} holds another run: {'; '.join(found.refused)}; choose another --run-dir")
+        for change in found.told:
+            say(f"Changed: {change}.")
     elif any(run_dir.glob("checkpoint-*.h5")) or (run_dir / HISTORY).exists():
         raise ValueError(f"{run_dir} holds a run without its config.toml: choose another --run-dir")
-    run_dir.mkdir(parents=True, exist_ok=True)
     storage.save_config(path, tables(config))
 
 
 def _newest(run_dir, template, say):
-    """State of the newest checkpoint that can be read, and the seconds spent so far; the template if there is none."""
+    """State of the newest checkpoint that can be used, and the seconds spent so far; the template if there is none."""
+    unused = []
     for path in storage.checkpoints(run_dir):
         try:
-            state, attributes = storage.load_tree(path, template)
+            state, attributes = storage.load_tree(path, template, resized="walkers")
         except storage.StorageError as error:
             say(f"{error}; the checkpoint before it is used.")
+            unused.append(path)
             continue
+        _set_aside(unused, say)
         say(f"Continuing from {path.name}.")
         return state, float(attributes["seconds"])
-    return template, 0.0
+    if unused:
+        _set_aside([*unused, run_dir / HISTORY], say)
+        say("No checkpoint is left: the run begins anew.")
+    return jax.tree.map(np.asarray, template), 0.0
 
 
-def _check(config, state, info):
-    """Stops the run when its energies or its samples cannot be trusted."""
-    step = int(state.step)
-    _check_draws(step, int(info.lost), int(state.redrawn), (step + 1) * config.sampler.batch)
-    if not np.isfinite(float(info.estimates["F"].mean)):
-        raise RunError(f"step {step}: the energy is not finite; the last checkpoint is from before: lower max_norm")
+def _set_aside(paths, say):
+    for path in filter(Path.exists, paths):
+        say(f"{path.name} is kept as {storage.set_aside(path).name}.")
+
+
+def _save(config, state, seconds):
+    """Writes a checkpoint and thins out the older ones; the step."""
+    run_dir, step = Path(config.run.run_dir), int(state.step)
+    on_first(partial(storage.save_tree, seconds=seconds), run_dir / f"checkpoint-{step}.h5", state)
+    on_first(storage.thin_out, run_dir, config.run.keep, config.run.keep_every)
+    return step
+
+
+def _samples(path, count):
+    """Samples kept in a file; none if it is not there, of another number of samples, or damaged."""
+    if not path.exists():
+        return {}
+    try:
+        return storage.load_tree(path, {name: np.zeros(count) for name in QUANTITIES})[0]
+    except storage.StorageError:
+        return {}  # they are drawn again, the same numbers
+
+
+def _trouble(config, before, after, info):
+    """What is wrong with a step and what is needed to look into it; empty if nothing is."""
+    batch, cause = config.sampler.batch, ""
+    if not info.finite:
+        cause = "an energy, a gradient or a parameter is not finite"
+    elif int(info.lost):
+        cause = f"{int(info.lost)} samples could not be drawn"
+    elif int(info.redrawn) > max(REDRAWN_FEW, REDRAWN_IN_STEP * batch):
+        cause = f"{int(info.redrawn)} of {batch} draws had no verified inverse"
+    if not cause:
+        return {}
+    worst, walkers = int(info.worst), after.walkers
+    place = {
+        "sample": worst,
+        "state": np.asarray(walkers.state)[worst].tolist(),
+        "x": np.asarray(walkers.x)[worst].tolist(),
+    }
+    random = {"seed": config.run.seed, "key": np.asarray(before.key).tolist(), "purpose": SAMPLING}
+    return {"step": int(before.step), "cause": cause, **random, **place}
+
+
+def _give_up_on(config, troubles):
+    """Ends the run when steps fail in a row."""
+    if len(troubles) == TROUBLES:
+        first, last = troubles[0]["step"], troubles[-1]["step"]
+        raise RunError(
+            f"steps {first} to {last} failed one after the other, the last because {troubles[-1]['cause']} "
+            f"({TROUBLE} has the samples): continue from the last checkpoint with a smaller step, --max-norm "
+            f"{config.optimizer.max_norm / 2:g}"
+        )
 
 
 def _check_draws(step, lost, redrawn, draws):

@@ -2,14 +2,21 @@
 
 A checkpoint mirrors the pytree, one dataset a leaf, and describes itself by the root's attributes.  Files are
 written under a temporary name and renamed, so that a file that exists is whole; a digest of all datasets finds the
-ones that are not.  Nothing that a user owns is deleted: only rows of the history that are computed again are replaced.
+ones that are not.  A file that cannot be used is set aside, not overwritten; rows of the history that are computed
+again are replaced, and checkpoints between the newest and the milestones are thinned out as a run goes on.
+HDF5's own locks are left out: network file systems may lack them, and a file here has one writer and one name.
 """
 
+import contextlib
 import csv
+import fcntl
 import hashlib
 import json
 import os
+import socket
+import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -17,7 +24,8 @@ import jax
 import numpy as np
 import tomli_w
 
-FORMAT = "heg checkpoint 1"
+PROGRAM = "heg checkpoint"
+FORMAT = f"{PROGRAM} 1"
 
 
 class StorageError(Exception):
@@ -25,7 +33,7 @@ class StorageError(Exception):
 
 
 def save_tree(path: Path, tree, **attributes) -> None:
-    """Writes a pytree of arrays (typed keys included) and attributes to an HDF5 file, atomically.
+    """Writes a pytree of arrays and attributes to an HDF5 file, atomically.
 
     Raises:
       OSError: the directory cannot be written.
@@ -33,7 +41,7 @@ def save_tree(path: Path, tree, **attributes) -> None:
     arrays = _arrays(tree)
 
     def write(temporary):
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", locking=False) as file:
             for name, array in arrays.items():
                 file[name] = array
             file.attrs.update(attributes, format=FORMAT, digest=_digest(arrays))
@@ -41,38 +49,91 @@ def save_tree(path: Path, tree, **attributes) -> None:
     _replace(Path(path), write)
 
 
-def load_tree(path: Path, template):
+def load_tree(path: Path, template, resized: str | None = None):
     """Reads a pytree written by `save_tree`.
 
     Args:
       path: the file.
       template: a pytree of the same structure, shapes and types.
+      resized: a branch whose arrays may have another length: they are cut, or repeated, to that of the template.
     Returns:
-      The tree and the attributes given to `save_tree`.
+      The tree, of NumPy arrays, and the attributes given to `save_tree`.
     Raises:
       StorageError: the file is truncated, changed, foreign, or holds something else.
     """
     names = _arrays(template)
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
+        with h5py.File(path, "r", locking=False) as file:
+            found = str(file.attrs.get("format", ""))
+            if found.startswith(PROGRAM) and found != FORMAT:
+                raise StorageError(f"{path} is of another version of this program: {found}, {FORMAT} is read here")
+            if found != FORMAT:
                 raise StorageError(f"{path} is not a checkpoint of this program ({FORMAT})")
             stored = {name: np.asarray(file[name]) for name in names if name in file}
             attributes = dict(file.attrs)
     except (OSError, KeyError, RuntimeError) as error:
         raise StorageError(f"{path} cannot be read: it is truncated or not an HDF5 file") from error
     for name, leaf in names.items():
-        if name not in stored or stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
+        free = 1 if resized and name.split("/")[0] == resized else 0  # axes that may differ
+        if name not in stored or stored[name].shape[free:] != leaf.shape[free:] or stored[name].dtype != leaf.dtype:
             raise StorageError(f"{path} does not hold {name} of shape {leaf.shape}: it belongs to another model")
     if attributes.get("digest") != _digest(stored):
         raise StorageError(f"{path} is damaged: its contents do not match the digest stored with them")
-    return _restore(template, stored), attributes
+    for name, leaf in names.items():
+        if stored[name].shape != leaf.shape:
+            stored[name] = stored[name][np.arange(len(leaf)) % len(stored[name])]
+    return jax.tree.unflatten(jax.tree.structure(template), stored.values()), attributes
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """Checkpoints of a run, newest first."""
     found = [path for path in Path(run_dir).glob("checkpoint-*.h5") if path.stem.split("-")[1].isdigit()]
     return sorted(found, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+
+
+def thin_out(run_dir: Path, newest: int, every: int) -> None:
+    """Deletes the checkpoints of a run that are neither among the newest nor at a multiple of `every` steps."""
+    for path in checkpoints(run_dir)[newest:]:
+        if int(path.stem.split("-")[1]) % every:
+            path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a file that cannot be used, lest it be overwritten; the new name."""
+    names = (path.with_name(f"{path.name}.unused{number or ''}") for number in range(10**6))
+    aside = next(name for name in names if not name.exists())
+    return path.rename(aside)
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[str]:
+    """Holds a run directory for this process, which the system lets go of when the process ends, however it ends.
+
+    Returns:
+      Who held it before and did not leave in order; empty if nobody.
+    Raises:
+      StorageError: another process holds it.
+    """
+    with (run_dir / "lock").open("a+") as file:
+        file.seek(0)
+        holder = file.read().strip()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(f"{run_dir} is in use by {holder}: stop it, or choose another --run-dir") from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield holder
+        file.truncate(0)
+
+
+def append_line(path: Path, value: dict) -> None:
+    """Adds a line of JSON to a file."""
+    with path.open("a") as file:
+        file.write(json.dumps(value) + "\n")
 
 
 def save_json(path: Path, value: dict) -> None:
@@ -145,12 +206,12 @@ def _replace(path, write):
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # h5py raises both
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OSError(f"{path} cannot be written ({reason}): see to it, the same command continues the run") from error
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _is_key(leaf):
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _leaves(tree):
@@ -162,15 +223,7 @@ def _leaves(tree):
 
 
 def _arrays(tree):
-    return {name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for name, leaf in _leaves(tree)}
-
-
-def _restore(template, stored):
-    leaves = []
-    for name, leaf in _leaves(template):
-        array = jax.numpy.asarray(stored[name])
-        leaves.append(jax.random.wrap_key_data(array) if _is_key(leaf) else array)
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return {name: np.asarray(leaf) for name, leaf in _leaves(tree)}
 
 
 def _digest(arrays):

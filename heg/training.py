@@ -1,4 +1,4 @@
-"""One training step: sample, estimate, move the parameters.  The state of a run as one value."""
+"""One training step: sample, estimate, move the parameters."""
 
 import dataclasses
 import functools
@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from heg.bijection import folded_measure, lowest_determinant
+from heg.bijection import Quality, folded_measure, lowest_determinant
 from heg.config import Config, ModelConfig, OptimizerConfig, SamplerConfig
 from heg.control_variates import (
-    Regression,
     baseline,
     controlled,
     first_regression,
@@ -37,58 +36,14 @@ from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient, trusted
 from heg.occupations import TransformerSize, make_occupations
 from heg.orbitals import Orbitals
-from heg.parallel import divisor, jit, walkers_at_once
-from heg.sampling import Walkers, make_draw
-from heg.statistics import Estimate
+from heg.parallel import divisor, everywhere, jit, walkers_at_once
+from heg.sampling import make_draw
+from heg.state import SAMPLING, STARTING, StepInfo, TrainState, stream
 from heg.system import System
 from heg.walks import anywhere, make_walks
 from heg.wavefunction import make_log_psi, make_score
 
 LATE = 3  # power of the step in the average of the parameters
-
-
-class TrainState(NamedTuple):
-    """Exactly what a checkpoint holds.
-
-    Attributes:
-      step: steps done.                                     []
-      params, opt_state: of the model and the optimiser.
-      average: of the flow over the last part of the steps, with p(K) as it is: what is measured.
-      walkers: the last batch.
-      regression: of the energies, for control variates and b(K).
-      width: of the chains' proposal, bohr.                 []
-      redrawn: draws repeated so far.                       []
-      key: of the run; step and purpose are folded in.
-    """
-
-    step: jax.Array
-    params: Params
-    opt_state: optax.OptState
-    average: Params
-    walkers: Walkers
-    regression: Regression
-    width: jax.Array
-    redrawn: jax.Array
-    key: jax.Array
-
-
-class StepInfo(NamedTuple):
-    """What a step saw, of the parameters it started from.
-
-    Attributes:
-      estimates: F, E, kinetic, potential (hartree), S (k_B) per electron.
-      variance: of E_loc, hartree^2 per cell.
-      acceptance: of the moves of chains; 1 for exact draws.
-      redrawn, lost: draws repeated, draws given up.
-      min_det: lowest determinant of a layer found.
-    """
-
-    estimates: dict[str, Estimate]
-    variance: jax.Array
-    acceptance: jax.Array
-    redrawn: jax.Array
-    lost: jax.Array
-    min_det: jax.Array
 
 
 class Solver(NamedTuple):
@@ -98,7 +53,8 @@ class Solver(NamedTuple):
       init: key -> TrainState.
       step: TrainState -> TrainState, StepInfo.
       measure: params, key -> Samples, Walk; one batch of exact draws at frozen parameters.
-      folded: params, keys -> folded_measure of uniform samples.
+      per_electron: Samples, Regression -> values of each sample, as in heg.free_energy.
+      quality: params, Walkers, keys of uniform positions -> Quality.
     """
 
     system: System
@@ -107,7 +63,8 @@ class Solver(NamedTuple):
     init: Callable
     step: Callable
     measure: Callable
-    folded: Callable
+    per_electron: Callable
+    quality: Callable
 
 
 class Programs(NamedTuple):
@@ -120,7 +77,8 @@ class Programs(NamedTuple):
       chain: system, params, Walkers, width, key -> Walk.
       evaluate: system, params, Walkers -> Samples.
       update: system, TrainState, Walk, Samples -> TrainState, StepInfo.
-      folded: system, params, keys -> folded_measure.
+      values: system, Samples, Regression -> values of each sample per electron.
+      quality: system, params, Walkers, keys -> Quality.
     """
 
     cutoff: Cutoff
@@ -129,7 +87,8 @@ class Programs(NamedTuple):
     chain: Callable
     evaluate: Callable
     update: Callable
-    folded: Callable
+    values: Callable
+    quality: Callable
 
 
 def build_model(system: System, orbitals: Orbitals, config: ModelConfig, chunk: int) -> Model:
@@ -169,19 +128,22 @@ def build(config: Config) -> Solver:
       ValueError: the system is impossible.
     """
     system, exact = config.system.build(), config.sampler.sampler == "exact"
-    gas = dataclasses.replace(system, rs=1.0, coupling=1.0)
-    cutoff, init, draw, chain, evaluate, update, folded = programs(gas, config.model, config.sampler, config.optimizer)
+    kind = dataclasses.replace(system, rs=1.0, coupling=1.0)
+    cutoff, init, draw, chain, evaluate, update, values, quality = programs(
+        kind, config.model, config.sampler, config.optimizer
+    )
+    # r_s and coupling stay plain numbers: what depends on them is then indexed freely inside shard_map
     orbitals = cutoff.orbitals.at_density(system.rs)
 
     def first(key):
-        state = init(system, key)
+        state = init(system, everywhere(jax.random.key_data(key)))
         if exact:
             return state
-        walk = draw(system, state.params, jax.random.fold_in(key, 3))
+        walk = draw(system, state.params, stream(state, SAMPLING))
         return state._replace(walkers=walk.walkers, redrawn=walk.redrawn)
 
     def step(state):
-        key, params = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step), state.params
+        key, params = stream(state, SAMPLING), state.params
         walk = draw(system, params, key) if exact else chain(system, params, state.walkers, state.width, key)
         return update(system, state, walk, evaluate(system, params, walk.walkers))
 
@@ -190,9 +152,9 @@ def build(config: Config) -> Solver:
         return evaluate(system, params, walk.walkers), walk
 
     model = build_model(system, orbitals, config.model, walkers_at_once(system, config.sampler.batch))
-    return Solver(
-        system, cutoff._replace(orbitals=orbitals), model, first, step, measure, functools.partial(folded, system)
-    )
+    cutoff = cutoff._replace(orbitals=orbitals)
+    of_gas = lambda program: functools.partial(program, system)
+    return Solver(system, cutoff, model, first, step, measure, of_gas(values), of_gas(quality))
 
 
 @functools.lru_cache(maxsize=4)
@@ -210,12 +172,20 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer:
     model_of = lambda system: build_model(system, cutoff.orbitals.at_density(system.rs), sizes, sampled)
     walks_of = lambda system: make_walks(system, model_of(system), sampler, sampled)
 
-    def init(system, key):
-        model, (key_p, key_flow, key_x) = model_of(system), jax.random.split(jax.random.fold_in(key, 0), 3)
+    def init(system, key_data):
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), STARTING)
+        model, (key_p, key_flow, key_x) = model_of(system), jax.random.split(key, 3)
         params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
         walk, opt_state = anywhere(system, sampler.batch, key_x), build_optimizer(system, optimizer).init(params)
         zero, regression = jnp.zeros((), int), first_regression()
-        return TrainState(zero, params, opt_state, params, walk.walkers, regression, walk.width, zero, key)
+        return TrainState(zero, params, opt_state, params, walk.walkers, regression, walk.width, zero, key_data)
+
+    def quality(system, params, walkers, keys):
+        model = model_of(system)
+        return Quality(
+            lowest_determinant(model, system, params.flow, walkers),
+            folded_measure(model, system, params.flow, keys, chunk),
+        )
 
     def update(system, state, walk, samples):
         model, params = model_of(system), state.params
@@ -237,7 +207,8 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer:
             width=walk.width,
             redrawn=state.redrawn + walk.redrawn,
         )
-        return after, _look(system, model, state, walk, samples)
+        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((samples, grads, params))]
+        return after, _look(system, model, state, walk, samples)._replace(finite=jnp.all(jnp.array(finite)))
 
     functions = (
         init,
@@ -245,13 +216,15 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer:
         lambda system, *arguments: walks_of(system).chain(*arguments),
         lambda system, params, walkers: evaluate(model_of(system), params, walkers, chunk),
         update,
-        lambda system, params, keys: folded_measure(model_of(system), system, params.flow, keys, chunk),
+        lambda system, samples, regression: per_electron(samples, regression, system),
+        quality,
     )
     return Programs(cutoff, *map(jit, functions))
 
 
 def _look(system, model, state, walk, samples):
-    """StepInfo."""
+    """StepInfo, as far as the samples go."""
+    deviation = jnp.abs(samples.energy.total - samples.energy.total.mean())
     values = per_electron(samples, state.regression, system)
     return StepInfo(
         estimates={name: batch_estimate(of_name) for name, of_name in values.items()},
@@ -260,6 +233,8 @@ def _look(system, model, state, walk, samples):
         redrawn=walk.redrawn,
         lost=walk.lost,
         min_det=lowest_determinant(model, system, state.params.flow, walk.walkers),
+        finite=jnp.array(True),
+        worst=jnp.argmax(jnp.where(jnp.isfinite(samples.energy.total), jnp.nan_to_num(deviation), jnp.inf)),
     )
 
 

@@ -21,7 +21,7 @@ from bench_step import LIST, Timed, correlated, in_rounds
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.control_variates import baseline, controlled, first_regression, update_regression
 from heg.free_energy import evaluate, per_electron, scores
-from heg.parallel import jit, map_walkers, prepare_process, walkers_at_once
+from heg.parallel import jit, map_walkers, start, walkers_at_once
 from heg.sampling import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
 
@@ -140,7 +140,7 @@ def main(
     json_file: Annotated[Path | None, cyclopts.Parameter("--json")] = None,
 ) -> None:
     """Seconds to the error of F per electron asked for (hartree)."""
-    prepare_process()
+    start()
     rows = []
     for n in electrons:
         rows.append(measure(SystemConfig(n, dim, rs, theta, polarization, (0.25,) * dim), batch, error))

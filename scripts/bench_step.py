@@ -26,7 +26,7 @@ from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.ewald import coulomb_energy, lattice
 from heg.free_energy import Params, scores
 from heg.kinetic import generic_kinetic_energy, make_kinetic_energy
-from heg.parallel import divisor, map_walkers, prepare_process, walkers_at_once
+from heg.parallel import divisor, map_walkers, start, walkers_at_once
 from heg.sampling import Walkers, first_width, make_chain
 from heg.training import build_optimizer
 
@@ -160,7 +160,7 @@ def measure(gas: SystemConfig, batch: int, peak: tuple[float, float]) -> dict:
     """One row: every phase of one system."""
     config = Config(gas, RunConfig("unused"), sampler=SamplerConfig(batch=batch))
     solver = build(config)
-    state = jax.jit(solver.init)(jax.random.key(0))
+    state = solver.init(jax.random.key(0))
     state = state._replace(params=Params(state.params.occupations, correlated(state.params.flow, solver.system)))
     row = {"dim": gas.dim, "electrons": gas.electrons, "polarization": str(gas.polarization), "batch": batch}
     floors = operations(solver, config, state.params)
@@ -241,7 +241,7 @@ def main(
     plot_file: Annotated[Path | None, cyclopts.Parameter("--plot")] = None,
 ) -> None:
     """Every phase of a step for each combination of the lists that exists."""
-    prepare_process()
+    start()
     peak = rates()
     print(f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}, JAX {jax.__version__}")
     print(f"matrix product {peak[0] / 1e9:.1f} GFlop/s, copy {peak[1] / 1e9:.1f} GB/s")

@@ -245,7 +245,7 @@ def page(found: dict[str, dict]) -> None:
 def start_worker(cores) -> None:
     """Keeps this process to the cores that it takes from the queue."""
     os.sched_setaffinity(0, cores.get())
-    parallel.prepare_process()
+    parallel.start()
 
 
 def alike(rungs: list[Rung]) -> list[list[Rung]]:

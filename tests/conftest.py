@@ -4,9 +4,9 @@ import jax
 import pytest
 
 import heg  # noqa: F401  sets double precision before any array exists
-from heg.parallel import prepare_process
+from heg.parallel import start
 
-prepare_process()
+start()
 
 
 @pytest.fixture
