@@ -238,8 +238,8 @@ def _dry_run(config):
         "  exact ideal gas, per electron: "
         + ", ".join(f"{k} {v.mean:.10g}" for k, v in ideal_reference(solver.system).items())
     )
-    state = jax.eval_shape(solver.init, jax.random.key(0))
-    counts = [sum(leaf.size for leaf in jax.tree.leaves(block)) for block in state.params]
+    blocks = [jax.eval_shape(part.init, jax.random.key(0)) for part in (solver.model.occupations, solver.model.flow)]
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(block)) for block in blocks]
     rows, total = config.sampler.batch, config.run.steps * config.sampler.batch + 2 * config.run.samples
     print("cost")
     print(f"  parameters = {counts[0]} of p(K), {counts[1]} of the flow")

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from glob import glob
 
@@ -161,7 +162,8 @@ def _use_cores(cores):
 def _communicators(launched):
     """All processes, and those of this host."""
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of what is told below
+            from mpi4py import MPI
     except ImportError as error:
         raise ParallelError(
             f"{launched} processes were started, but mpi4py does not work here ({error}): pip install 'heg[mpi]', or "

@@ -30,6 +30,7 @@ from heg.parallel import map_walkers
 from heg.system import System
 
 CANDIDATES = 32  # positions tried at once
+BLOCKS = 100  # of candidates for each electron at most; ln N + 1 candidates are enough on average.  Ends draws of NaN
 ATTEMPTS = 20  # draws of one walker before it is given up
 
 
@@ -97,7 +98,8 @@ def draw_determinant(waves: Callable, box: float, shape: tuple[int, int], key: j
         return number + 1, *lax.while_loop(more, place, (left, placed, z, basis))[1:]
 
     start = (0, 0, jnp.zeros((electrons, dim)), jnp.zeros((electrons, electrons), complex))
-    return lax.while_loop(lambda carry: carry[1] < electrons, block, start)[2]
+    unfinished = lambda carry: (carry[1] < electrons) & (carry[0] < BLOCKS * electrons)
+    return lax.while_loop(unfinished, block, start)[2]
 
 
 def _squared(amplitude):

@@ -139,7 +139,7 @@ def build(config: Config) -> Solver:
         state = init(system, everywhere(jax.random.key_data(key)))
         if exact:
             return state
-        walk = draw(system, state.params, stream(state, SAMPLING))
+        walk = draw(system, state.params, stream(state, STARTING))
         return state._replace(walkers=walk.walkers, redrawn=walk.redrawn)
 
     def step(state):

@@ -22,7 +22,7 @@ def test_the_documents_name_the_functions_of_the_theory():
     assert len(NAMES) > 30
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/theory.md", "docs/conventions.md", "docs/design.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/theory.md", "docs/conventions.md", "docs/design.md", "docs/running.md"])
 def test_links_between_documents_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):

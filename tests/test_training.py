@@ -105,7 +105,7 @@ def test_steps_of_the_flow_are_halved_until_the_wavefunction_can_be_trusted():
 
 def test_everything_is_in_double_precision(key):
     solver = build(small_config(SystemConfig(3, 2, 2.0, 0.5, "1/3")))
-    for leaf in jax.tree.leaves(jax.eval_shape(solver.init, key)):
+    for leaf in jax.tree.leaves(solver.init(key)):
         assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == jnp.float64
 
 

@@ -1,0 +1,164 @@
+"""What more processes and devices bring: a training step on each layout, and what has to be moved for it.
+
+    python scripts/bench_scaling.py                    # up to as many processes as there are cores
+    python scripts/bench_scaling.py --processes 8 --launcher "srun -n {n}" --batch 4096    # on a cluster
+
+Strong scaling: the same batch on every layout; weak: the same batch for each device.  `all` is one process with all its
+devices.  Bytes are those of the collectives in the compiled programs, as one device receives them; the time of
+moving them is that of one gathering of as many bytes alone.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cyclopts
+import jax
+
+from heg import parallel
+from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
+from heg.training import build, programs
+
+GAS = SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25))
+WARM, STEPS = 2, 8
+BYTES = {"f64": 8, "s64": 8, "u64": 8, "c128": 16, "f32": 4, "s32": 4, "u32": 4, "c64": 8, "pred": 1}
+COLLECTIVE = re.compile(
+    r"= (\(.*?\)|\S+) (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)[\w-]*\("
+)
+
+
+def received(text: str, devices: int) -> float:
+    """Bytes that one device receives in a program, by its compiled text: what collectives give it beyond its share."""
+    total = 0
+    for result in COLLECTIVE.findall(text):
+        for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
+            count = 1
+            for number in filter(None, shape.split(",")):
+                count *= int(number)
+            total += BYTES[kind] * count
+    return total * (devices - 1) / devices
+
+
+def seconds(function) -> float:
+    """Median time of a call after compilation."""
+    times = []
+    for number in range(WARM + STEPS):
+        begin = time.perf_counter()
+        jax.block_until_ready(function())
+        if number >= WARM:
+            times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def measure(batch: int) -> None:
+    """One layout: this process and those started with it."""
+    parallel.start()
+    config = Config(GAS, RunConfig("none"), sampler=SamplerConfig(batch=batch))
+    system, solver = GAS.build(), build(config)
+    kind = dataclasses.replace(system, rs=1.0, coupling=1.0)
+    of_gas = programs(kind, config.model, config.sampler, config.optimizer)
+    state = solver.init(jax.random.key(0))
+    carried = [state]
+
+    def step():
+        carried[0] = solver.step(carried[0])[0]
+        return carried[0]
+
+    of_step, devices = seconds(step), jax.device_count()
+    moved = {}
+    if jax.process_count() == 1:
+        key = jax.random.key(1)
+        walk = of_gas.draw(system, state.params, key)
+        samples = of_gas.evaluate(system, state.params, walk.walkers)
+        calls = {
+            "draw": of_gas.draw.lower(system, state.params, key),
+            "evaluate": of_gas.evaluate.lower(system, state.params, walk.walkers),
+            "update": of_gas.update.lower(system, state, walk, samples),
+        }
+        moved = {name: received(call.compile().as_text(), devices) for name, call in calls.items()}
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    if parallel.is_first():
+        row = {"devices": devices, "batch": batch, "step": of_step, "moved": moved, "parameters": parameters}
+        print("RESULT " + json.dumps(row), flush=True)
+
+
+def collective(megabytes: float) -> None:
+    """Time of gathering as many bytes, the same share from each device."""
+    parallel.start()
+    devices = jax.device_count()
+    share = parallel.everywhere(jax.numpy.zeros((devices, max(1, int(megabytes * 2**20 / 8 / devices)))))
+    gather = parallel.jit(lambda share: parallel.map_walkers(lambda row: row + 1, share, 1))
+    of_gathering = seconds(lambda: gather(share))
+    if parallel.is_first():
+        print("RESULT " + json.dumps({"seconds": of_gathering}), flush=True)
+
+
+def on_layout(words: list[str], processes: int, devices: int | None, launcher: str) -> dict:
+    """What a worker says, started in that many processes; `devices` of the CPU for each, none: as the machine gives."""
+    variables = dict(os.environ)
+    if devices:
+        variables["JAX_NUM_CPU_DEVICES"] = str(devices)
+    start = launcher.format(n=processes).split() if processes > 1 else []
+    command = [*start, sys.executable, __file__, *words]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    return json.loads(lines[0].removeprefix("RESULT "))
+
+
+def compare(*, batch: int = 256, processes: int = 0, launcher: str = "", output: Path | None = None) -> None:
+    """Prints the tables.
+
+    Args:
+      batch: samples of a step, in all (strong), for each device (weak).
+      processes: the most; 0: as many as cores.
+      launcher: command that starts {n} processes; none: the mpirun at hand.
+      output: JSON file for the numbers.
+    """
+    beside = Path(sys.executable).parent / "mpirun"
+    launcher = launcher or f"{beside if beside.exists() else shutil.which('mpirun')} -n {{n}}"
+    most = processes or len(os.sched_getaffinity(0))
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= most]
+    alone = on_layout(["measure", str(batch)], 1, 1, launcher)
+    whole = on_layout(["measure", str(batch)], 1, None, launcher)
+    total = sum(whole["moved"].values())
+    print(f"2D polarised N = 13, r_s 10, Theta 0.15, {batch} samples; {whole['parameters']} parameters")
+    print(f"{'':8}{'layout':28}{'batch':>7}{'step, s':>10}{'speed-up':>10}{'moving, s':>11}{'share':>8}")
+    rows = []
+
+    def show(kind, name, row, moving):
+        speed = alone["step"] / row["step"] * row["batch"] / batch
+        rows.append(row | {"kind": kind, "layout": name, "moving": moving})
+        cells = f"{kind:8}{name:28}{row['batch']:7d}{row['step']:10.4f}{speed:10.2f}{moving:11.5f}"
+        print(f"{cells}{moving / row['step']:8.1%}", flush=True)
+
+    gathering = lambda n, bytes_: on_layout(["collective", str(bytes_ / 2**20)], n, None, launcher)["seconds"]
+    show("", "1 process, 1 device", alone, 0.0)
+    show("strong", f"all: 1 process, {whole['devices']} devices", whole, gathering(1, total))
+    for n in counts[1:]:
+        for kind, size in (("strong", batch), ("weak", n * batch)):
+            # what is received grows with the batch and, per device, with (n - 1) / n
+            bytes_ = total * size / batch * (n - 1) / n / ((whole["devices"] - 1) / whole["devices"] or 1)
+            row = on_layout(["measure", str(size)], n, None, launcher)
+            show(kind, f"{n} processes", row, gathering(n, bytes_))
+    print("\nreceived by one device of one process in a step, KiB: ", end="")
+    print(", ".join(f"{name} {bytes_ / 1024:.1f}" for name, bytes_ in whole["moved"].items()))
+    print(f"the parameters in double precision: {8 * whole['parameters'] / 1024:.1f} KiB")
+    if output:
+        output.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app = cyclopts.App(help=__doc__)
+    app.default(compare)
+    app.command(lambda batch: measure(int(batch)), name="measure", show=False)
+    app.command(lambda megabytes: collective(float(megabytes)), name="collective", show=False)
+    app()

@@ -1,0 +1,282 @@
+"""Does anything get lost?  Disturbs small runs at random moments and counts those that recover.
+
+    python scripts/fault_test.py --count 50 --seed 0
+
+Every run is disturbed once, then the same command is given again, on another layout now and then, until it is done.  It
+has recovered if its history is that of an undisturbed run, row by row, and its free energy the same, up to the rounding
+of sums.  A disk is filled on a small tmpfs, which needs root; without it that kind is left out and named.
+"""
+
+import collections
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cyclopts
+import numpy as np
+
+from heg.storage import checkpoints, read_history
+
+STEPS, BOUND, LONGEST = 200, 1e-9, 300  # steps of a run, relative difference, seconds until a run counts as hung
+FLAGS = (
+    f"--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2 --flow-layers 0 --transformer-layers 0 "
+    f"--batch 32 --steps {STEPS} --samples 64 --save-every 10"
+)
+BIN = Path(sys.executable).parent
+
+
+class Fault(NamedTuple):
+    """One disturbed run: what was done to it, at which row of the history, and how it ended."""
+
+    kind: str
+    row: int
+    codes: list[int]
+    recovered: bool
+    words: str
+
+
+class Run(NamedTuple):
+    """A run directory, how many processes compute it, and on which cores, none: all."""
+
+    directory: Path
+    processes: int
+    cores: frozenset[int] | None = None
+
+    def start(self, *extra: str) -> subprocess.Popen:
+        launcher = [shutil.which("mpirun", path=f"{BIN}:{os.environ['PATH']}"), "-n", "2"] if self.processes > 1 else []
+        words = [*launcher, BIN / "heg-solve", *FLAGS.split(), "--run-dir", self.directory, *extra]
+        # a group of its own, so that a signal reaches every process
+        return subprocess.Popen(
+            list(map(str, words)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, self.cores or os.sched_getaffinity(0)),
+        )
+
+    def rows(self) -> int:
+        path = self.directory / "history.csv"
+        return max(path.read_text().count("\n") - 1, 0) if path.exists() else 0
+
+    def wait_for(self, row: int, process: subprocess.Popen) -> None:
+        """Until the history has so many rows, or the process has ended."""
+        end = time.monotonic() + LONGEST
+        while self.rows() < row and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit code and output; a process that hangs is killed, code -9 and the word `hung`."""
+    try:
+        output = process.communicate(timeout=LONGEST)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return -9, "hung: " + process.communicate()[0]
+    return process.returncode, output
+
+
+def send(number):
+    def disturb(run, process, random):
+        os.killpg(process.pid, number)
+
+    return disturb
+
+
+def kill_one_process(run, process, random):
+    """Of two, under mpirun."""
+    children = subprocess.run(["pgrep", "-f", f"heg-solve.*{run.directory}"], capture_output=True, text=True).stdout
+    own = [int(pid) for pid in children.split() if int(pid) != process.pid]
+    if own:
+        os.kill(int(random.choice(own)), signal.SIGKILL)
+
+
+def stop_file(run, process, random):
+    (run.directory / "STOP").touch()
+
+
+def damage(change):
+    """Kills the run and damages its newest checkpoint."""
+
+    def disturb(run, process, random):
+        send(signal.SIGKILL)(run, process, random)
+        process.wait()
+        for path in checkpoints(run.directory)[:1]:
+            content = bytearray(path.read_bytes())
+            path.write_bytes(change(content, random))
+
+    return disturb
+
+
+def truncate(content, random):
+    return content[: random.integers(len(content))]
+
+
+def flip(content, random):
+    content[random.integers(len(content))] ^= 1 << int(random.integers(8))
+    return content
+
+
+def cut_history(run, process, random):
+    """Kills the run in the middle of a row."""
+    send(signal.SIGKILL)(run, process, random)
+    process.wait()
+    path = run.directory / "history.csv"
+    if path.exists():
+        path.write_bytes(path.read_bytes()[: -int(random.integers(1, 40))])
+
+
+def vanish(run, process, random):
+    """The directory is moved away, and back when the run has ended."""
+    away = run.directory.with_name(run.directory.name + ".away")
+    run.directory.rename(away)
+    finish_quietly(process)
+    if run.directory.exists():  # made anew by the run: it must hold nothing of worth
+        shutil.rmtree(run.directory)
+    away.rename(run.directory)
+
+
+def finish_quietly(process):
+    try:
+        process.wait(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def second_run(run, process, random):
+    """Another run in the same directory must be refused while this one goes on."""
+    code, output = finish(run._replace(processes=1).start())
+    if process.poll() is None and (code != 2 or "is in use by" not in output):
+        raise AssertionError(f"a second run was not refused: {code} {output}")
+
+
+def fill_disk(run, process, random):
+    """The tmpfs below the run is filled; made larger when the run has ended."""
+    with (run.directory / "ballast").open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        except OSError:
+            pass
+    finish_quietly(process)
+    subprocess.run(["mount", "-o", "remount,size=64m", run.directory], check=True)
+    (run.directory / "ballast").unlink()
+
+
+KINDS = {
+    "killed": send(signal.SIGKILL),
+    "terminated": send(signal.SIGTERM),
+    "interrupted": send(signal.SIGINT),
+    "one of two processes killed": kill_one_process,
+    "STOP file": stop_file,
+    "time limit": None,
+    "checkpoint truncated": damage(truncate),
+    "checkpoint flipped": damage(flip),
+    "history cut": cut_history,
+    "directory moved away": vanish,
+    "second run": second_run,
+    "disk full": fill_disk,
+}
+
+
+def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) -> Fault:
+    """Disturbs a run of that kind and brings it to its end."""
+    if kind == "disk full":
+        run.directory.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", run.directory], check=True)
+    # one in eight before the first step is done
+    row = int(random.integers(1, STEPS)) if random.random() > 1 / 8 else 0
+    process = run.start(*(["--max-seconds", f"{random.uniform(1, 12):.1f}"] if kind == "time limit" else []))
+    if row:
+        run.wait_for(row, process)
+    else:
+        time.sleep(random.uniform(0, 8))
+    if KINDS[kind] and process.poll() is None and run.directory.exists():
+        KINDS[kind](run, process, random)
+    codes, words = [], []
+    while True:
+        code, output = finish(process)
+        codes.append(code)
+        words.append(output)
+        if code == 0 or len(codes) > 4:
+            break
+        process = run._replace(processes=layout(random)).start()
+    recovered = code == 0 and same(run, reference)
+    if kind == "disk full":
+        subprocess.run(["umount", run.directory], check=True)
+    return Fault(kind, row, codes, recovered, "" if recovered else "\n".join(words))
+
+
+def same(run: Run, reference: Run) -> bool:
+    """Same history and free energy?"""
+    numbers = lambda run: np.array([list(map(float, r.values())) for r in read_history(run.directory / "history.csv")])
+    energy = lambda run: json.loads((run.directory / "summary.json").read_text())["F"]["mean"]
+    one, other = numbers(run), numbers(reference)
+    return (
+        one.shape == other.shape
+        and np.allclose(one, other, rtol=BOUND, atol=1e-12)
+        and np.isclose(energy(run), energy(reference), rtol=BOUND)
+    )
+
+
+def layout(random) -> int:
+    """Processes of a run: two, one time in four."""
+    return 2 if random.random() < 1 / 4 else 1
+
+
+def main(*, count: int = 50, seed: int = 0, jobs: int = 1, run_dir: Path = Path("runs/faults")) -> None:
+    """Disturbs runs.
+
+    Args:
+      count: of disturbances.
+      seed: of their moments and layouts.
+      jobs: runs at once, each on cores of its own.
+      run_dir: for the runs; emptied first if it holds those of an earlier test.
+    """
+    if (run_dir / "fault-test").exists():
+        shutil.rmtree(run_dir)
+    run_dir.mkdir(parents=True)
+    (run_dir / "fault-test").touch()
+    run_dir = run_dir.resolve()
+    reference = Run(run_dir / "undisturbed", 1)
+    code, output = finish(reference.start())
+    assert code == 0, output
+    kinds = [kind for kind in KINDS if kind != "disk full" or os.geteuid() == 0]
+    if len(kinds) < len(KINDS):
+        print("Left out, as it needs root: disk full")
+    cores, free = sorted(os.sched_getaffinity(0)), queue.SimpleQueue()
+    for job in range(jobs):
+        free.put(frozenset(cores[job::jobs]))
+
+    def one(number):
+        kind, random, own = kinds[number % len(kinds)], np.random.default_rng([seed, number]), free.get()
+        processes = 2 if kind == "one of two processes killed" else layout(random)
+        fault = disturbed(kind, Run(run_dir / f"{number:03d}", processes, own), random, reference)
+        free.put(own)
+        state = "recovered" if fault.recovered else f"LOST\n{fault.words}"
+        print(
+            f"{number:3d} {kind:28} {processes} processes, row {fault.row:3d}, codes {fault.codes}: {state}", flush=True
+        )
+        return fault
+
+    with ThreadPoolExecutor(jobs) as pool:
+        faults = list(pool.map(one, range(count)))
+    tally = collections.Counter((fault.kind, fault.recovered) for fault in faults)
+    print(f"\n{'disturbance':28} recovered lost")
+    for kind in kinds:
+        print(f"{kind:28} {tally[kind, True]:9d} {tally[kind, False]:4d}")
+    print(f"{sum(fault.recovered for fault in faults)} of {count} recovered (seed {seed})")
+    sys.exit(0 if all(fault.recovered for fault in faults) else 1)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,128 @@
+"""Runs of several processes and devices, as mpirun starts them: one history, whoever computes it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from test_cli import command_line
+
+from heg import parallel, storage
+
+BOUND = 1e-10  # relative, over 20 steps; seen: 2e-12.  What differs is the rounding of sums in groups of other sizes
+
+
+def run(code, launcher=(), environment=None, timeout=300):
+    """Runs Python code, under a launcher if given."""
+    command = [*launcher, sys.executable, "-c", code]
+    variables = os.environ | (environment or {})
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=timeout)
+
+
+def mpirun(count):
+    """The mpirun that came with this environment's MPI library."""
+    beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
+    return beside if os.path.exists(beside) else shutil.which("mpirun"), "-n", str(count)
+
+
+def solve(run_dir, steps, **layout):
+    arguments = command_line(run_dir, steps=str(steps), save_every="4", transformer_layers="0")
+    done = run(f"from heg.cli import solve; solve({arguments!r})", **layout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def numbers(run_dir):
+    return np.array([[float(v) for v in row.values()] for row in storage.read_history(run_dir / "history.csv")])
+
+
+def test_a_run_moved_between_layouts_has_the_history_of_one_that_was_not(tmp_path):
+    solve(tmp_path / "alone", 20, environment={"JAX_NUM_CPU_DEVICES": "1"})
+    moved = tmp_path / "moved"
+    output = solve(moved, 7, launcher=mpirun(2))
+    assert output.count("free energy, Ha") == 1  # one process speaks
+    assert "Continuing from checkpoint-7.h5" in solve(moved, 14, environment={"JAX_NUM_CPU_DEVICES": "4"})
+    assert "Continuing from checkpoint-14.h5" in solve(moved, 20, environment={"JAX_NUM_CPU_DEVICES": "2"})
+    one, other = numbers(tmp_path / "alone"), numbers(moved)
+    assert len(one) == 20 and np.ptp(one[:, 1]) > 0
+    np.testing.assert_allclose(other, one, rtol=BOUND)
+
+
+def test_a_process_that_fails_ends_the_others_with_its_message():
+    code = (
+        "from heg import parallel\nparallel.start()\nimport jax\n"
+        "if jax.process_index() == 1: raise ValueError('this went wrong')\n"
+        "parallel.gathered(1)"  # where the other one waits
+    )
+    begin = time.monotonic()
+    done = run(code, launcher=mpirun(2))
+    assert done.returncode != 0 and time.monotonic() - begin < 60
+    assert "Process 1 failed" in done.stderr and "this went wrong" in done.stderr
+
+
+def test_what_the_first_process_raises_all_raise():
+    code = (
+        "from heg import parallel\nparallel.start()\n"
+        "def fail(): raise OSError('the disk is full')\n"
+        "try: parallel.on_first(fail)\n"
+        "except OSError as error: print('caught', error, parallel.on_first(lambda: 7), parallel.any_process(False))"
+    )
+    done = run(code, launcher=mpirun(2))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("caught the disk is full 7 False") == 2
+
+
+def test_processes_that_do_not_find_each_other_say_so(tmp_path):
+    code = f"from heg.cli import solve; solve({command_line(tmp_path / 'a')!r})"
+    for rank, sentences in (("0", 1), ("1", 0)):
+        environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": rank}
+        done = run(code, environment=environment)
+        assert done.returncode == 2 and done.stderr.count("\n") == sentences
+    assert not (tmp_path / "a").exists()
+    done = run(code, environment=environment | {"OMPI_COMM_WORLD_RANK": "0"})
+    assert "2 processes were started, but each finds itself in a world of 1" in done.stderr
+
+
+def test_without_a_launcher_mpi_is_not_needed(tmp_path):
+    code = (
+        "import sys; sys.modules['mpi4py'] = None\nfrom heg import parallel\nparallel.start()\n"
+        "print(parallel.is_first(), parallel.on_first(lambda: 3), parallel.any_process(True), parallel.launcher())"
+    )
+    assert run(code).stdout.split("\n")[0] == "True 3 True none: one process"
+    done = run(code, environment={"PMI_SIZE": "2"})
+    assert "mpi4py does not work here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cores", "shares"),
+    [
+        ([[0, 1, 2, 3]] * 2, [[0, 1], [2, 3]]),
+        ([[0, 1, 2]] * 2, [[0], [1, 2]]),
+        ([[0, 1], [2, 3]], [[0, 1], [2, 3]]),  # bound by the launcher
+        ([[0]] * 2, [[0], [0]]),  # more processes than cores
+    ],
+)
+def test_processes_of_a_host_share_its_cores(cores, shares):
+    assert [parallel.share_of_cores(cores, rank) for rank in range(len(cores))] == shares
+
+
+@pytest.mark.parametrize(
+    ("visible", "present", "shares"),
+    [
+        ([None] * 2, 4, [[0, 1], [2, 3]]),
+        ([None] * 4, 4, [[0], [1], [2], [3]]),
+        (["0,2"] * 2, 8, [[0], [1]]),  # counted among the visible
+        (["0", "1"], 2, [[0], [0]]),  # one for each, as srun --gpus-per-task gives
+        (["0,1", "0,1", "2,3", "2,3"], 4, [[0], [1], [0], [1]]),
+    ],
+)
+def test_processes_of_a_host_share_its_gpus(visible, present, shares):
+    assert [parallel.share_of_gpus(visible, present, rank) for rank in range(len(visible))] == shares
+
+
+def test_more_processes_than_gpus_are_refused():
+    with pytest.raises(parallel.ParallelError, match="3 processes share 2 GPUs"):
+        parallel.share_of_gpus([None] * 3, 2, 0)

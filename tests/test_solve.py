@@ -1,0 +1,128 @@
+"""The loop of a run: troubled steps, files that cannot be used, directories in use."""
+
+import dataclasses
+import errno
+import json
+
+import jax
+import numpy as np
+import pytest
+from test_training import small_config
+
+from heg import solve as loop
+from heg import storage
+from heg.config import RunConfig, SystemConfig
+from heg.training import build
+
+
+def config(run_dir, steps=8):
+    small = small_config(SystemConfig(2, 2, 2.0, 0.5, "1"), flow_layers=0, transformer_layers=0)
+    return dataclasses.replace(small, run=RunConfig(str(run_dir), steps, samples=16, save_every=4))
+
+
+def solve(config):
+    said = []
+    return loop.solve(config, said.append, lambda *_: None, lambda: False), said
+
+
+def troubled(steps):
+    """build, of a solver whose energies are not finite at the given steps."""
+
+    def build_troubled(config):
+        solver = build(config)
+
+        def step(state):
+            after, info = solver.step(state)
+            return after, info._replace(finite=np.array(int(state.step) not in steps))
+
+        return solver._replace(step=step)
+
+    return build_troubled
+
+
+def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "build", troubled({2, 3, 5}))
+    summary, _ = solve(config(tmp_path / "a"))
+    assert summary["steps"] == 8
+    rows = storage.read_history(tmp_path / "a" / "history.csv")
+    assert [int(row["step"]) for row in rows] == [1, 2, 5, 7, 8]
+    trouble = [json.loads(line) for line in (tmp_path / "a" / "trouble.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in trouble] == [2, 3, 5]
+    assert "not finite" in trouble[0]["cause"] and np.shape(trouble[0]["x"]) == (2, 2) and trouble[0]["seed"] == 0
+
+
+def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "build", troubled({5, 6, 7}))
+    with pytest.raises(loop.RunError, match=r"steps 5 to 7 failed .* --max-norm 0\.05"):
+        solve(config(tmp_path / "a"))
+    assert [path.name for path in storage.checkpoints(tmp_path / "a")] == ["checkpoint-4.h5"]
+    monkeypatch.setattr(loop, "build", build)
+    smaller = config(tmp_path / "a")
+    smaller = dataclasses.replace(smaller, optimizer=dataclasses.replace(smaller.optimizer, max_norm=0.05))
+    summary, said = solve(smaller)
+    assert summary["steps"] == 8
+    assert "Changed: [optimizer] max_norm is 0.05, the run has 0.1." in said
+    assert "Continuing from checkpoint-4.h5." in said
+
+
+def test_numbers_that_are_not_finite_are_seen_by_the_step_itself(key):
+    solver = build(config("none"))
+    state = solver.init(key)
+    assert solver.step(state)[1].finite
+    broken = state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
+    assert not solver.step(broken)[1].finite
+
+
+def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path):
+    first = config(tmp_path / "a")
+    first = dataclasses.replace(first, run=dataclasses.replace(first.run, save_every=1, keep=2, keep_every=3))
+    solve(first)
+    names = [path.name for path in storage.checkpoints(tmp_path / "a")]
+    assert names == [f"checkpoint-{step}.h5" for step in (8, 7, 6, 3)]
+    sampler = dataclasses.replace(first.sampler, batch=24)
+    summary, said = solve(dataclasses.replace(first, sampler=sampler, run=dataclasses.replace(first.run, steps=10)))
+    assert summary["steps"] == 10 and "Changed: [sampler] batch is 24, the run has 16." in said
+    assert len(storage.read_history(tmp_path / "a" / "history.csv")) == 10
+
+
+def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_path):
+    solve(config(tmp_path / "a"))
+    history, directory = (tmp_path / "a" / "history.csv").read_bytes(), tmp_path / "a"
+    for path in storage.checkpoints(directory):
+        path.write_text("not HDF5")
+    summary, said = solve(config(directory))
+    assert summary["steps"] == 8 and "No checkpoint is left: the run begins anew." in said
+    assert (directory / "history.csv").read_bytes() == history == (directory / "history.csv.unused").read_bytes()
+    for step in (4, 8):
+        assert (directory / f"checkpoint-{step}.h5.unused").read_text() == "not HDF5"
+
+
+def test_a_directory_in_use_is_refused_and_a_dead_run_is_recognised(tmp_path):
+    (tmp_path / "a").mkdir()
+    with storage.locked(tmp_path / "a"):
+        with pytest.raises(storage.StorageError, match=r"is in use by process \d+ on .* since"):
+            solve(config(tmp_path / "a"))
+    (tmp_path / "a" / "lock").write_text("process 1 on elsewhere since 2020-01-01 00:00:00")
+    _, said = solve(config(tmp_path / "a", steps=0))
+    assert said == ["The run that was here did not end in order (process 1 on elsewhere since 2020-01-01 00:00:00)."]
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkeypatch):
+    solve(config(tmp_path / "a", steps=4))
+    before = (tmp_path / "a" / "checkpoint-4.h5").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.h5py, "File", full)
+    with pytest.raises(OSError, match=r"a\.h5 cannot be written \(No space left on device\)"):
+        storage.save_tree(tmp_path / "a" / "a.h5", {"x": np.zeros(2)})
+    assert (tmp_path / "a" / "checkpoint-4.h5").read_bytes() == before
+
+
+def test_a_file_stop_ends_the_run_in_order_and_is_taken_away(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "STOP").touch()
+    summary, _ = solve(config(tmp_path / "a"))
+    assert summary == {} and storage.checkpoints(tmp_path / "a") and not (tmp_path / "a" / "STOP").exists()
+    assert solve(config(tmp_path / "a"))[0]["steps"] == 8
