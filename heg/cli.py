@@ -129,7 +129,7 @@ def solve(arguments: list[str] | None = None) -> None:
         code = _complain(error, BAD_INPUT)
     except (RunError, OSError) as error:
         code = _complain(error, FAILED)
-    sys.exit(code)
+    parallel.end(code)
 
 
 def _flatten(file):

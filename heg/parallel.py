@@ -8,10 +8,12 @@ devices of all of them.  Files, and anything else that is done once, belong to t
 import os
 import socket
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from glob import glob
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -25,6 +27,7 @@ from heg.system import System
 CACHE = 4 * 2**20  # bytes that each core of a CPU has near it
 WALKER_NUMBERS = 8  # times N^2 d^4: numbers in use at once by the kinetic energy of one walker
 FEWEST = 4  # walkers computed at once, lest the cost of starting an operation rule
+GRACE = 10  # seconds that the processes have to leave together
 HEARTBEAT = 30  # seconds after which a silent process counts as dead and ends the job
 # number of processes, as launchers tell it to those they start
 LAUNCHED = {
@@ -58,15 +61,24 @@ def start() -> None:
         return _use_cores(_cores())
     comm, shared = _communicators(launched)
     _use_cores(share_of_cores(shared.allgather(_cores()), shared.rank))
-    gpus = None
-    if _uses_gpus():
-        gpus = share_of_gpus(shared.allgather(os.environ.get("CUDA_VISIBLE_DEVICES")), _count_gpus(), shared.rank)
+    visible, present = shared.allgather(os.environ.get("CUDA_VISIBLE_DEVICES")), _count_gpus()
+    gpus = share_of_gpus(visible, present, shared.rank) if present else None
     address = comm.bcast(_address(alone=shared.size == comm.size) if comm.rank == 0 else None)
     _bypass_proxies(address.split(":")[0])
     jax.distributed.initialize(
         address, comm.size, comm.rank, local_device_ids=gpus, heartbeat_timeout_seconds=HEARTBEAT
     )
     sys.excepthook = _end_all
+
+
+def end(code: int) -> NoReturn:
+    """Leaves, with the exit code, and sees to it that the other processes do not wait for this one for ever."""
+    if code and jax.process_count() > 1:
+        # a process that goes without a farewell makes the launcher end the others
+        farewell = threading.Timer(GRACE, os._exit, (code,))
+        farewell.daemon = True
+        farewell.start()
+    sys.exit(code)
 
 
 def is_first() -> bool:
@@ -190,13 +202,9 @@ def _world():
     return MPI.COMM_WORLD
 
 
-def _uses_gpus():
-    return "cpu" not in (jax.config.jax_platforms or "") and _count_gpus() > 0
-
-
 def _count_gpus():
     # JAX must not look for them before the processes have met
-    return len(glob("/dev/nvidia[0-9]*"))
+    return 0 if "cpu" in (jax.config.jax_platforms or "") else len(glob("/dev/nvidia[0-9]*"))
 
 
 def _address(alone):

@@ -85,8 +85,8 @@ def _run(config, say, show, stop):
             saved = _save(config, state, spent())
     if saved != int(state.step):
         _save(config, state, spent())
-    final = measure(solver, config, state, stop)
-    if not initial or not final or stop():
+    final = measure(solver, config, state, stop) if int(state.step) >= config.run.steps else {}
+    if not initial or not final:
         return {}
     summary = summarise(solver, config, state, initial, final) | {"seconds": spent()}
     on_first(storage.save_json, run_dir / "summary.json", summary)

@@ -8,6 +8,7 @@ of sums.  A disk is filled on a small tmpfs, which needs root; without it that k
 """
 
 import collections
+import contextlib
 import json
 import os
 import queue
@@ -160,16 +161,12 @@ def second_run(run, process, random):
 
 def fill_disk(run, process, random):
     """The tmpfs below the run is filled; made larger when the run has ended."""
-    with (run.directory / "ballast").open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
-            pass
+    with contextlib.suppress(OSError), (run.directory / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
     finish_quietly(process)
     subprocess.run(["mount", "-o", "remount,size=64m", run.directory], check=True)
-    (run.directory / "ballast").unlink()
+    (run.directory / "ballast").unlink(missing_ok=True)
 
 
 KINDS = {
@@ -192,7 +189,7 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
     """Disturbs a run of that kind and brings it to its end."""
     if kind == "disk full":
         run.directory.mkdir(parents=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", run.directory], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", run.directory], check=True)
     # one in eight before the first step is done
     row = int(random.integers(1, STEPS)) if random.random() > 1 / 8 else 0
     process = run.start(*(["--max-seconds", f"{random.uniform(1, 12):.1f}"] if kind == "time limit" else []))
@@ -233,11 +230,12 @@ def layout(random) -> int:
     return 2 if random.random() < 1 / 4 else 1
 
 
-def main(*, count: int = 50, seed: int = 0, jobs: int = 1, run_dir: Path = Path("runs/faults")) -> None:
+def main(*, count: int = 50, first: int = 0, seed: int = 0, jobs: int = 1, run_dir: Path = Path("runs/faults")) -> None:
     """Disturbs runs.
 
     Args:
       count: of disturbances.
+      first: the number of the first, which decides its kind and, with the seed, its moment.
       seed: of their moments and layouts.
       jobs: runs at once, each on cores of its own.
       run_dir: for the runs; emptied first if it holds those of an earlier test.
@@ -269,7 +267,7 @@ def main(*, count: int = 50, seed: int = 0, jobs: int = 1, run_dir: Path = Path(
         return fault
 
     with ThreadPoolExecutor(jobs) as pool:
-        faults = list(pool.map(one, range(count)))
+        faults = list(pool.map(one, range(first, first + count)))
     tally = collections.Counter((fault.kind, fault.recovered) for fault in faults)
     print(f"\n{'disturbance':28} recovered lost")
     for kind in kinds:

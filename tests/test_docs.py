@@ -22,7 +22,10 @@ def test_the_documents_name_the_functions_of_the_theory():
     assert len(NAMES) > 30
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/theory.md", "docs/conventions.md", "docs/design.md", "docs/running.md"])
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("theory", "conventions", "design", "running", "performance"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_documents_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
