@@ -17,7 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from heg.free_energy import Model, Params
-from heg.parallel import map_walkers
+from heg.parallel import map_walkers, shared_product
 from heg.sampling import Walkers
 
 TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
@@ -81,9 +81,9 @@ def _solve(block, matrix, damping):
     if parameters == 0:
         return block
     if parameters <= rows:
-        fisher = matrix.T @ matrix + damping * jnp.eye(parameters)
+        fisher = shared_product(matrix.T, matrix) + damping * jnp.eye(parameters)
         return unravel(jax.scipy.linalg.solve(fisher, vector, assume_a="pos"))
-    gram = matrix @ matrix.T + damping * jnp.eye(rows)
+    gram = shared_product(matrix, matrix.T) + damping * jnp.eye(rows)
     inside = jax.scipy.linalg.solve(gram, matrix @ vector, assume_a="pos")
     return unravel((vector - matrix.T @ inside) / damping)
 

@@ -16,17 +16,13 @@ from glob import glob
 from typing import NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg  # noqa: F401  loads the BLAS that XLA calls on a CPU
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threadpoolctl import threadpool_limits
 
-from heg.system import System
-
-CACHE = 4 * 2**20  # bytes that each core of a CPU has near it
-WALKER_NUMBERS = 8  # times N^2 d^4: numbers in use at once by the kinetic energy of one walker
-FEWEST = 4  # walkers computed at once, lest the cost of starting an operation rule
 GRACE = 10  # seconds that the processes have to leave together
 HEARTBEAT = 30  # seconds after which a silent process counts as dead and ends the job
 # number of processes, as launchers tell it to those they start
@@ -276,22 +272,10 @@ def map_walkers(function: Callable, walkers, chunk: int):
     return jax.tree.map(lambda leaf: leaf[:batch], mapped(jax.tree.map(lambda leaf: leaf[again], walkers)))
 
 
-def walkers_at_once(system: System, batch: int) -> int:
-    """Walkers computed at once that fit the memory at hand: a quarter of an accelerator's, the cache of a CPU's core.
-
-    What a walker needs is N^2 d^4 numbers a few times over: the second derivatives of its pairs (heg.kinetic).
-
-    Args:
-      system: gives N and d.
-      batch: walkers in all; the result divides each device's share of them.
-    """
-    device = jax.local_devices()[0]
-    memory = CACHE if device.platform == "cpu" else device.memory_stats()["bytes_limit"] / 4
-    most = memory / (WALKER_NUMBERS * 8 * system.electrons**2 * system.dim**4)
-    return divisor(batch, max(most, FEWEST))
-
-
-def divisor(batch: int, most: float) -> int:
-    """The largest divisor of each device's share of the batch that is at most `most`: no rest to compile for."""
-    share = -(-batch // jax.device_count())
-    return max(number for number in range(1, share + 1) if share % number == 0 and number <= max(most, 1))
+def shared_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a @ b, the rows of a shared among the devices.  [R, C], [C, D] -> [R, D]"""
+    share, rest = PartitionSpec("walkers"), -len(a) % jax.device_count()
+    product = jax.shard_map(
+        jnp.matmul, mesh=devices_mesh(), in_specs=(share, PartitionSpec()), out_specs=share, check_vma=False
+    )
+    return product(jnp.pad(a, ((0, rest), (0, 0))), b)[: len(a)]

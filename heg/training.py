@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from heg.bijection import Quality, folded_measure, lowest_determinant
+from heg.chunks import divisor, walkers_at_once
 from heg.config import Config, ModelConfig, OptimizerConfig, SamplerConfig
 from heg.control_variates import (
     baseline,
@@ -36,7 +37,7 @@ from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient, trusted
 from heg.occupations import TransformerSize, make_occupations
 from heg.orbitals import Orbitals
-from heg.parallel import divisor, everywhere, jit, walkers_at_once
+from heg.parallel import everywhere, jit
 from heg.sampling import make_draw
 from heg.state import SAMPLING, STARTING, StepInfo, TrainState, stream
 from heg.system import System

@@ -5,7 +5,8 @@ import pytest
 from exact import POLARIZED_2D, POLARIZED_3D
 from threadpoolctl import threadpool_info
 
-from heg.parallel import CACHE, FEWEST, WALKER_NUMBERS, divisor, jit, map_walkers, walkers_at_once
+from heg.chunks import CACHE, FEWEST, WALKER_NUMBERS, divisor, walkers_at_once
+from heg.parallel import jit, map_walkers
 from heg.system import System
 
 
