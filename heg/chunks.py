@@ -2,6 +2,7 @@
 
 import jax
 
+from heg.parallel import gathered
 from heg.system import System
 
 CACHE = 4 * 2**20  # bytes that each core of a CPU has near it
@@ -19,7 +20,7 @@ def walkers_at_once(system: System, batch: int) -> int:
       batch: walkers in all; the result divides each device's share of them.
     """
     device = jax.local_devices()[0]
-    memory = CACHE if device.platform == "cpu" else device.memory_stats()["bytes_limit"] / 4
+    memory = CACHE if device.platform == "cpu" else min(gathered(device.memory_stats()["bytes_limit"])) / 4
     most = memory / (WALKER_NUMBERS * 8 * system.electrons**2 * system.dim**4)
     return divisor(batch, max(most, FEWEST))
 

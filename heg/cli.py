@@ -69,13 +69,16 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
     """Configuration meant by a command line, and whether it is a dry run; None when only help was asked for.
 
     Raises:
-      ValueError, StorageError, cyclopts.CycloptsError: with one sentence for the user.
+      ValueError, StorageError: with one sentence for the user.
     """
     app = _app()
     if arguments and not arguments[0].startswith("-"):
         file, *arguments = arguments
         app.config = (cyclopts.config.Dict(_flatten(file), source=file),)
-    return app(arguments)
+    try:
+        return app(arguments)
+    except cyclopts.CycloptsError as error:
+        raise ValueError(str(error)) from None  # one that travels between processes
 
 
 def _start():
@@ -112,7 +115,8 @@ def _examine():
     seconds = examination.seconds_of_collective()
     print(f"collective  1 MiB from each of {jax.device_count()} devices to all: {1e3 * seconds:.2f} ms")
     print(f"small step  {examination.seconds_of_step():.3f} s: 64 samples of 7 electrons in 3D, default model")
-    findings = examination.findings(found, os.environ, len(places))
+    of_all = parallel.gathered(examination.findings(found, os.environ, len(places)))
+    findings = dict.fromkeys(finding for of_one in of_all for finding in of_one)
     for finding in findings:
         print(f"Trouble: {finding.what}. Remedy: {finding.remedy}.")
     print("Trouble was found." if findings else "No known trouble.")
@@ -123,9 +127,9 @@ def solve(arguments: list[str] | None = None) -> None:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
     _start()
     try:
-        parsed = parse(sys.argv[1:] if arguments is None else arguments)
+        parsed = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
         code = 0 if parsed is None else _dry_run(parsed[0]) if parsed[1] else _run(parsed[0])
-    except (ValueError, storage.StorageError, cyclopts.CycloptsError) as error:
+    except (ValueError, storage.StorageError) as error:
         code = _complain(error, BAD_INPUT)
     except (RunError, OSError) as error:
         code = _complain(error, FAILED)

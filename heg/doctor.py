@@ -67,7 +67,9 @@ def versions() -> dict[str, str]:
 def place() -> Place:
     """Of this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = [f"host {os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} free"]
+    memory = []
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:  # macOS has no such number
+        memory.append(f"host {os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} free")
     for device in jax.local_devices():
         if device.platform != "cpu":
             memory.append(f"{device.device_kind} {device.memory_stats()['bytes_limit'] / 2**30:.1f}")

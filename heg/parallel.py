@@ -5,6 +5,7 @@ on CPUs) move the data.  All processes run the same program on the same values; 
 devices of all of them.  Files, and anything else that is done once, belong to the first process.
 """
 
+import importlib.util
 import os
 import socket
 import sys
@@ -57,14 +58,19 @@ def start() -> None:
         return _use_cores(_cores())
     comm, shared = _communicators(launched)
     _use_cores(share_of_cores(shared.allgather(_cores()), shared.rank))
-    visible, present = shared.allgather(os.environ.get("CUDA_VISIBLE_DEVICES")), _count_gpus()
-    gpus = share_of_gpus(visible, present, shared.rank) if present else None
+    gpus, refusal = None, None
+    try:
+        gpus = share_of_gpus(shared.allgather(_gpus()), shared.rank)
+    except ParallelError as error:
+        refusal = error
+    for refused in filter(None, comm.allgather(refusal)):
+        raise refused  # all together
+    sys.excepthook = _end_all
     address = comm.bcast(_address(alone=shared.size == comm.size) if comm.rank == 0 else None)
     _bypass_proxies(address.split(":")[0])
     jax.distributed.initialize(
         address, comm.size, comm.rank, local_device_ids=gpus, heartbeat_timeout_seconds=HEARTBEAT
     )
-    sys.excepthook = _end_all
 
 
 def end(code: int) -> NoReturn:
@@ -119,35 +125,35 @@ def launcher() -> str:
 
 
 def share_of_cores(cores: list[list[int]], rank: int) -> list[int]:
-    """Cores for one process of a host: those it was bound to, or its part where all may use the same.
+    """Cores for one process of a host: its part of those that it shares with others, all where there are too few.
 
     Args:
       cores: that each process of the host may use.
       rank: of the process among them.
     """
-    own, count = cores[rank], len(cores)
-    if any(other != own for other in cores) or len(own) < count:
-        return own
-    return own[rank * len(own) // count : (rank + 1) * len(own) // count]
+    own = cores[rank]
+    count, place = cores.count(own), cores[:rank].count(own)
+    return own[place * len(own) // count : (place + 1) * len(own) // count] if len(own) >= count else own
 
 
-def share_of_gpus(visible: list[str | None], present: int, rank: int) -> list[int]:
-    """GPUs for one process of a host, counted among those visible to it.
+def share_of_gpus(gpus: list[tuple[str | None, tuple[str, ...]]], rank: int) -> list[int] | None:
+    """GPUs for one process of a host, counted among those visible to it; none without GPUs.
 
     Args:
-      visible: CUDA_VISIBLE_DEVICES of each process of the host; None: not set.
-      present: GPUs in the host.
+      gpus: CUDA_VISIBLE_DEVICES, None if not set, and the devices that may be opened, of each process of the host.
       rank: of the process among them.
     Raises:
       ParallelError: the processes outnumber the GPUs that they share.
     """
-    own = visible[rank]
-    count, sharers = present if own is None else len([name for name in own.split(",") if name]), visible.count(own)
+    own = visible, present = gpus[rank]
+    count = len(present) if visible is None else len([name for name in visible.split(",") if name not in ("", "-1")])
+    sharers, place = gpus.count(own), gpus[:rank].count(own)
+    if not present or not count:
+        return None
     if count < sharers:
         raise ParallelError(
             f"{sharers} processes share {count} GPUs on {socket.gethostname()}: start at most one process for each GPU"
         )
-    place = visible[:rank].count(own)
     return list(range(place * count // sharers, (place + 1) * count // sharers))
 
 
@@ -198,9 +204,20 @@ def _world():
     return MPI.COMM_WORLD
 
 
-def _count_gpus():
-    # JAX must not look for them before the processes have met
-    return 0 if "cpu" in (jax.config.jax_platforms or "") else len(glob("/dev/nvidia[0-9]*"))
+def _gpus():
+    """CUDA_VISIBLE_DEVICES and the GPUs that may be opened.  JAX must not look before the processes have met."""
+    plugins = any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
+    platforms = (jax.config.jax_platforms or "").split(",")
+    wanted = plugins and platforms[0] != "cpu"
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), tuple(filter(_opens, glob("/dev/nvidia[0-9]*"))) if wanted else ()
+
+
+def _opens(path):
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError:  # kept from this process by its job's limits
+        return False
+    return True
 
 
 def _address(alone):
@@ -220,7 +237,7 @@ def _bypass_proxies(host):
 
 def _end_all(kind, error, trace):
     """What an exception that nobody expected does: ends every process, with its message."""
-    sys.stderr.write(f"Process {jax.process_index()} failed:\n")
+    sys.stderr.write(f"Process {_world().rank} failed:\n")
     traceback.print_exception(kind, error, trace)
     sys.stderr.flush()
     _world().Abort(1)

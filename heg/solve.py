@@ -14,7 +14,7 @@ from heg import storage
 from heg.config import Config, changes, tables
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.parallel import any_process, everywhere, is_first, on_first
-from heg.state import MEASURING, SAMPLING, StepInfo, TrainState, stream
+from heg.state import FOLDING, MEASURING, SAMPLING, StepInfo, TrainState, stream
 from heg.statistics import Estimate, independent
 from heg.system import System
 from heg.training import Solver, build
@@ -53,15 +53,14 @@ def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool
     with contextlib.ExitStack() as held:
         on_first(_claim, run_dir, config, held, say)
         summary = _run(config, say, show, lambda: any_process(stop() or (is_first() and asked.exists())))
-        if not summary:
-            on_first(lambda: asked.unlink(missing_ok=True))
+        on_first(lambda: asked.unlink(missing_ok=True))
     return summary
 
 
 def _run(config, say, show, stop):
     run_dir, begin, solver = Path(config.run.run_dir), time.monotonic(), build(config)
     first = solver.init(jax.random.key(config.run.seed))
-    state, before = on_first(_newest, run_dir, first, say)
+    state, before = on_first(_newest, config, first, say)
     state = everywhere(state)
     spent = lambda: before + time.monotonic() - begin
     initial = measure(solver, config, first, stop)
@@ -78,7 +77,6 @@ def _run(config, say, show, stop):
             state = state._replace(step=state.step + 1)
             continue
         state = after
-        _check_draws(int(state.step), 0, int(state.redrawn), (int(state.step) + 1) * config.sampler.batch)
         on_first(storage.append_history, run_dir / HISTORY, history_row(int(state.step), info))
         show(int(state.step), info)
         if int(state.step) % config.run.save_every == 0:
@@ -105,7 +103,8 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
     """
     path = Path(config.run.run_dir) / f"samples-{int(state.step)}.h5"
     count, batch = config.run.samples, config.sampler.batch
-    if stored := on_first(_samples, path, count):
+    frozen = state.average, state.regression, state.key
+    if stored := on_first(_samples, path, count, frozen):
         return stored
     key, parts, redrawn = stream(state, MEASURING), [], 0
     for number in range(-(-count // batch)):
@@ -116,7 +115,8 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
         _check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
         parts.append(solver.per_electron(samples, state.regression))
     values = {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
-    on_first(partial(storage.save_tree, units="hartree per electron; S: k_B per electron"), path, values)
+    notes = {"units": "hartree per electron; S: k_B per electron", "parameters": storage.fingerprint(frozen)}
+    on_first(partial(storage.save_tree, **notes), path, values)
     return values
 
 
@@ -134,7 +134,7 @@ def history_row(step: int, info: StepInfo) -> dict[str, float]:
 def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, final: dict) -> dict:
     """What summary.json says, but for the time: means with errors from independent samples at frozen parameters."""
     system, exact = solver.system, ideal_reference(solver.system)
-    keys = jax.random.split(stream(state, MEASURING), FOLD_SAMPLES)
+    keys = jax.random.split(stream(state, FOLDING), FOLD_SAMPLES)
     quality = solver.quality(state.average, state.walkers, keys)
     estimates = lambda values: {name: independent(value)._asdict() for name, value in values.items()}
     energy = final["E"]
@@ -202,9 +202,9 @@ def _claim(run_dir, config, held, say):
     storage.save_config(path, tables(config))
 
 
-def _newest(run_dir, template, say):
+def _newest(config, template, say):
     """State of the newest checkpoint that can be used, and the seconds spent so far; the template if there is none."""
-    unused = []
+    run_dir, unused = Path(config.run.run_dir), []
     for path in storage.checkpoints(run_dir):
         try:
             state, attributes = storage.load_tree(path, template, resized="walkers")
@@ -214,8 +214,9 @@ def _newest(run_dir, template, say):
             continue
         _set_aside(unused, say)
         say(f"Continuing from {path.name}.")
-        return state, float(attributes["seconds"])
-    if unused:
+        return state, float(attributes.get("seconds", 0.0))
+    rows = storage.read_history(run_dir / HISTORY)
+    if unused or (rows and int(rows[-1]["step"]) > config.run.save_every):
         _set_aside([*unused, run_dir / HISTORY], say)
         say("No checkpoint is left: the run begins anew.")
     return jax.tree.map(np.asarray, template), 0.0
@@ -234,14 +235,18 @@ def _save(config, state, seconds):
     return step
 
 
-def _samples(path, count):
-    """Samples kept in a file; none if it is not there, of another number of samples, or damaged."""
+def _samples(path, count, frozen):
+    """Samples kept in a file; none if it is not there, damaged, of another number of samples or other parameters."""
     if not path.exists():
         return {}
     try:
-        return storage.load_tree(path, {name: np.zeros(count) for name in QUANTITIES})[0]
+        values, attributes = storage.load_tree(path, {name: np.zeros(count) for name in QUANTITIES})
     except storage.StorageError:
         return {}  # they are drawn again, the same numbers
+    if attributes.get("parameters") == storage.fingerprint(frozen):
+        return values
+    storage.set_aside(path)
+    return {}
 
 
 def _trouble(config, before, after, info):
@@ -269,10 +274,11 @@ def _give_up_on(config, troubles):
     """Ends the run when steps fail in a row."""
     if len(troubles) == TROUBLES:
         first, last = troubles[0]["step"], troubles[-1]["step"]
+        name = "max_norm" if config.optimizer.optimizer == "natural" else "learning_rate"
+        smaller = f"--{name.replace('_', '-')} {getattr(config.optimizer, name) / 2:g}"
         raise RunError(
             f"steps {first} to {last} failed one after the other, the last because {troubles[-1]['cause']} "
-            f"({TROUBLE} has the samples): continue from the last checkpoint with a smaller step, --max-norm "
-            f"{config.optimizer.max_norm / 2:g}"
+            f"({TROUBLE} has the samples): continue from the last checkpoint with a smaller step, {smaller}"
         )
 
 

@@ -10,7 +10,7 @@ from heg.free_energy import Params
 from heg.sampling import Walkers
 from heg.statistics import Estimate
 
-STARTING, SAMPLING, MEASURING = 0, 1, 2  # what random numbers are for
+STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING = range(5)  # what random numbers are for
 
 
 class TrainState(NamedTuple):
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
 
 
 def stream(state: TrainState, purpose: int) -> jax.Array:
-    """Key of the random numbers for a purpose, SAMPLING or MEASURING, at the step of the state."""
+    """Key of the random numbers for a purpose, such as SAMPLING, at the step of the state."""
     key = jax.random.wrap_key_data(state.key)
     return jax.random.fold_in(jax.random.fold_in(key, purpose), state.step)
 

@@ -9,6 +9,7 @@ HDF5's own locks are left out: network file systems may lack them, and a file he
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,6 +27,8 @@ import tomli_w
 
 PROGRAM = "heg checkpoint"
 FORMAT = f"{PROGRAM} 1"
+# what says nothing about the file that could not be read
+NOT_ITS_FAULT = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
 
 
 class StorageError(Exception):
@@ -71,8 +74,10 @@ def load_tree(path: Path, template, resized: str | None = None):
                 raise StorageError(f"{path} is not a checkpoint of this program ({FORMAT})")
             stored = {name: np.asarray(file[name]) for name in names if name in file}
             attributes = dict(file.attrs)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise StorageError(f"{path} cannot be read: it is truncated or not an HDF5 file") from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # h5py raises all of these
+        if getattr(error, "errno", None) in NOT_ITS_FAULT:
+            raise OSError(f"{path} cannot be read: {os.strerror(error.errno)}") from error
+        raise StorageError(f"{path} cannot be read: it is truncated, damaged or not an HDF5 file") from error
     for name, leaf in names.items():
         free = 1 if resized and name.split("/")[0] == resized else 0  # axes that may differ
         if name not in stored or stored[name].shape[free:] != leaf.shape[free:] or stored[name].dtype != leaf.dtype:
@@ -119,15 +124,25 @@ def locked(run_dir: Path) -> Iterator[str]:
         holder = file.read().strip()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, PermissionError):
             raise StorageError(f"{run_dir} is in use by {holder}: stop it, or choose another --run-dir") from None
         except OSError:
-            pass  # a file system without locks
+            if holder:
+                raise StorageError(
+                    f"{run_dir} may be in use by {holder}, its file system has no locks: if not, delete {file.name}"
+                ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()
-        yield holder
-        file.truncate(0)
+        try:
+            yield holder
+        finally:
+            file.truncate(0)
+
+
+def fingerprint(tree) -> str:
+    """A digest of the values of a pytree of arrays."""
+    return _digest(_arrays(tree))
 
 
 def append_line(path: Path, value: dict) -> None:

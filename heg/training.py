@@ -39,7 +39,7 @@ from heg.occupations import TransformerSize, make_occupations
 from heg.orbitals import Orbitals
 from heg.parallel import everywhere, jit
 from heg.sampling import make_draw
-from heg.state import SAMPLING, STARTING, StepInfo, TrainState, stream
+from heg.state import FIRST_BATCH, SAMPLING, STARTING, StepInfo, TrainState, stream
 from heg.system import System
 from heg.walks import anywhere, make_walks
 from heg.wavefunction import make_log_psi, make_score
@@ -140,7 +140,7 @@ def build(config: Config) -> Solver:
         state = init(system, everywhere(jax.random.key_data(key)))
         if exact:
             return state
-        walk = draw(system, state.params, stream(state, STARTING))
+        walk = draw(system, state.params, stream(state, FIRST_BATCH))
         return state._replace(walkers=walk.walkers, redrawn=walk.redrawn)
 
     def step(state):

@@ -102,6 +102,7 @@ def test_without_a_launcher_mpi_is_not_needed(tmp_path):
         ([[0, 1, 2, 3]] * 2, [[0, 1], [2, 3]]),
         ([[0, 1, 2]] * 2, [[0], [1, 2]]),
         ([[0, 1], [2, 3]], [[0, 1], [2, 3]]),  # bound by the launcher
+        ([[0, 1], [2, 3]] * 2, [[0], [2], [1], [3]]),  # bound in groups
         ([[0]] * 2, [[0], [0]]),  # more processes than cores
     ],
 )
@@ -109,20 +110,26 @@ def test_processes_of_a_host_share_its_cores(cores, shares):
     assert [parallel.share_of_cores(cores, rank) for rank in range(len(cores))] == shares
 
 
+TWO = ("/dev/nvidia0", "/dev/nvidia1")
+
+
 @pytest.mark.parametrize(
-    ("visible", "present", "shares"),
+    ("gpus", "shares"),
     [
-        ([None] * 2, 4, [[0, 1], [2, 3]]),
-        ([None] * 4, 4, [[0], [1], [2], [3]]),
-        (["0,2"] * 2, 8, [[0], [1]]),  # counted among the visible
-        (["0", "1"], 2, [[0], [0]]),  # one for each, as srun --gpus-per-task gives
-        (["0,1", "0,1", "2,3", "2,3"], 4, [[0], [1], [0], [1]]),
+        ([(None, TWO)] * 2, [[0], [1]]),
+        ([(None, TWO * 2)] * 2, [[0, 1], [2, 3]]),
+        ([("0,2", TWO * 4)] * 2, [[0], [1]]),  # counted among the visible
+        ([("0", TWO), ("1", TWO)], [[0], [0]]),  # one for each
+        ([("0", TWO[:1]), ("0", TWO[1:])], [[0], [0]]),  # one for each, and the other out of reach
+        ([("0,1", TWO)] * 2 + [("2,3", TWO)] * 2, [[0], [1], [0], [1]]),
+        ([("", TWO)] * 3, [None] * 3),
+        ([(None, ())] * 2, [None] * 2),
     ],
 )
-def test_processes_of_a_host_share_its_gpus(visible, present, shares):
-    assert [parallel.share_of_gpus(visible, present, rank) for rank in range(len(visible))] == shares
+def test_processes_of_a_host_share_its_gpus(gpus, shares):
+    assert [parallel.share_of_gpus(gpus, rank) for rank in range(len(gpus))] == shares
 
 
 def test_more_processes_than_gpus_are_refused():
     with pytest.raises(parallel.ParallelError, match="3 processes share 2 GPUs"):
-        parallel.share_of_gpus([None] * 3, 2, 0)
+        parallel.share_of_gpus([(None, TWO)] * 3, 0)

@@ -111,13 +111,27 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkey
     solve(config(tmp_path / "a", steps=4))
     before = (tmp_path / "a" / "checkpoint-4.h5").read_bytes()
 
-    def full(*_, **__):
+    def full(file, name, value):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage.h5py, "File", full)
-    with pytest.raises(OSError, match=r"a\.h5 cannot be written \(No space left on device\)"):
-        storage.save_tree(tmp_path / "a" / "a.h5", {"x": np.zeros(2)})
+    monkeypatch.setattr(storage.h5py.File, "__setitem__", full)  # the file is there by then
+    with pytest.raises(OSError, match=r"checkpoint-4\.h5 cannot be written \(No space left on device\)"):
+        storage.save_tree(tmp_path / "a" / "checkpoint-4.h5", {"x": np.zeros(2)})
     assert (tmp_path / "a" / "checkpoint-4.h5").read_bytes() == before
+    assert not list((tmp_path / "a").glob(".*"))
+
+
+def test_samples_of_other_parameters_are_not_taken_for_those_of_this_run(tmp_path):
+    solve(config(tmp_path / "a"))
+    for path in storage.checkpoints(tmp_path / "a"):
+        path.unlink()
+    other = config(tmp_path / "a")
+    other = dataclasses.replace(other, optimizer=dataclasses.replace(other.optimizer, learning_rate=0.1))
+    summary, said = solve(other)
+    fresh, _ = solve(dataclasses.replace(other, run=dataclasses.replace(other.run, run_dir=str(tmp_path / "b"))))
+    assert summary["F"] == fresh["F"]
+    assert (tmp_path / "a" / "samples-8.h5.unused").exists() and not (tmp_path / "a" / "samples-0.h5.unused").exists()
+    assert "history.csv is kept as history.csv.unused." in said
 
 
 def test_a_file_stop_ends_the_run_in_order_and_is_taken_away(tmp_path):
