@@ -65,10 +65,12 @@ def test_a_process_that_fails_ends_the_others_with_its_message():
 
 def test_what_the_first_process_raises_all_raise():
     code = (
-        "from heg import parallel\nparallel.start()\n"
+        "import os\nfrom heg import parallel\nparallel.start()\n"
         "def fail(): raise OSError('the disk is full')\n"
         "try: parallel.on_first(fail)\n"
-        "except OSError as error: print('caught', error, parallel.on_first(lambda: 7), parallel.any_process(False))"
+        "except OSError as error:\n"
+        "    words = f'caught {error} {parallel.on_first(lambda: 7)} {parallel.any_process(False)}\\n'\n"
+        "    os.write(1, words.encode())"  # at once, lest the processes interrupt each other
     )
     done = run(code, launcher=mpirun(2))
     assert done.returncode == 0, done.stderr
