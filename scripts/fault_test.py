@@ -26,7 +26,7 @@ import numpy as np
 
 from heg.storage import checkpoints, read_history
 
-STEPS, BOUND, LONGEST = 200, 1e-9, 300  # steps of a run, relative difference, seconds until a run counts as hung
+STEPS, BOUND, LONGEST = 200, 1e-8, 300  # steps of a run, relative difference, seconds until a run counts as hung
 FLAGS = (
     f"--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2 --flow-layers 0 --transformer-layers 0 "
     f"--batch 32 --steps {STEPS} --samples 64 --save-every 10"
@@ -42,6 +42,7 @@ class Fault(NamedTuple):
     codes: list[int]
     recovered: bool
     words: str
+    applied: bool
 
 
 class Run(NamedTuple):
@@ -197,7 +198,8 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
         run.wait_for(row, process)
     else:
         time.sleep(random.uniform(0, 8))
-    if KINDS[kind] and process.poll() is None and run.directory.exists():
+    applied = process.poll() is None and run.directory.exists()
+    if KINDS[kind] and applied:
         KINDS[kind](run, process, random)
     codes, words = [], []
     while True:
@@ -210,7 +212,7 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
     recovered = code == 0 and same(run, reference)
     if kind == "disk full":
         subprocess.run(["umount", run.directory], check=True)
-    return Fault(kind, row, codes, recovered, "" if recovered else "\n".join(words))
+    return Fault(kind, row, codes, recovered, "" if recovered else "\n".join(words), applied)
 
 
 def same(run: Run, reference: Run) -> bool:
@@ -268,11 +270,13 @@ def main(*, count: int = 50, first: int = 0, seed: int = 0, jobs: int = 1, run_d
 
     with ThreadPoolExecutor(jobs) as pool:
         faults = list(pool.map(one, range(first, first + count)))
-    tally = collections.Counter((fault.kind, fault.recovered) for fault in faults)
+    missed = [fault for fault in faults if not fault.applied]  # the run was over, or had not begun
+    tally = collections.Counter((fault.kind, fault.recovered) for fault in faults if fault.applied)
     print(f"\n{'disturbance':28} recovered lost")
     for kind in kinds:
         print(f"{kind:28} {tally[kind, True]:9d} {tally[kind, False]:4d}")
-    print(f"{sum(fault.recovered for fault in faults)} of {count} recovered (seed {seed})")
+    recovered = sum(tally[kind, True] for kind in kinds)
+    print(f"{recovered} of {count - len(missed)} recovered, {len(missed)} missed (seed {seed})")
     sys.exit(0 if all(fault.recovered for fault in faults) else 1)
 
 

@@ -12,7 +12,9 @@ from test_cli import command_line
 
 from heg import parallel, storage
 
-BOUND = 1e-10  # relative, over 20 steps; seen: 2e-12.  What differs is the rounding of sums in groups of other sizes
+# relative, over 20 steps.  What differs is the rounding of products in groups of other sizes; seen: 2e-12, and 1e-9 in
+# the error bars of the second step, whose control variates were fitted on 16 samples of the first
+BOUND = 1e-8
 
 
 def run(code, launcher=(), environment=None, timeout=300):
