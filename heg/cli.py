@@ -81,12 +81,12 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
         raise ValueError(str(error)) from None  # one that travels between processes
 
 
-def _start():
+def _start(program):
     """Meets the other processes; one of them speaks for all."""
     try:
         parallel.start()
     except parallel.ParallelError as error:
-        sys.exit(_complain(error, BAD_INPUT))
+        sys.exit(_complain(error, BAD_INPUT, program))
     if not parallel.launched_first():
         sys.stdout = open(os.devnull, "w")
 
@@ -97,7 +97,7 @@ def doctor(arguments: list[str] | None = None) -> None:
 
     @app.default
     def examine():
-        _start()
+        _start("heg-doctor")
         sys.exit(_examine())
 
     app(sys.argv[1:] if arguments is None else arguments)
@@ -125,7 +125,7 @@ def _examine():
 
 def solve(arguments: list[str] | None = None) -> None:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
-    _start()
+    _start("heg-solve")
     try:
         parsed = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
         code = 0 if parsed is None else _dry_run(parsed[0]) if parsed[1] else _run(parsed[0])
@@ -252,7 +252,7 @@ def _dry_run(config):
     return 0
 
 
-def _complain(error, code):
+def _complain(error, code, program="heg-solve"):
     if parallel.launched_first():
-        print(f"heg-solve: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return code

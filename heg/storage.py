@@ -63,6 +63,7 @@ def load_tree(path: Path, template, resized: str | None = None):
       The tree, of NumPy arrays, and the attributes given to `save_tree`.
     Raises:
       StorageError: the file is truncated, changed, foreign, or holds something else.
+      OSError: it cannot be read for a reason that is not in the file, such as its permissions.
     """
     names = _arrays(template)
     try:
@@ -114,10 +115,10 @@ def set_aside(path: Path) -> Path:
 def locked(run_dir: Path) -> Iterator[str]:
     """Holds a run directory for this process, which the system lets go of when the process ends, however it ends.
 
-    Returns:
+    Yields:
       Who held it before and did not leave in order; empty if nobody.
     Raises:
-      StorageError: another process holds it.
+      StorageError: another process holds it, or may hold it where the file system has no locks.
     """
     with (run_dir / "lock").open("a+") as file:
         file.seek(0)

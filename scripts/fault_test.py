@@ -260,8 +260,10 @@ def main(*, count: int = 50, first: int = 0, seed: int = 0, jobs: int = 1, run_d
     def one(number):
         kind, random, own = kinds[number % len(kinds)], np.random.default_rng([seed, number]), free.get()
         processes = 2 if kind == "one of two processes killed" else layout(random)
-        fault = disturbed(kind, Run(run_dir / f"{number:03d}", processes, own), random, reference)
-        free.put(own)
+        try:
+            fault = disturbed(kind, Run(run_dir / f"{number:03d}", processes, own), random, reference)
+        finally:
+            free.put(own)
         state = "recovered" if fault.recovered else f"LOST\n{fault.words}"
         print(
             f"{number:3d} {kind:28} {processes} processes, row {fault.row:3d}, codes {fault.codes}: {state}", flush=True

@@ -258,10 +258,13 @@ def alike(rungs: list[Rung]) -> list[list[Rung]]:
 
 def climb(group: list[Rung], run_dir: Path, end: float) -> list[dict]:
     """Rows of the rungs, if they begin before `end`."""
-    if time.time() > end:
-        return []
-    rows = [run(rung, run_dir) for rung in group]
-    return [row if rung in LARGE else row | {"references": references(rung)} for rung, row in zip(group, rows)]
+    rows = []
+    for rung in group:
+        if time.time() > end:
+            break
+        row = run(rung, run_dir)
+        rows.append(row if rung in LARGE else row | {"references": references(rung)})
+    return rows
 
 
 def main(
