@@ -26,7 +26,7 @@ import numpy as np
 
 from heg.storage import checkpoints, read_history
 
-STEPS, BOUND, LONGEST = 200, 1e-8, 300  # steps of a run, relative difference, seconds until a run counts as hung
+STEPS, BOUND, LONGEST = 200, 1e-9, 300  # steps of a run, relative difference, seconds until a run counts as hung
 FLAGS = (
     f"--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2 --flow-layers 0 --transformer-layers 0 "
     f"--batch 32 --steps {STEPS} --samples 64 --save-every 10"
