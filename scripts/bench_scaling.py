@@ -3,12 +3,14 @@
     python scripts/bench_scaling.py                    # up to as many processes as there are cores
     python scripts/bench_scaling.py --processes 8 --launcher "srun -n {n}" --batch 4096    # on a cluster
 
-Strong scaling: the same batch on every layout; weak: the same batch for each device.  `all` is one process with all its
-devices.  Bytes are those of the collectives in the compiled programs, as one device receives them; the time of
-moving them is that of one gathering of as many bytes alone.
+A device is a core of the CPU or a GPU.  Strong scaling: the same batch on every layout; weak: the same batch for each
+device.  Every number of devices is used by one process, then by as many processes.  Bytes are those of the collectives
+in the compiled programs, as one device receives them; the time of moving them is that of one gathering of as many bytes
+alone.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -29,8 +31,9 @@ from heg.training import build, programs
 GAS = SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25))
 WARM, STEPS = 2, 8
 BYTES = {"f64": 8, "s64": 8, "u64": 8, "c128": 16, "f32": 4, "s32": 4, "u32": 4, "c64": 8, "pred": 1}
+# where a collective is split in two, its end has the result
 COLLECTIVE = re.compile(
-    r"= (\(.*?\)|\S+) (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)[\w-]*\("
+    r"= (\(.*?\)|\S+) (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-done)?\("
 )
 
 
@@ -100,39 +103,41 @@ def collective(megabytes: float) -> None:
         print("RESULT " + json.dumps({"seconds": of_gathering}), flush=True)
 
 
-def on_layout(words: list[str], processes: int, devices: int | None, launcher: str) -> dict:
-    """What a worker says, started in that many processes; `devices` of the CPU for each, none: as the machine gives."""
-    variables = dict(os.environ)
-    if devices:
-        variables["JAX_NUM_CPU_DEVICES"] = str(devices)
+def on_layout(words: list[str], processes: int, devices: int, launcher: str) -> dict:
+    """What a worker says, started in that many processes with so many devices in all, the first of this machine."""
+    variables, cores = dict(os.environ), sorted(os.sched_getaffinity(0))
+    if Path("/dev/nvidia0").exists():
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(devices)))
+        own = cores
+    else:
+        own = cores[:devices]
     start = launcher.format(n=processes).split() if processes > 1 else []
     command = [*start, sys.executable, __file__, *words]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    pin = lambda: os.sched_setaffinity(0, own)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, preexec_fn=pin)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return json.loads(lines[0].removeprefix("RESULT "))
 
 
-def compare(*, batch: int = 256, processes: int = 0, launcher: str = "", output: Path | None = None) -> None:
+def compare(*, batch: int = 256, devices: int = 0, launcher: str = "", output: Path | None = None) -> None:
     """Prints the tables.
 
     Args:
       batch: samples of a step, in all (strong), for each device (weak).
-      processes: the most; 0: as many as cores.
+      devices: the most; 0: as many as cores.
       launcher: command that starts {n} processes; none: the mpirun at hand.
       output: JSON file for the numbers.
     """
     beside = Path(sys.executable).parent / "mpirun"
     launcher = launcher or f"{beside if beside.exists() else shutil.which('mpirun')} -n {{n}}"
-    most = processes or len(os.sched_getaffinity(0))
-    counts = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= most]
+    most = devices or len(os.sched_getaffinity(0))
+    counts = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= most]
     alone = on_layout(["measure", str(batch)], 1, 1, launcher)
-    whole = on_layout(["measure", str(batch)], 1, None, launcher)
-    total = sum(whole["moved"].values())
-    print(f"2D polarised N = 13, r_s 10, Theta 0.15, {batch} samples; {whole['parameters']} parameters")
+    print(f"2D polarised N = 13, r_s 10, Theta 0.15, {batch} samples; {alone['parameters']} parameters")
     print(f"{'':8}{'layout':28}{'batch':>7}{'step, s':>10}{'speed-up':>10}{'moving, s':>11}{'share':>8}")
-    rows = []
+    rows, moved = [], {}
 
     def show(kind, name, row, moving):
         speed = alone["step"] / row["step"] * row["batch"] / batch
@@ -140,20 +145,24 @@ def compare(*, batch: int = 256, processes: int = 0, launcher: str = "", output:
         cells = f"{kind:8}{name:28}{row['batch']:7d}{row['step']:10.4f}{speed:10.2f}{moving:11.5f}"
         print(f"{cells}{moving / row['step']:8.1%}", flush=True)
 
-    gathering = lambda n, bytes_: on_layout(["collective", str(bytes_ / 2**20)], n, None, launcher)["seconds"]
     show("", "1 process, 1 device", alone, 0.0)
-    show("strong", f"all: 1 process, {whole['devices']} devices", whole, gathering(1, total))
-    for n in counts[1:]:
-        for kind, size in (("strong", batch), ("weak", n * batch)):
-            # what is received grows with the batch and, per device, with (n - 1) / n
-            bytes_ = total * size / batch * (n - 1) / n / ((whole["devices"] - 1) / whole["devices"] or 1)
-            row = on_layout(["measure", str(size)], n, None, launcher)
-            show(kind, f"{n} processes", row, gathering(n, bytes_))
-    print("\nreceived by one device of one process in a step, KiB: ", end="")
-    print(", ".join(f"{name} {bytes_ / 1024:.1f}" for name, bytes_ in whole["moved"].items()))
-    print(f"the parameters in double precision: {8 * whole['parameters'] / 1024:.1f} KiB")
+    for n, (kind, size) in itertools.product(counts, (("strong", batch), ("weak", None))):
+        size = size or n * batch
+        for processes in (1, n):
+            row = on_layout(["measure", str(size)], processes, n, launcher)
+            moved = row["moved"] or moved  # counted in one process: the programs are the same
+            megabytes = str(sum(moved.values()) / 2**20)
+            moving = on_layout(["collective", megabytes], processes, n, launcher)["seconds"]
+            show(kind, f"{processes} process{'es' * (processes > 1)}, {n} devices", row, moving)
+            if processes == 1:
+                print(" " * 8 + "received by a device, KiB: " + _kibibytes(moved))
+    print(f"\nthe parameters in double precision: {8 * alone['parameters'] / 1024:.1f} KiB")
     if output:
         output.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _kibibytes(moved):
+    return ", ".join(f"{name} {bytes_ / 1024:.1f}" for name, bytes_ in moved.items())
 
 
 if __name__ == "__main__":

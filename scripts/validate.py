@@ -26,7 +26,7 @@ import numpy as np
 
 from heg import cli, parallel
 from heg.exact import infinite_basis, spectrum
-from heg.solve import solve
+from heg.solve import RunError, solve
 from heg.statistics import Estimate
 from heg.storage import read_history
 from heg.system import System
@@ -256,15 +256,18 @@ def alike(rungs: list[Rung]) -> list[list[Rung]]:
     return list(groups.values())
 
 
-def climb(group: list[Rung], run_dir: Path, end: float) -> list[dict]:
-    """Rows of the rungs, if they begin before `end`."""
-    rows = []
+def climb(group: list[Rung], run_dir: Path, end: float) -> tuple[list[dict], list[str]]:
+    """Rows of the rungs that begin before `end`, and what stopped the others: a rung that fails costs no other."""
+    rows, failures = [], []
     for rung in group:
         if time.time() > end:
             break
-        row = run(rung, run_dir)
-        rows.append(row if rung in LARGE else row | {"references": references(rung)})
-    return rows
+        try:
+            row = run(rung, run_dir)
+            rows.append(row if rung in LARGE else row | {"references": references(rung)})
+        except (RunError, ValueError) as error:
+            failures.append(f"{rung.name}: {error}")
+    return rows, failures
 
 
 def main(
@@ -293,10 +296,15 @@ def main(
         cores.put({core} if jobs > 1 else os.sched_getaffinity(0))
     with ProcessPoolExecutor(jobs, spawn, start_worker, (cores,)) as pool:
         climbed = [pool.submit(climb, group, run_dir, end) for group in alike(missing)]
-        for row in itertools.chain.from_iterable(done.result() for done in as_completed(climbed)):
-            save(row)
-            print(f"{row['name']}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s", flush=True)
+        failed = []
+        for rows, failures in (done.result() for done in as_completed(climbed)):
+            for row in rows:
+                save(row)
+                print(f"{row['name']}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s", flush=True)
+            failed += failures
     page(load())
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":

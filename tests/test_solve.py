@@ -25,15 +25,15 @@ def solve(config):
     return loop.solve(config, said.append, lambda *_: None, lambda: False), said
 
 
-def troubled(steps):
-    """build, of a solver whose energies are not finite at the given steps."""
+def troubled(steps, **seen):
+    """build, of a solver whose StepInfo says at the given steps what is `seen`."""
 
     def build_troubled(config):
         solver = build(config)
 
         def step(state):
             after, info = solver.step(state)
-            return after, info._replace(finite=np.array(int(state.step) not in steps))
+            return after, info._replace(**seen) if int(state.step) in steps else info
 
         return solver._replace(step=step)
 
@@ -41,7 +41,7 @@ def troubled(steps):
 
 
 def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "build", troubled({2, 3, 5}))
+    monkeypatch.setattr(loop, "build", troubled({2, 3, 5}, finite=np.array(False)))
     summary, _ = solve(config(tmp_path / "a"))
     assert summary["steps"] == 8
     rows = storage.read_history(tmp_path / "a" / "history.csv")
@@ -51,8 +51,27 @@ def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypa
     assert "not finite" in trouble[0]["cause"] and np.shape(trouble[0]["x"]) == (2, 2) and trouble[0]["seed"] == 0
 
 
+@pytest.mark.parametrize(
+    ("seen", "cause"),
+    [
+        ({"lost": 2}, "2 samples could not be drawn"),
+        ({"redrawn": loop.REDRAWN_FEW + 1}, "4 of 16 draws had no verified inverse"),
+        ({"redrawn": loop.REDRAWN_FEW}, None),
+    ],
+    ids=["lost", "too-many-redrawn", "few-redrawn"],
+)
+def test_a_step_whose_draws_fail_is_undone_and_a_few_repeated_ones_are_not_trouble(tmp_path, monkeypatch, seen, cause):
+    monkeypatch.setattr(loop, "build", troubled({5}, **seen))
+    solve(config(tmp_path / "a"))
+    rows = storage.read_history(tmp_path / "a" / "history.csv")
+    assert [int(row["step"]) for row in rows] == [step for step in range(1, 9) if step != 6 or not cause]
+    path = tmp_path / "a" / "trouble.jsonl"
+    causes = [json.loads(line)["cause"] for line in path.read_text().splitlines()] if path.exists() else []
+    assert causes == ([cause] if cause else [])
+
+
 def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "build", troubled({5, 6, 7}))
+    monkeypatch.setattr(loop, "build", troubled({5, 6, 7}, finite=np.array(False)))
     with pytest.raises(loop.RunError, match=r"steps 5 to 7 failed .* --max-norm 0\.05"):
         solve(config(tmp_path / "a"))
     assert [path.name for path in storage.checkpoints(tmp_path / "a")] == ["checkpoint-4.h5"]
