@@ -187,6 +187,13 @@ def tables(config: Config) -> dict[str, dict]:
     }
 
 
+def from_tables(found: dict[str, dict]) -> Config:
+    """The configuration of a run from the tables of its config.toml, the inverse of `tables`."""
+    as_tuple = lambda value: tuple(value) if isinstance(value, list) else value
+    kinds = {field.name: field.type for field in dataclasses.fields(Config)}
+    return Config(**{name: kinds[name](**{k: as_tuple(v) for k, v in table.items()}) for name, table in found.items()})
+
+
 class Changes(NamedTuple):
     """Fields in which a run that is continued differs from what it was, as words.
 

@@ -74,16 +74,16 @@ class Samples(NamedTuple):
     controls: Controls
 
 
+def sample_of(model: Model, params: Params, walker: Walkers) -> tuple[Samples, jax.Array]:
+    """ln p and E_loc of one walker, and its z [N, d]."""
+    log_p = model.occupations.log_prob(params.occupations, walker.state)
+    energy, z = model.local_energy(params.flow, walker.x, walker.state)
+    return Samples(log_p, energy, model.controls(z, walker.state)), z
+
+
 def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samples:
     """ln p and E_loc of every walker, `chunk` walkers at a time to bound memory."""
-
-    def of(walker):
-        state, x = walker
-        log_p = model.occupations.log_prob(params.occupations, state)
-        energy, z = model.local_energy(params.flow, x, state)
-        return Samples(log_p, energy, model.controls(z, state))
-
-    return map_walkers(of, walkers, chunk)
+    return map_walkers(lambda walker: sample_of(model, params, walker)[0], walkers, chunk)
 
 
 def per_electron(samples: Samples, regression: Regression, system: System) -> dict[str, jax.Array]:

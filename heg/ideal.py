@@ -101,6 +101,12 @@ def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> Id
     return IdealGas(float(free_energy), float(mean_energy), float(beta * (mean_energy - free_energy)))
 
 
+def heat_capacity(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> float:
+    """C = beta^2 d^2 ln Z / d beta^2 at fixed volume, k_B per cell; arguments as in `thermodynamics`."""
+    log_z = lambda beta: sum(log_partition(beta * jnp.asarray(energy), count) for count in spins)
+    return float(beta**2 * jax.grad(jax.grad(log_z))(beta))
+
+
 def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
 

@@ -10,7 +10,8 @@ from heg.free_energy import Params
 from heg.sampling import Walkers
 from heg.statistics import Estimate
 
-STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING = range(5)  # what random numbers are for
+# what random numbers are for
+STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING = range(8)
 
 
 class TrainState(NamedTuple):

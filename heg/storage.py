@@ -35,9 +35,14 @@ class StorageError(Exception):
     """A file cannot be used; the message is one sentence for the user."""
 
 
-def save_tree(path: Path, tree, **attributes) -> None:
+def save_tree(path: Path, tree, each: dict[str, dict] | None = None, **attributes) -> None:
     """Writes a pytree of arrays and attributes to an HDF5 file, atomically.
 
+    Args:
+      path: of the file.
+      tree: of arrays.
+      each: attributes of single arrays by name, such as {"F/value": {"unit": "hartree"}}.
+      attributes: of the file.
     Raises:
       OSError: the directory cannot be written.
     """
@@ -47,6 +52,7 @@ def save_tree(path: Path, tree, **attributes) -> None:
         with h5py.File(temporary, "w", locking=False) as file:
             for name, array in arrays.items():
                 file[name] = array
+                file[name].attrs.update((each or {}).get(name, {}))
             file.attrs.update(attributes, format=FORMAT, digest=_digest(arrays))
 
     _replace(Path(path), write)
@@ -91,6 +97,15 @@ def load_tree(path: Path, template, resized: str | None = None):
     return jax.tree.unflatten(jax.tree.structure(template), stored.values()), attributes
 
 
+def stored_length(path: Path, name: str) -> int:
+    """Length of the first axis of an array in a file of `save_tree`; 0 if it cannot be told."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return len(file[name])
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError):
+        return 0
+
+
 def checkpoints(run_dir: Path) -> list[Path]:
     """Checkpoints of a run, newest first."""
     found = [path for path in Path(run_dir).glob("checkpoint-*.h5") if path.stem.split("-")[1].isdigit()]
@@ -112,15 +127,19 @@ def set_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[str]:
+def locked(run_dir: Path, name: str = "lock") -> Iterator[str]:
     """Holds a run directory for this process, which the system lets go of when the process ends, however it ends.
+
+    Args:
+      run_dir: the directory.
+      name: of the file that says so; work that does not disturb other work has a name of its own.
 
     Yields:
       Who held it before and did not leave in order; empty if nobody.
     Raises:
       StorageError: another process holds it, or may hold it where the file system has no locks.
     """
-    with (run_dir / "lock").open("a+") as file:
+    with (run_dir / name).open("a+") as file:
         file.seek(0)
         holder = file.read().strip()
         try:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from heg.bijection import Quality, folded_measure, lowest_determinant
@@ -56,6 +57,7 @@ class Solver(NamedTuple):
       measure: params, key -> Samples, Walk; one batch of exact draws at frozen parameters.
       per_electron: Samples, Regression -> values of each sample, as in heg.free_energy.
       quality: params, Walkers, keys of uniform positions -> Quality.
+      template: a TrainState of zeros, to read checkpoints by.
     """
 
     system: System
@@ -66,6 +68,7 @@ class Solver(NamedTuple):
     measure: Callable
     per_electron: Callable
     quality: Callable
+    template: TrainState
 
 
 class Programs(NamedTuple):
@@ -155,7 +158,9 @@ def build(config: Config) -> Solver:
     model = build_model(system, orbitals, config.model, walkers_at_once(system, config.sampler.batch))
     cutoff = cutoff._replace(orbitals=orbitals)
     of_gas = lambda program: functools.partial(program, system)
-    return Solver(system, cutoff, model, first, step, measure, of_gas(values), of_gas(quality))
+    shapes = jax.eval_shape(init, system, jax.random.key_data(jax.random.key(0)))
+    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return Solver(system, cutoff, model, first, step, measure, of_gas(values), of_gas(quality), template)
 
 
 @functools.lru_cache(maxsize=4)

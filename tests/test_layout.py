@@ -9,9 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # a module imports only from those before it
-ORDER = """system orbitals ideal occupations pairs flow wavefunction kinetic ewald hamiltonian control_variates
-statistics parallel chunks sampling free_energy bijection natural_gradient observables determinants exact eos storage
-config walks state training solve measure grid figures doctor cli""".split()
+ORDER = """system orbitals ideal infinite_gas structure momentum occupations pairs flow wavefunction kinetic ewald
+hamiltonian control_variates statistics parallel chunks sampling free_energy bijection natural_gradient observables
+quasiparticles determinants exact eos storage config walks state training solve results measure grid figures report
+doctor cli""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}
 

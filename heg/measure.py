@@ -1,0 +1,179 @@
+"""heg-measure without its command line: all observables of a trained density matrix, its parameters frozen."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from heg import storage
+from heg.chunks import walkers_at_once
+from heg.config import from_tables
+from heg.observables import make_sample, observe
+from heg.parallel import any_process, everywhere, jit, map_walkers, on_first
+from heg.results import Frozen, Measurement, block_size, evaluate
+from heg.solve import HISTORY, REDRAWN_BOUND, REDRAWN_FEW, RunError
+from heg.state import OBSERVING, stream
+from heg.structure import make_grid
+from heg.training import build
+from heg.walks import make_walks
+
+SAVE_SECONDS = 30.0  # between writings of the samples at hand
+
+
+def freeze(run_dir: Path, step: int | None = None) -> Frozen:
+    """The newest checkpoint of a run that can be used, or that of a step.  Called by all processes.
+
+    Raises:
+      ValueError: there is none.
+      StorageError, OSError: a file cannot be read.
+    """
+    config = on_first(_configuration, Path(run_dir))
+    solver = build(config)
+    state = on_first(_load, Path(run_dir), step, solver.template)
+    return Frozen(config, solver, everywhere(state), make_grid(solver.system))
+
+
+def measure(
+    run_dir: Path, samples: int, show: Callable, stop: Callable[[], bool], step: int | None = None
+) -> Measurement | None:
+    """Measures a run, or adds samples to an earlier measurement of the same checkpoint.  Called by all processes.
+
+    Args:
+      run_dir: of heg-solve.
+      samples: wanted in all, rounded up to whole batches; those of an earlier measurement count.
+      show: takes the numbers of samples at hand and wanted.
+      stop: true when the measurement is to end in order; what is at hand is kept.
+      step: of the checkpoint; none: the newest.
+    Returns:
+      What was found, also written to observables.h5 and observables.json; None if stopped.
+    Raises:
+      ValueError: there is no such run, or too few samples for an error.
+      RunError: a draw failed for good.
+      StorageError, OSError: a file cannot be used, or another measurement is going on.
+    """
+    run_dir = Path(run_dir)
+    with contextlib.ExitStack() as held:
+        on_first(lambda: held.enter_context(storage.locked(run_dir, "lock-measure")) and None)
+        frozen = freeze(run_dir, step)
+        blocks = _collect(frozen, run_dir, samples, show, lambda: any_process(stop()))
+        if blocks is None:
+            return None
+        found = evaluate(frozen, blocks, on_first(storage.read_history, run_dir / HISTORY))
+        on_first(save, run_dir, found)
+    return found
+
+
+def save(run_dir: Path, found: Measurement) -> None:
+    """Writes observables.h5 and observables.json."""
+    tree, units = {}, {}
+    for name, quantity in found.quantities.items():
+        parts = quantity._asdict()
+        unit = parts.pop("unit")
+        tree[name] = {part: value for part, value in parts.items() if value is not None}
+        units |= {
+            f"{name}/{part}": {"unit": unit + (", squared" if part == "covariance" else "")} for part in tree[name]
+        }
+    tree |= {"landau": found.landau._asdict(), "levels": found.levels}
+    notes = {name: found.facts[name] for name in ("step", "samples", "version")}
+    storage.save_tree(run_dir / "observables.h5", tree, units, **notes)
+    plain = lambda array: np.asarray(array).tolist()
+    numbers = {name: {"mean": plain(q.value), "error": plain(q.error)} for name, q in found.quantities.items()}
+    landau = {name: plain(value) for name, value in found.landau._asdict().items()}
+    storage.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
+
+
+def _configuration(run_dir):
+    if not (run_dir / "config.toml").exists():
+        raise ValueError(f"{run_dir} holds no run: give the run directory of heg-solve")
+    return from_tables(storage.load_config(run_dir / "config.toml"))
+
+
+def _load(run_dir, step, template):
+    refusals = []
+    for path in storage.checkpoints(run_dir):
+        if step is not None and path.stem != f"checkpoint-{step}":
+            continue
+        try:
+            return storage.load_tree(path, template, resized="walkers")[0]
+        except storage.StorageError as error:
+            refusals.append(str(error))
+    wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
+    raise ValueError("; ".join([f"{run_dir} has no {wanted} that can be used: run heg-solve", *refusals]))
+
+
+def _make_observe(frozen: Frozen):
+    """(params, regression, key) -> Observed by block, draws repeated, draws lost; one batch."""
+    system, model, sampler = frozen.system, frozen.solver.model, frozen.config.sampler
+    chunk = sampler.chunk or walkers_at_once(system, sampler.batch)
+    draw = make_walks(system, model, sampler, chunk).draw
+    of_walker = make_sample(system, frozen.solver.cutoff.orbitals, model, frozen.grid)
+
+    def batch(params, regression, key):
+        key_draw, key_move = jax.random.split(key)
+        walk = draw(params, key_draw)
+        keys = jax.random.split(key_move, sampler.batch)
+        of_each = map_walkers(lambda walker: of_walker(params, *walker), (walk.walkers, keys), chunk)
+        observed = observe(*of_each, regression, system)
+        size = block_size(sampler.batch)
+        means = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1), observed)
+        return means, walk.redrawn, walk.lost
+
+    return jit(batch)
+
+
+def _collect(frozen, run_dir, samples, show, stop):
+    """Means over blocks of all samples, old and new; None if stopped.  They are kept in observed-<step>.h5."""
+    batch, parameters = frozen.config.sampler.batch, (frozen.state.average, frozen.state.regression)
+    measure_batch, key = _make_observe(frozen), stream(frozen.state, OBSERVING)
+    path = run_dir / f"observed-{int(frozen.state.step)}.h5"
+    shapes, _, _ = jax.eval_shape(measure_batch, *parameters, key)
+    marks = {"parameters": storage.fingerprint(parameters), "batch": batch}
+    parts = on_first(_earlier, path, shapes, marks)
+    have, redrawn, wanted, saved = (
+        sum(map(_length, parts)) * block_size(batch) // batch,
+        0,
+        -(-samples // batch),
+        time.monotonic(),
+    )
+    keep = lambda: on_first(lambda: storage.save_tree(path, _joined(parts), **marks))
+    for number in range(have, wanted):
+        if stop():
+            keep()
+            return None
+        means, again, lost = measure_batch(*parameters, jax.random.fold_in(key, number))
+        parts.append(jax.tree.map(np.asarray, means))
+        redrawn += int(again)
+        if int(lost) or redrawn > max(REDRAWN_FEW, REDRAWN_BOUND * (number + 1 - have) * batch):
+            raise RunError(f"{redrawn} draws were repeated, {int(lost)} lost: the flow is no bijection, lower max_norm")
+        show((number + 1) * batch, wanted * batch)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            keep()
+            saved = time.monotonic()
+    if wanted > have:
+        keep()
+    return _joined(parts)
+
+
+def _earlier(path, shapes, marks):
+    """Means of blocks of an earlier measurement with the same parameters, in a list; empty if there is none."""
+    if not path.exists():
+        return []
+    blocks = storage.stored_length(path, "energies/F")
+    template = jax.tree.map(lambda leaf: np.zeros((blocks, *leaf.shape[1:]), leaf.dtype), shapes)
+    with contextlib.suppress(storage.StorageError):
+        found, attributes = storage.load_tree(path, template)
+        if all(attributes.get(name) == mark for name, mark in marks.items()):
+            return [found]
+    storage.set_aside(path)
+    return []
+
+
+def _length(part):
+    return len(part.energies["F"])
+
+
+def _joined(parts):
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

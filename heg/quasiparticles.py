@@ -1,0 +1,113 @@
+r"""What p(K) says of quasi-particles: Landau's energy functional, fitted to ln p.
+
+With N_a the number of electrons in a shell of plane waves of one spin and dN_a its deviation from the mean,
+
+.. math:: -T \ln p(K) \approx c + \sum_a \epsilon_a\, \delta N_a + \tfrac12 \sum_{ab} f_{ab}\, \delta N_a \delta N_b ,
+
+a Boltzmann machine on occupations: eps are the energies of quasi-particles in the mean state, f their interaction.
+For the ideal gas eps = k^2 / 2 and f = 0, exactly.  The fit's worth is the share of the variance of ln p that it
+explains in samples that it was not fitted to.
+Source: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory of Quantum Liquids (1966), chapter 1.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from heg.orbitals import Orbitals
+from heg.structure import group_by_length
+from heg.system import System
+
+ACTIVE = 0.01  # shells whose mean occupation per plane wave is farther than this from 0 and 1 take part
+MOST = 24  # shells of both spins, those of largest variance
+RIDGE = 1e-6  # in units of the variance of each regressor
+
+
+class Landau(NamedTuple):
+    """The fit.
+
+    Attributes:
+      k: of each shell, 1/bohr.                             [A]
+      spin: 0 up, 1 down.                                   [A]
+      occupation: mean, per plane wave.                     [A]
+      ideal: k^2 / 2, hartree.                              [A]
+      energy: eps, hartree, the mean over the shells, weighted by the variance of N, set to that of k^2 / 2.   [A]
+      interaction: f, hartree.                              [A, A]
+      explained: shares of the variance of ln p explained by ideal levels, by fitted ones, and with f.        [3]
+    """
+
+    k: np.ndarray
+    spin: np.ndarray
+    occupation: np.ndarray
+    ideal: np.ndarray
+    energy: np.ndarray
+    interaction: np.ndarray
+    explained: np.ndarray
+
+
+def landau_fit(system: System, orbitals: Orbitals, states: np.ndarray, log_p: np.ndarray) -> Landau:
+    """Fits Landau's functional on one half of the samples and judges it by the other.
+
+    Args:
+      states: independent draws of K.                       [B, N]
+      log_p: ln p(K).                                       [B]
+    Raises:
+      ValueError: too few samples for the number of terms.
+    """
+    shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
+    counts, spin, place = _active(system, shells, np.asarray(states))
+    deviation, target = counts - counts.mean(axis=0), -system.temperature * np.asarray(log_p)
+    first, second = np.triu_indices(len(place))
+    # an electron in a plane wave of its own shell meets no other: N^2 = N there
+    sole = (first == second) & (shells.count[place][first] == 1)
+    first, second = first[~sole], second[~sole]
+    products = deviation[:, first] * deviation[:, second]
+    half = len(target) // 2
+    if half < 2 * (products.shape[1] + len(place)):
+        raise ValueError(f"{len(target)} samples are too few to fit {products.shape[1]} terms: draw more")
+    ideal = np.sum(orbitals.energy[np.asarray(states)], axis=1)
+    both = np.concatenate([deviation, products], axis=1)
+    explained = [_explained(regressors, target, half)[0] for regressors in (ideal[:, None], deviation)]
+    of_both, weights = _explained(both, target, half)
+    pairs = np.zeros((len(place),) * 2)
+    pairs[first, second] = weights[len(place) :]
+    length = shells.length[place]
+    variance = deviation.var(axis=0)
+    energy = weights[: len(place)]
+    energy = energy + np.average(length**2 / 2 - energy, weights=variance)
+    occupation = counts.mean(axis=0) / shells.count[place]
+    found = length, spin, occupation, length**2 / 2, energy, pairs + pairs.T, np.array([*explained, of_both])
+    return Landau(*found)
+
+
+def _active(system, shells, states):
+    """Electrons in each shell that takes part, with spin and shell of each.  [B, A], [A], [A]"""
+    tables = []
+    for part in system.parts:
+        rows = np.arange(len(states))[:, None]
+        table = np.zeros((len(states), len(shells.count)))
+        np.add.at(table, (rows, shells.place[states[:, part]]), 1)
+        tables.append(table)
+    counts = np.concatenate(tables, axis=1)
+    spin, place = np.divmod(np.arange(counts.shape[1]), len(shells.count))
+    occupation = counts.mean(axis=0) / shells.count[place]
+    active = np.flatnonzero(np.minimum(occupation, 1 - occupation) > ACTIVE)
+    active = np.sort(active[np.argsort(-counts[:, active].var(axis=0))][:MOST])
+    return counts[:, active], spin[active], place[active]
+
+
+def _explained(regressors, target, half):
+    """Share of the variance explained in the second half by a fit to the first, and its coefficients."""
+    mean, centre = regressors[:half].mean(axis=0), target[:half].mean()
+    known = regressors[:half] - mean
+    squares = known.T @ known / half
+    squares += RIDGE * np.diag(np.maximum(np.diagonal(squares), 1e-300))
+    weights = np.linalg.solve(squares, known.T @ (target[:half] - centre) / half)
+    missed = target[half:] - centre - (regressors[half:] - mean) @ weights
+    return 1 - np.mean(missed**2) / np.var(target[half:]), weights
+
+
+def trained_levels(system: System, orbitals: Orbitals, params: dict) -> np.ndarray:
+    """The levels eps_k of p(K) by spin, hartree: those of the ideal gas but for what was trained.  [spins, M]"""
+    return np.asarray(orbitals.energy + system.fermi_energy * jnp.asarray(params["~"]["levels"]))

@@ -1,0 +1,217 @@
+"""What a density matrix with frozen parameters says of the gas: all results from means over blocks of samples."""
+
+import contextlib
+from importlib import metadata
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from heg.chunks import walkers_at_once
+from heg.config import Config
+from heg.ideal import choose_cutoff, heat_capacity
+from heg.infinite_gas import free_energy_correction, potential_correction, reference_fxc
+from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
+from heg.parallel import jit, map_walkers
+from heg.quasiparticles import Landau, landau_fit, trained_levels
+from heg.sampling import Walkers
+from heg.solve import ideal_reference, system_facts
+from heg.state import OCCUPYING, REPEATING, TrainState, stream
+from heg.statistics import Estimate, independent
+from heg.structure import Grid
+from heg.system import System
+from heg.training import Solver
+
+BLOCK = 32  # samples in a block at most: what is kept are means of blocks
+STATES = 20_000  # draws of p(K) to which Landau's functional is fitted
+
+
+class Frozen(NamedTuple):
+    """A run whose parameters do not change any more.
+
+    Attributes:
+      config: of the run.
+      solver: built from it.
+      state: of the checkpoint.
+      grid: of S(q) and g(r).
+    """
+
+    config: Config
+    solver: Solver
+    state: TrainState
+    grid: Grid
+
+    @property
+    def system(self) -> System:
+        """The gas."""
+        return self.solver.system
+
+
+class Measurement(NamedTuple):
+    """What is known of a run.
+
+    Attributes:
+      quantities: by name; scalars, and arrays beside their grids q, r, k.
+      landau: the fit to p(K).
+      levels: trained levels, hartree.                      [spins, M]
+      facts: what observables.json holds beside them.
+    """
+
+    quantities: dict[str, Quantity]
+    landau: Landau
+    levels: np.ndarray
+    facts: dict
+
+
+def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) -> Measurement:
+    """All results from means over blocks of samples, and the quality of the run."""
+    system, orbitals = frozen.system, frozen.solver.cutoff.orbitals
+    quantities = thermodynamics(system, blocks) | distributions(system, orbitals, frozen.grid, blocks)
+    quantities |= limits(system, frozen.grid, blocks) | _against_ideal(system, quantities)
+    landau, within, over = _of_states(frozen)
+    quantities |= {
+        "E_variance_within_K": _number(within, "hartree^2 per cell"),
+        "F_variance_over_K": _number(over, "hartree^2 per cell"),
+    }
+    if extrapolated := zero_variance(history):
+        quantities["F_at_zero_variance"] = _number(extrapolated, "hartree per electron")
+    levels = trained_levels(system, orbitals, frozen.state.average.occupations)
+    facts = {
+        "units": {name: quantity.unit for name, quantity in quantities.items()},
+        "system": system_facts(frozen.solver),
+        "ideal": _ideal(system),
+        "infinite_gas": _infinite(system, quantities["f_xc"]),
+        "step": int(frozen.state.step),
+        "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
+        "version": metadata.version("heg"),
+    }
+    return Measurement(quantities, landau, levels, facts)
+
+
+def zero_variance(history: list[dict[str, str]]) -> Estimate | None:
+    """F per electron extrapolated linearly to zero variance of E_loc over the last half of a run; None if too short.
+
+    F is bounded from below by its exact value, the extrapolation is not: at finite temperature the variance of E_loc
+    over K does not vanish for the exact density matrix, so that the number is a hint of what is missing, no result.
+    """
+    rows = history[len(history) // 2 :]
+    if len(rows) < 10:
+        return None
+    of = lambda name: np.array([float(row[name]) for row in rows])
+    error = np.maximum(of("F_error_ha"), 1e-300)
+    variance = of("E_variance_cell_ha2")
+    regressors = np.stack([np.ones(len(rows)), variance / variance.mean()], axis=1) / error[:, None]
+    covariance = np.linalg.pinv(regressors.T @ regressors)
+    best = covariance @ regressors.T @ (of("F_ha") / error)
+    # what the fit leaves beyond the errors of the points counts as error too
+    spread = np.sum((of("F_ha") / error - regressors @ best) ** 2) / (len(rows) - 2)
+    return Estimate(float(best[0]), float(np.sqrt(covariance[0, 0] * max(spread, 1.0))))
+
+
+def difference(one: dict, other: dict) -> dict[str, Estimate]:
+    """P from two runs that differ in r_s alone (same temperature in hartree), or C from two that differ in temperature.
+
+    Args:
+      one, other: summary.json or observables.json of each.
+    Returns:
+      "pressure" (hartree / bohr^d) at the mean volume, or "heat_capacity" of dE / dT and "heat_capacity_of_entropy" of
+      T dS / dT (k_B per electron) at the mean temperature; both to second order in the difference.
+    Raises:
+      ValueError: they differ in anything else, or in nothing.
+    """
+    gases = one["system"], other["system"]
+    for name in ("n_up", "n_down", "dim", "twist", "coupling"):
+        if gases[0][name] != gases[1][name]:
+            raise ValueError(f"the runs differ in {name}: give two that differ in r_s or in temperature alone")
+    rs, temperature = (np.array([gas[name] for gas in gases]) for name in ("rs_bohr", "temperature_ha"))
+    same_rs, same_temperature = (bool(np.isclose(*pair, rtol=1e-6)) for pair in (rs, temperature))
+    if same_rs == same_temperature:
+        raise ValueError("the runs must differ either in r_s, at the same temperature in hartree, or in temperature")
+    electrons, dim = gases[0]["n_up"] + gases[0]["n_down"], gases[0]["dim"]
+
+    def slope(name, at, factor):
+        ends = [Estimate(np.ravel(part[name]["mean"])[0], np.ravel(part[name]["error"])[0]) for part in (one, other)]
+        factor /= at[1] - at[0]
+        return Estimate(
+            float(factor * (ends[1].mean - ends[0].mean)), float(abs(factor) * np.hypot(*(e.error for e in ends)))
+        )
+
+    if same_temperature:
+        return {"pressure": slope("F", np.array([gas["box_bohr"] ** dim for gas in gases]), -electrons)}
+    return {
+        "heat_capacity": slope("E", temperature, 1.0),
+        "heat_capacity_of_entropy": slope("S", temperature, temperature.mean()),
+    }
+
+
+def _of_states(frozen):
+    """Landau's fit to p(K), the variance of E_loc within K, and that of F_loc over K."""
+    system, model, sampler = frozen.system, frozen.solver.model, frozen.config.sampler
+    params, chunk = frozen.state.average, walkers_at_once(frozen.system, sampler.batch)
+
+    def occupy(params, keys):
+        states = map_walkers(lambda key: model.occupations.sample(params, key), keys, chunk)
+        return states, map_walkers(lambda state: model.occupations.log_prob(params, state), states, chunk)
+
+    def twice(params, states, keys):
+        """F_loc of two draws of x at the same K, without control variates.  [2, B]"""
+
+        def f_loc(walker):
+            energy, _ = model.local_energy(params.flow, walker.x, walker.state)
+            log_p = model.occupations.log_prob(params.occupations, walker.state)
+            return system.temperature * log_p + jnp.real(energy.total)
+
+        draws = [model.draw(params.flow, states, of_one).x for of_one in keys]
+        return jnp.stack([map_walkers(f_loc, Walkers(states, x), chunk) for x in draws])
+
+    states, log_p = jit(occupy)(params.occupations, jax.random.split(stream(frozen.state, OCCUPYING), STATES))
+    landau = landau_fit(system, frozen.solver.cutoff.orbitals, np.asarray(states), np.asarray(log_p))
+    keys = jax.random.split(stream(frozen.state, REPEATING), (2, sampler.batch))
+    first, second = np.asarray(jit(twice)(params, states[: sampler.batch], keys))
+    product = (first - first.mean()) * (second - second.mean())  # of independent noise: the variance of its mean in K
+    return landau, independent((first - second) ** 2 / 2), independent(product)
+
+
+def _against_ideal(system, found):
+    """f_xc, and the entropy over that of the ideal gas: at low temperature m*/m."""
+    exact = ideal_reference(system)
+    free_energy, entropy = found["F"], found["S"]
+    return {
+        "f_xc": free_energy._replace(value=free_energy.value - exact["F"].mean),
+        "entropy_ratio": Quantity(entropy.value / exact["S"].mean, entropy.error / exact["S"].mean, None, "none"),
+    }
+
+
+def _ideal(system):
+    """Exact values of the ideal gas of the same N, polarisation and twist, in the units of the results."""
+    exact = {name: float(estimate.mean) for name, estimate in ideal_reference(system).items()}
+    levels = choose_cutoff(system, 1e-12).orbitals.energy
+    return exact | {
+        "pressure": float(pressure(system, exact["kinetic"], 0.0)),
+        "heat_capacity": heat_capacity(levels, system.beta, system.spins) / system.electrons,
+    }
+
+
+def _infinite(system, f_xc):
+    """Published f_xc of the infinite gas and leading size effects; empty in two dimensions."""
+    if system.dim == 2:
+        return {}
+    correction = free_energy_correction(system)
+    found = {
+        "potential_correction_ha": potential_correction(system),
+        "f_xc_correction_ha": correction,
+        "f_xc_corrected_ha": {"mean": float(f_xc.value) + correction, "error": float(f_xc.error)},
+    }
+    with contextlib.suppress(ImportError, ValueError):
+        found["f_xc_reference_ha"] = reference_fxc(system)
+    return found
+
+
+def _number(estimate, unit):
+    return Quantity(np.asarray(estimate.mean), np.asarray(estimate.error), None, unit)
+
+
+def block_size(batch: int) -> int:
+    """Samples in a block of a batch: a divisor of it, BLOCK at most."""
+    return max(size for size in range(1, BLOCK + 1) if batch % size == 0)

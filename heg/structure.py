@@ -1,0 +1,173 @@
+r"""Where the electrons are relative to each other: static structure factor and pair correlation, by spin.
+
+.. math:: S_{\sigma\sigma'}(q) = \frac1N \langle \rho^\sigma_q \rho^{\sigma'}_{-q} \rangle, \qquad
+          g_{\sigma\sigma'}(r) = \frac{L^d}{N_\sigma N_{\sigma'}}
+          \Big\langle \sum_{i \in \sigma,\, j \in \sigma',\, i \ne j} \delta(r - x_i + x_j) \Big\rangle
+
+with rho_q the sum of e^{-iqx}.  S = S_uu + 2 S_ud + S_dd is that of the density, S_uu - 2 S_ud + S_dd that of the spin.
+S is averaged over shells of reciprocal vectors; g over separations r of the cell around an electron, |r_a| <= L/2, that
+lie in a spherical shell: its volume is that of the shell inside the cell, also beyond L/2.  The same at z = f(x), where
+the electrons are distributed as bare determinants, shows the hole that exchange digs alone; the mean displacement
+(z_i - z_j - x_i + x_j) . r / |r| of a pair at separation r shows what the flow adds.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import quad
+
+from heg.orbitals import powers
+from heg.system import System
+
+LONGEST = 4.0  # reciprocal vectors up to LONGEST k_F
+WIDTH = 1 / 25  # vectors whose lengths agree to WIDTH k_F are averaged over
+BIN = 0.1  # of separations, in units of r_s
+
+
+class Shells(NamedTuple):
+    """Vectors grouped by length.
+
+    Attributes:
+      length: mean length in each shell, 1/bohr.            [S]
+      count: vectors in each shell.                         [S]
+      place: shell of each vector; -1 for those left out.   [vectors] int
+    """
+
+    length: np.ndarray
+    count: np.ndarray
+    place: np.ndarray
+
+
+class Grid(NamedTuple):
+    """Where S and g are known.
+
+    Attributes:
+      shells: of the reciprocal vectors with components -highest ... highest, the last one from 0 on.
+      highest: component.
+      weight: share of each vector, and of its opposite where that is left out, in its shell.  [S, vectors]
+      edges: of the bins of r, bohr.                        [bins + 1]
+      share: of the cell's volume in each bin.              [bins]
+    """
+
+    shells: Shells
+    highest: int
+    weight: np.ndarray
+    edges: np.ndarray
+    share: np.ndarray
+
+
+class Structure(NamedTuple):
+    """Of one configuration, for the pairs of spins uu, or uu, ud, dd.
+
+    Attributes:
+      s: S by shell.                                        [spin pairs, S]
+      g: g by bin.                                          [spin pairs, bins]
+      g_bare: g of z by bin.                                [spin pairs, bins]
+      displaced: g times the displacement of pairs by the flow along r, bohr.    [spin pairs, bins]
+    """
+
+    s: jax.Array
+    g: jax.Array
+    g_bare: jax.Array
+    displaced: jax.Array
+
+
+def group_by_length(length: np.ndarray, system: System) -> Shells:
+    """Shells of vectors whose lengths (1/bohr) agree to WIDTH k_F; without twist the lowest are those of the lattice.
+
+    Args:
+      length: of each vector; inf for one that is left out.  [vectors]
+    """
+    kept = np.isfinite(length)
+    place = np.full(len(length), -1)
+    _, place[kept] = np.unique(np.round(length[kept] / (WIDTH * system.fermi_wavevector)), return_inverse=True)
+    count = np.bincount(place[kept])
+    return Shells(np.bincount(place[kept], length[kept]) / count, count, place)
+
+
+def make_grid(system: System) -> Grid:
+    """Shells of q up to LONGEST k_F; bins of about BIN r_s up to the corners of the cell."""
+    unit = 2 * np.pi / system.box
+    highest = int(LONGEST * system.fermi_wavevector / unit)
+    axes = [np.arange(-highest, highest + 1)] * (system.dim - 1) + [np.arange(highest + 1)]
+    n = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, system.dim)
+    norm = np.linalg.norm(n, axis=1)
+    multiplicity = np.where(n[:, -1] > 0, 2, 1)
+    shells = group_by_length(np.where((norm > 0) & (norm <= highest), unit * norm, np.inf), system)
+    weight = (shells.place == np.arange(len(shells.count))[:, None]) * multiplicity
+    farthest = np.sqrt(system.dim) / 2 * system.box
+    edges = np.linspace(0, farthest, round(farthest / (BIN * system.rs)) + 1)
+    inside = np.array([ball_in_cell(edge / system.box, system.dim) for edge in edges])
+    return Grid(shells, highest, weight / weight.sum(axis=1, keepdims=True), edges, np.diff(inside))
+
+
+def ball_in_cell(radius: float, dim: int) -> float:
+    """Volume of a ball around the centre of a square or cube of side 1 that lies inside.  Accuracy: 1e-9."""
+    if dim == 2:
+        if radius <= 0.5:
+            return np.pi * radius**2
+        if radius >= np.sqrt(0.5):
+            return 1.0
+        beyond = radius**2 * np.arccos(0.5 / radius) - 0.5 * np.sqrt(radius**2 - 0.25)
+        return np.pi * radius**2 - 4 * beyond
+    if radius <= 0.5:
+        return 4 / 3 * np.pi * radius**3
+    if radius >= np.sqrt(0.75):
+        return 1.0
+    slice_at = lambda height: ball_in_cell(np.sqrt(max(radius**2 - height**2, 0.0)), 2)
+    kinks = [np.sqrt(radius**2 - edge) for edge in (0.25, 0.5) if 0 < radius**2 - edge < 0.25]
+    return 2 * quad(slice_at, 0, 0.5, points=kinks, epsabs=1e-10)[0]
+
+
+def make_structure(system: System, grid: Grid) -> Callable:
+    """Structure as a function of x and z [N, d]."""
+    electrons, box, up, down = system.electrons, system.box, system.n_up, system.n_down
+    first, second = np.triu_indices(electrons, 1)
+    kind = (first >= up).astype(int) + (second >= up)
+    # g is a mean over ordered pairs; of unlike spins only one order is of this kind
+    ordered = [2 / up**2, 1 / (up * down), 2 / down**2] if down else [2 / up**2]
+    scale = np.array(ordered)[:, None] / grid.share
+    shape, width = scale.shape, grid.edges[1]
+
+    def waves(x):
+        *rows, last = powers(2 * np.pi / box * x, grid.highest).swapaxes(0, 1)
+        rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(x), -1), rows)
+        return (rows.T @ last[:, grid.highest :]).ravel()
+
+    def separations(x):
+        r = x[first] - x[second]
+        r = r - box * jnp.round(r / box)
+        return r, jnp.linalg.norm(r, axis=-1)
+
+    def by_bin(distance, values):
+        place = jnp.minimum((distance / width).astype(int), shape[1] - 1)
+        return scale * jnp.zeros(shape).at[kind, place].add(values)
+
+    def structure(x, z):
+        density = [waves(x[part]) for part in system.parts]
+        pairs = [(a, b) for place, a in enumerate(density) for b in density[place:]]
+        products = jnp.stack([jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b) for a, b in pairs])
+        r, distance = separations(x)
+        moved = (z - x)[first] - (z - x)[second]
+        along = jnp.sum(moved * r, axis=-1) / distance
+        g, displaced = by_bin(distance, 1.0), by_bin(distance, along)
+        return Structure(products @ grid.weight.T / electrons, g, by_bin(separations(z)[1], 1.0), displaced)
+
+    return structure
+
+
+def plasmon_structure(system: System, q: np.ndarray) -> np.ndarray:
+    r"""The exact S(q) for q -> 0: (q^2 / 2 w) coth(beta w / 2) with the plasma frequency w(q); q in 1/bohr, not zero.
+
+    w^2 = 4 pi n coupling in three dimensions, 2 pi n coupling q in two.  One plasmon exhausts the f-sum rule there.
+    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapters 3 and 5; for finite
+    temperature, Brown et al., Phys. Rev. Lett. 110, 146405 (2013), doi:10.1103/PhysRevLett.110.146405.
+    """
+    density = system.electrons / system.box**system.dim
+    squared = 4 * np.pi * density if system.dim == 3 else 2 * np.pi * density * q
+    frequency = np.sqrt(system.coupling * squared) * np.ones_like(q)
+    return q**2 / (2 * frequency) / np.tanh(system.beta * frequency / 2)
