@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -81,12 +82,12 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
         raise ValueError(str(error)) from None  # one that travels between processes
 
 
-def _start(program):
+def begin(program: str) -> None:
     """Meets the other processes; one of them speaks for all."""
     try:
         parallel.start()
     except parallel.ParallelError as error:
-        sys.exit(_complain(error, BAD_INPUT, program))
+        sys.exit(complain(error, BAD_INPUT, program))
     if not parallel.launched_first():
         sys.stdout = open(os.devnull, "w")
 
@@ -97,7 +98,7 @@ def doctor(arguments: list[str] | None = None) -> None:
 
     @app.default
     def examine():
-        _start("heg-doctor")
+        begin("heg-doctor")
         sys.exit(_examine())
 
     app(sys.argv[1:] if arguments is None else arguments)
@@ -125,14 +126,14 @@ def _examine():
 
 def solve(arguments: list[str] | None = None) -> None:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
-    _start("heg-solve")
+    begin("heg-solve")
     try:
         parsed = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
         code = 0 if parsed is None else _dry_run(parsed[0]) if parsed[1] else _run(parsed[0])
     except (ValueError, storage.StorageError) as error:
-        code = _complain(error, BAD_INPUT)
+        code = complain(error, BAD_INPUT)
     except (RunError, OSError) as error:
-        code = _complain(error, FAILED)
+        code = complain(error, FAILED)
     parallel.end(code)
 
 
@@ -178,14 +179,17 @@ class _Progress:
         print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal and not last else "\n", flush=True)
 
 
-def _run(config):
-    begin, signals = time.monotonic(), []
+def stop_signals(limit: float | None) -> Callable[[], bool]:
+    """Has this process been asked to stop in order, or has the time limit (s) passed since now?"""
+    start, signals = time.monotonic(), []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: signals.append(number))
-    limit = config.run.max_seconds
-    stop = lambda: bool(signals) or (limit is not None and time.monotonic() - begin > limit)
+    return lambda: bool(signals) or (limit is not None and time.monotonic() - start > limit)
+
+
+def _run(config):
     say = lambda sentence: print(sentence, flush=True)
-    summary = solve_run(config, say, _Progress(config.run.steps), stop)
+    summary = solve_run(config, say, _Progress(config.run.steps), stop_signals(config.run.max_seconds))
     if not summary:
         say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE
@@ -252,7 +256,8 @@ def _dry_run(config):
     return 0
 
 
-def _complain(error, code, program="heg-solve"):
+def complain(error: Exception, code: int, program: str = "heg-solve") -> int:
+    """One sentence on standard error; the exit code."""
     if parallel.launched_first():
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return code

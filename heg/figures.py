@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from heg.observables import Quantity
+from heg.quasiparticles import Landau
 from heg.statistics import Estimate
+from heg.structure import plasmon_structure
+from heg.system import System
 
 
 def training_curve(history: list[dict[str, str]], ideal: Estimate, path: Path) -> Path:
@@ -29,5 +35,84 @@ def training_curve(history: list[dict[str, str]], ideal: Estimate, path: Path) -
     bottom.axhline(ideal.mean, color="grey", linestyle="--", label="ideal gas")
     bottom.legend()
     bottom.set_xlabel("step")
+    figure.savefig(path, dpi=150)
+    return path
+
+
+PAIRS = ("up up", "up down", "down down")
+
+
+def structure(quantities: dict[str, Quantity], system: System, path: Path) -> Path:
+    """S(q) with the plasmon's limit, g(r) of the electrons and of bare determinants, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    q, r = quantities["q"].value, quantities["r"].value
+    s, g, bare = quantities["S_q"], quantities["g_r"], quantities["g_bare"]
+    for place, (of_pair, error) in enumerate(zip(s.value, s.error)):
+        left.errorbar(q, of_pair, error, fmt=".-", markersize=3, linewidth=0.8, label=PAIRS[place])
+    if len(s.value) > 1:
+        left.plot(q, s.value[0] + 2 * s.value[1] + s.value[2], "k.-", markersize=3, linewidth=0.8, label="all")
+    if system.coupling:
+        near = q < system.fermi_wavevector
+        left.plot(q[near], plasmon_structure(system, q[near]), "k--", linewidth=0.8, label="plasmon, q → 0")
+    left.set(xlabel="q (1/bohr)", ylabel="S(q)")
+    for place, (of_pair, error) in enumerate(zip(g.value, g.error)):
+        line = right.errorbar(r, of_pair, error, fmt=".-", markersize=3, linewidth=0.8, label=PAIRS[place])
+        colour = line.lines[0].get_color()
+        right.plot(r, bare.value[place], ":", color=colour, linewidth=1, label=f"{PAIRS[place]}, exchange alone")
+    right.axvline(system.box / 2, color="grey", linewidth=0.6)
+    right.set(xlabel="r (bohr); the line: half of the cell", ylabel="g(r)", xlim=(0, None), ylim=(0, None))
+    for axis in (left, right):
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def momentum(quantities: dict[str, Quantity], ideal: tuple[np.ndarray, np.ndarray], path: Path) -> Path:
+    """n(k) of each spin beside the exact occupations of the ideal gas (k, n of each spin), as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axis = figure.subplots()
+    k, n = quantities["k"].value, quantities["n_k"]
+    for spin, (of_spin, error) in enumerate(zip(n.value, n.error)):
+        axis.errorbar(k, of_spin, error, fmt="o", markersize=3, color=f"C{spin}", label=("up", "down")[spin])
+        axis.plot(
+            ideal[0], ideal[1][spin], "--", linewidth=0.8, color=f"C{spin}", label=f"{('up', 'down')[spin]}, ideal gas"
+        )
+    axis.set(xlabel="k (1/bohr)", ylabel="n(k)")
+    axis.legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def levels(landau: Landau, path: Path) -> Path:
+    """Quasi-particle energies of Landau's fit against k^2 / 2, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for spin in range(int(landau.spin.max()) + 1):
+        of_spin = landau.spin == spin
+        axis.plot(landau.ideal[of_spin], landau.energy[of_spin], "o", markersize=4, label=("up", "down")[spin])
+    axis.axline((landau.ideal[0],) * 2, slope=1, color="grey", linestyle="--", linewidth=0.8, label="ideal gas")
+    axis.set(xlabel="k² / 2 (hartree)", ylabel="ε (hartree)")
+    axis.legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def local_energies(energies: np.ndarray, path: Path) -> Path:
+    """Histogram of the local energies of the final samples, hartree per electron, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axis = figure.subplots()
+    axis.hist(energies, bins=80, log=True)
+    axis.axvline(energies.mean(), color="black", linewidth=0.8, label="mean")
+    axis.set(xlabel="E_loc / N (hartree)", ylabel="samples")
+    axis.legend(fontsize=7)
     figure.savefig(path, dpi=150)
     return path

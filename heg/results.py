@@ -13,6 +13,7 @@ from heg.config import Config
 from heg.ideal import choose_cutoff, heat_capacity
 from heg.infinite_gas import free_energy_correction, potential_correction, reference_fxc
 from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
+from heg.orbitals import Orbitals
 from heg.parallel import jit, map_walkers
 from heg.quasiparticles import Landau, landau_fit, trained_levels
 from heg.sampling import Walkers
@@ -52,12 +53,15 @@ class Measurement(NamedTuple):
     """What is known of a run.
 
     Attributes:
+      system, orbitals: the gas and the plane waves of p(K).
       quantities: by name; scalars, and arrays beside their grids q, r, k.
       landau: the fit to p(K).
       levels: trained levels, hartree.                      [spins, M]
       facts: what observables.json holds beside them.
     """
 
+    system: System
+    orbitals: Orbitals
     quantities: dict[str, Quantity]
     landau: Landau
     levels: np.ndarray
@@ -86,7 +90,7 @@ def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) ->
         "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
         "version": metadata.version("heg"),
     }
-    return Measurement(quantities, landau, levels, facts)
+    return Measurement(system, orbitals, quantities, landau, levels, facts)
 
 
 def zero_variance(history: list[dict[str, str]]) -> Estimate | None:

@@ -12,6 +12,7 @@ import csv
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import socket
@@ -49,11 +50,14 @@ def save_tree(path: Path, tree, each: dict[str, dict] | None = None, **attribute
     arrays = _arrays(tree)
 
     def write(temporary):
-        with h5py.File(temporary, "w", locking=False) as file:
+        # HDF5 writes to memory: on a full disk the library itself has crashed
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
             for name, array in arrays.items():
                 file[name] = array
                 file[name].attrs.update((each or {}).get(name, {}))
             file.attrs.update(attributes, format=FORMAT, digest=_digest(arrays))
+        temporary.write_bytes(content.getvalue())
 
     _replace(Path(path), write)
 
@@ -176,6 +180,20 @@ def save_json(path: Path, value: dict) -> None:
     _replace(Path(path), lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
 
 
+def load_json(path: Path) -> dict:
+    """Reads a JSON file.
+
+    Raises:
+      StorageError: it is not there or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise StorageError(f"{path} is not JSON: {error}") from error
+
+
 def save_config(path: Path, config: dict) -> None:
     """Writes tables to a TOML file atomically; fields that are None are left out."""
     tables = {name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()}
@@ -241,7 +259,7 @@ def _replace(path, write):
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # h5py raises both
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OSError(f"{path} cannot be written ({reason}): see to it, the same command continues the run") from error
     finally:

@@ -209,6 +209,8 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
         if code == 0 or len(codes) > 4:
             break
         process = run._replace(processes=layout(random)).start()
+    if kind == "time limit":
+        applied = codes[0] == 75  # it came before the end
     recovered = code == 0 and same(run, reference)
     if kind == "disk full":
         subprocess.run(["umount", run.directory], check=True)

@@ -1,0 +1,159 @@
+"""The command line of heg-measure."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import jax
+import numpy as np
+from cyclopts import App, Parameter
+
+from heg import figures, parallel, report, storage
+from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, stop_signals
+from heg.ideal import occupation_numbers
+from heg.measure import measure as measure_run
+from heg.results import difference
+from heg.solve import HISTORY, RunError
+from heg.statistics import Estimate
+from heg.structure import group_by_length
+
+HELP = """Observables of a trained run with error bars, its parameters frozen.
+
+Usage: heg-measure RUN_DIR [FLAGS].  Writes observables.json, observables.h5, figures and report.html to the run's
+directory.  The same command again, with more samples, adds to those at hand.  Energies are in hartree per electron.
+Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
+"""
+
+
+def parse(arguments: list[str]) -> dict | None:
+    """What the command line means; None when only help was asked for.
+
+    Raises:
+      ValueError: with one sentence for the user.
+    """
+    app = App(
+        name="heg-measure", help=HELP, usage="", exit_on_error=False, print_error=False, result_action="return_value"
+    )
+
+    @app.default
+    def run(
+        run_dir: Path,
+        /,
+        *,
+        samples: int = 100_000,
+        step: int | None = None,
+        beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
+        max_seconds: float | None = None,
+    ):
+        """
+        Args:
+          run_dir: of heg-solve.
+          samples: wanted in all, rounded up to whole batches.
+          step: of the checkpoint; none: the newest.
+          beside: two more runs: of other r_s and the same temperature in hartree, for the pressure by difference; or of
+            other temperatures, for the heat capacity.
+          max_seconds: stop in order after this time, with exit code 75.
+        """
+        if samples < 2:
+            raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
+        if len(beside) not in (0, 2):
+            raise ValueError(f"beside has {len(beside)} directories: give two, one on each side of the run")
+        return {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside, "max_seconds": max_seconds}
+
+    try:
+        return app(arguments)
+    except cyclopts.CycloptsError as error:
+        raise ValueError(str(error)) from None
+
+
+def measure(arguments: list[str] | None = None) -> None:
+    """heg-measure: every observable of a run, with an error bar."""
+    begin("heg-measure")
+    try:
+        asked = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
+        code = 0 if asked is None else _measure(**asked)
+    except (ValueError, storage.StorageError) as error:
+        code = complain(error, BAD_INPUT, "heg-measure")
+    except (RunError, OSError) as error:
+        code = complain(error, FAILED, "heg-measure")
+    parallel.end(code)
+
+
+def _measure(run_dir, samples, step, beside, max_seconds):
+    differences = parallel.on_first(_differences, beside) if beside else {}
+    printed = [-EVERY]
+
+    def show(have, wanted):
+        if time.monotonic() - printed[0] > EVERY or have == wanted:
+            printed[0] = time.monotonic()
+            print(f"{have} of {wanted} samples", flush=True)
+
+    found = measure_run(run_dir, samples, show, stop_signals(max_seconds), step)
+    if found is None:
+        print(f"Stopped in order; the same command goes on with the measurement in {run_dir}.", flush=True)
+        return CONTINUE
+    if parallel.is_first():
+        _print(found, differences)
+        _draw(run_dir, found)
+    return 0
+
+
+def _differences(beside):
+    """From the summaries of two runs."""
+    return difference(*(storage.load_json(run_dir / "summary.json") for run_dir in beside))
+
+
+def _print(found, differences):
+    print(f"{found.facts['samples']} samples, step {found.facts['step']}")
+    for name, title in report.TITLES.items():
+        if name in found.quantities:
+            quantity = found.quantities[name]
+            values = zip(np.ravel(quantity.value), np.ravel(quantity.error))
+            text = ", ".join(str(Estimate(float(value), float(error))) for value, error in values)
+            print(f"{title:62} {text:>20}  {quantity.unit}")
+    for name, estimate in differences.items():
+        print(f"{name + ' by difference of the two runs beside':62} {str(estimate):>20}  {found.quantities[name].unit}")
+    for name, value in found.facts["infinite_gas"].items():
+        print(f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6f}':>20}")
+
+
+def _draw(run_dir, found):
+    """Figures, and the report that holds them."""
+    system, orbitals = found.system, found.orbitals
+    shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
+    levels, average = (
+        jax.numpy.asarray(system.beta * orbitals.energy),
+        lambda n: np.bincount(shells.place, n) / shells.count,
+    )
+    ideal = shells.length, [average(np.asarray(occupation_numbers(levels, count))) for count in system.spins]
+    history = storage.read_history(run_dir / HISTORY)
+    try:
+        pictures = {
+            "Structure factor and pair correlation": figures.structure(
+                found.quantities, system, run_dir / "structure.png"
+            ),
+            "Momentum distribution": figures.momentum(found.quantities, ideal, run_dir / "momentum.png"),
+            "Quasi-particle energies": figures.levels(found.landau, run_dir / "levels.png"),
+        }
+        if history:
+            entropy = Estimate(found.facts["ideal"]["S"], 0.0)
+            pictures["Training"] = figures.training_curve(history, entropy, run_dir / "training.png")
+        if energies := _energies(run_dir / f"samples-{found.facts['step']}.h5"):
+            pictures["Local energies"] = figures.local_energies(energies[0], run_dir / "energies.png")
+    except ImportError:
+        print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
+        pictures = {}
+    configuration = (run_dir / "config.toml").read_text()
+    numbers = storage.load_json(run_dir / "observables.json")
+    print(f"Report: {report.write(run_dir / 'report.html', numbers, configuration, pictures)}")
+
+
+def _energies(path):
+    """Energies of the final samples of the run, in a list; empty where they are not kept."""
+    count = storage.stored_length(path, "E")
+    if not count:
+        return []
+    names = ("F", "E", "kinetic", "potential", "S")
+    return [storage.load_tree(path, {name: np.zeros(count) for name in names})[0]["E"]]

@@ -1,0 +1,91 @@
+"""The report of a measurement: one HTML file that needs no other."""
+
+import base64
+import html
+from pathlib import Path
+
+from heg.statistics import Estimate
+
+TITLES = {
+    "F": "free energy",
+    "E": "energy",
+    "kinetic": "kinetic energy",
+    "potential": "potential energy",
+    "S": "entropy",
+    "pressure": "pressure (virial)",
+    "heat_capacity": "heat capacity, energy with entropy",
+    "heat_capacity_of_entropy": "heat capacity, variance of the entropy",
+    "heat_capacity_of_energy": "heat capacity, variance of the energy",
+    "f_xc": "F less that of the ideal gas, f_xc",
+    "entropy_ratio": "entropy over that of the ideal gas (m*/m at low temperature)",
+    "S_q_over_plasmon": "S of the longest waves over the plasmon's",
+    "contact": "g(0) of opposite spins",
+    "electrons_counted": "sum of n(k), each spin",
+    "E_variance_within_K": "variance of E_loc within K",
+    "F_variance_over_K": "variance of F_loc over K",
+    "F_at_zero_variance": "F extrapolated to zero variance over the training (no bound)",
+}
+STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0; text-align: left;
+border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums } img { max-width: 100% } pre { background: #f4f4f4;
+padding: 1em; overflow-x: auto } figcaption { color: #555; font-size: 90% }"""
+
+
+def write(path: Path, observables: dict, configuration: str, pictures: dict[str, Path]) -> Path:
+    """Writes the report.
+
+    Args:
+      path: of the file.
+      observables: what observables.json holds.
+      configuration: text of config.toml.
+      pictures: PNG files by caption.
+    """
+    gas, ideal = observables["system"], observables["ideal"]
+    electrons = f"{gas['n_up']} up + {gas['n_down']} down electrons in {gas['dim']}D"
+    title = f"{electrons}, r_s = {gas['rs_bohr']:g}, Θ = {gas['theta']:g}"
+    rows = [
+        (TITLES[name], _value(observables[name]), _ideal(ideal.get(name)), observables["units"][name])
+        for name in TITLES
+        if name in observables
+    ]
+    parts = [
+        "<!DOCTYPE html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head>',
+        f"<body><h1>{html.escape(title)}</h1>",
+        f"<p>{observables['samples']} independent samples at step {observables['step']}, heg {observables['version']}. "
+        "Errors are standard errors.</p>",
+        _table(("quantity", "value", "ideal gas, exact", "unit"), rows),
+        "<h2>The gas</h2>",
+        _table(("", ""), [(name, value) for name, value in gas.items()]),
+    ]
+    if observables["infinite_gas"]:
+        values = [(n, _value(v) if isinstance(v, dict) else f"{v:.6g}") for n, v in observables["infinite_gas"].items()]
+        parts += ["<h2>The infinite gas</h2>", _table(("", ""), values)]
+    for caption, picture in pictures.items():
+        data = base64.b64encode(picture.read_bytes()).decode()
+        caption = html.escape(caption)
+        parts.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">')
+        parts.append(f"<figcaption>{caption}</figcaption></figure>")
+    explained = ", ".join(f"{share:.1%}" for share in observables["landau"]["explained"])
+    parts += [
+        f"<p>Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: {explained}.</p>",
+        f"<h2>Configuration</h2><pre>{html.escape(configuration)}</pre></body></html>",
+    ]
+    path.write_text("\n".join(parts))
+    return path
+
+
+def _value(number):
+    means, errors = number["mean"], number["error"]
+    if not isinstance(means, list):
+        means, errors = [means], [errors]
+    return ", ".join(str(Estimate(mean, error)) for mean, error in zip(means, errors))
+
+
+def _ideal(number):
+    return "" if number is None else f"{number:.6g}"
+
+
+def _table(head, rows):
+    line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+    return "<table>" + line("th", head) + "".join(line("td", row) for row in rows) + "</table>"
