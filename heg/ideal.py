@@ -9,6 +9,7 @@ The conditional probability that the next electron takes orbital m, the last one
 to place, is e^{-beta eps_m} Z_{r-1}(m+1) / Z_r(l+1): the start of heg.occupations.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -49,6 +50,7 @@ class Cutoff(NamedTuple):
     missing: float
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def log_partition_table(levels: jax.Array, electrons: int) -> jax.Array:
     """ln Z_r(m) for every m and r.
 
@@ -74,9 +76,36 @@ def log_partition(levels: jax.Array, electrons: int) -> jax.Array:
     return log_partition_table(levels, electrons)[0, electrons]
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def occupation_numbers(levels: jax.Array, electrons: int) -> jax.Array:
     """Mean occupation of each orbital, -d ln Z / d(beta eps); `levels` are beta * energy [M]."""
     return -jax.grad(log_partition)(levels, electrons)
+
+
+def pair_occupations(levels: np.ndarray, electrons: int) -> np.ndarray:
+    """<n_i n_j> of the ideal gas, n_i on the diagonal.
+
+    From <n_i (1 - n_j)> e^{beta eps_i} = <n_j (1 - n_i)> e^{beta eps_j}, which holds as the levels are filled in any
+    order; between orbitals of one shell, from sum_j <n_i n_j> = N <n_i>.
+
+    Args:
+      levels: beta * energy, sorted.                        [M]
+      electrons: of the spin.
+    Returns:
+      Symmetric.                                            [M, M]
+    Accuracy: 1e-9 (tests/test_ideal.py, against second derivatives of ln Z).
+    """
+    occupation = np.asarray(occupation_numbers(jnp.asarray(levels), electrons))
+    shell = np.repeat(np.arange(len(ends := shell_ends(levels))), np.diff(ends, prepend=0))
+    same = shell[:, None] == shell
+    gap = np.where(same, 1.0, levels[:, None] - levels)
+    lower = np.exp(-np.abs(gap))
+    up, down = np.where(gap > 0, occupation[:, None], occupation), np.where(gap > 0, occupation, occupation[:, None])
+    pairs = np.where(same, 0.0, (up - down * lower) / (1 - lower))
+    size = np.sum(same, axis=1)
+    left = (electrons - 1) * occupation - np.sum(pairs, axis=1)
+    pairs += same * (left / np.maximum(size - 1, 1))[:, None] * ~np.eye(len(levels), dtype=bool)
+    return (pairs + pairs.T) / 2 + np.diag(occupation)
 
 
 def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> IdealGas:

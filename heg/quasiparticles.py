@@ -5,8 +5,10 @@ With N_a the number of electrons in a shell of plane waves of one spin and dN_a 
 .. math:: -T \ln p(K) \approx c + \sum_a \epsilon_a\, \delta N_a + \tfrac12 \sum_{ab} f_{ab}\, \delta N_a \delta N_b ,
 
 a Boltzmann machine on occupations: eps are the energies of quasi-particles in the mean state, f their interaction.
-For the ideal gas eps = k^2 / 2 and f = 0, exactly.  The fit's worth is the share of the variance of ln p that it
-explains in samples that it was not fitted to.
+For the ideal gas eps = k^2 / 2 and f = 0, exactly; fitted is what ln p has beyond that, so that shells too rarely
+filled or emptied to be fitted keep their ideal levels.  The number of electrons of each spin is fixed, so that eps is
+known up to a constant for each.  The fit's worth is the share of the variance of ln p that it explains in samples that
+it was not fitted to.
 Source: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory of Quantum Liquids (1966), chapter 1.
 """
 
@@ -32,9 +34,10 @@ class Landau(NamedTuple):
       spin: 0 up, 1 down.                                   [A]
       occupation: mean, per plane wave.                     [A]
       ideal: k^2 / 2, hartree.                              [A]
-      energy: eps, hartree, the mean over the shells, weighted by the variance of N, set to that of k^2 / 2.   [A]
+      energy: eps, hartree; for each spin, its mean, weighted by the variance of N, is that of k^2 / 2.    [A]
       interaction: f, hartree.                              [A, A]
-      explained: shares of the variance of ln p explained by ideal levels, by fitted ones, and with f.        [3]
+      mass: m*/m of levels k^2 / 2m* that explain ln p best.
+      explained: shares of the variance of ln p explained by those levels, by fitted ones, and with f.    [3]
     """
 
     k: np.ndarray
@@ -43,6 +46,7 @@ class Landau(NamedTuple):
     ideal: np.ndarray
     energy: np.ndarray
     interaction: np.ndarray
+    mass: float
     explained: np.ndarray
 
 
@@ -57,28 +61,36 @@ def landau_fit(system: System, orbitals: Orbitals, states: np.ndarray, log_p: np
     """
     shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
     counts, spin, place = _active(system, shells, np.asarray(states))
-    deviation, target = counts - counts.mean(axis=0), -system.temperature * np.asarray(log_p)
+    energy = -system.temperature * np.asarray(log_p)
+    ideal = np.sum(orbitals.energy[np.asarray(states)], axis=1)
+    deviation = counts - counts.mean(axis=0)
     first, second = np.triu_indices(len(place))
     # an electron in a plane wave of its own shell meets no other: N^2 = N there
     sole = (first == second) & (shells.count[place][first] == 1)
     first, second = first[~sole], second[~sole]
     products = deviation[:, first] * deviation[:, second]
-    half = len(target) // 2
+    half = len(energy) // 2
     if half < 2 * (products.shape[1] + len(place)):
-        raise ValueError(f"{len(target)} samples are too few to fit {products.shape[1]} terms: draw more")
-    ideal = np.sum(orbitals.energy[np.asarray(states)], axis=1)
-    both = np.concatenate([deviation, products], axis=1)
-    explained = [_explained(regressors, target, half)[0] for regressors in (ideal[:, None], deviation)]
-    of_both, weights = _explained(both, target, half)
+        raise ValueError(f"{len(energy)} samples are too few to fit {products.shape[1]} terms: draw more")
+    by_mass, inverse_mass = _explained(ideal[:, None], energy, energy, half)
+    by_levels, _ = _explained(deviation, energy - ideal, energy, half)
+    by_both, weights = _explained(np.concatenate([deviation, products], axis=1), energy - ideal, energy, half)
     pairs = np.zeros((len(place),) * 2)
     pairs[first, second] = weights[len(place) :]
+    variance, shift = deviation.var(axis=0), weights[: len(place)].copy()
+    for one in np.unique(spin):
+        shift[spin == one] -= np.average(shift[spin == one], weights=variance[spin == one])
     length = shells.length[place]
-    variance = deviation.var(axis=0)
-    energy = weights[: len(place)]
-    energy = energy + np.average(length**2 / 2 - energy, weights=variance)
-    occupation = counts.mean(axis=0) / shells.count[place]
-    found = length, spin, occupation, length**2 / 2, energy, pairs + pairs.T, np.array([*explained, of_both])
-    return Landau(*found)
+    return Landau(
+        k=length,
+        spin=spin,
+        occupation=counts.mean(axis=0) / shells.count[place],
+        ideal=length**2 / 2,
+        energy=length**2 / 2 + shift,
+        interaction=pairs + pairs.T,
+        mass=float(1 / inverse_mass[0]),
+        explained=np.array([by_mass, by_levels, by_both]),
+    )
 
 
 def _active(system, shells, states):
@@ -97,15 +109,18 @@ def _active(system, shells, states):
     return counts[:, active], spin[active], place[active]
 
 
-def _explained(regressors, target, half):
-    """Share of the variance explained in the second half by a fit to the first, and its coefficients."""
+def _explained(regressors, target, energy, half):
+    """Share of the energy's variance in the second half explained by a fit of the target to the first, and weights.
+
+    What of the energy is not in the target is taken as known.
+    """
     mean, centre = regressors[:half].mean(axis=0), target[:half].mean()
     known = regressors[:half] - mean
     squares = known.T @ known / half
     squares += RIDGE * np.diag(np.maximum(np.diagonal(squares), 1e-300))
     weights = np.linalg.solve(squares, known.T @ (target[:half] - centre) / half)
     missed = target[half:] - centre - (regressors[half:] - mean) @ weights
-    return 1 - np.mean(missed**2) / np.var(target[half:]), weights
+    return 1 - np.mean(missed**2) / np.var(energy[half:]), weights
 
 
 def trained_levels(system: System, orbitals: Orbitals, params: dict) -> np.ndarray:

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import quad
 
-from heg.orbitals import powers
+from heg.ideal import pair_occupations
+from heg.orbitals import Orbitals, powers
 from heg.system import System
 
 LONGEST = 4.0  # reciprocal vectors up to LONGEST k_F
@@ -158,6 +159,42 @@ def make_structure(system: System, grid: Grid) -> Callable:
         return Structure(products @ grid.weight.T / electrons, g, by_bin(separations(z)[1], 1.0), displaced)
 
     return structure
+
+
+def ideal_structure(system: System, orbitals: Orbitals, grid: Grid, points: int | None = None) -> Structure:
+    r"""Exact S and g of the canonical ideal gas; its electrons are displaced by nothing.
+
+    With c(q) the sum of <n_k n_{k+q}> of one spin, S_ss(q) = (N_s - c(q)) / N and
+    g_ss(r) = sum_{q != 0} c(q) (1 - cos qr) / N_s^2; of opposite spins S = 0 and g = 1.
+
+    Args:
+      orbitals: plane waves that hold all of the gas.
+      points: of a mesh along each side of the cell, on which g is averaged over the bins.
+    Accuracy: S 1e-9; g that of the mesh, about the share of a bin that is wider or narrower on it.
+    """
+    mesh = (points or {2: 1000, 3: 200}[system.dim],) * system.dim
+    place = np.indices(mesh).reshape(system.dim, -1).T / mesh[0]
+    distance = system.box * np.linalg.norm(place - np.round(place), axis=1)
+    bins = np.minimum(distance / grid.edges[1], len(grid.share) - 1).astype(int)
+    found = []
+    for count in system.spins:
+        pairs = pair_occupations(system.beta * orbitals.energy, count)
+        first, second = np.nonzero(~np.eye(len(pairs), dtype=bool))
+        transfer = orbitals.n[second] - orbitals.n[first]
+        weight, table = pairs[first, second], np.zeros(mesh)
+        np.add.at(table, tuple((transfer % mesh[0]).T), weight)
+        g = (weight.sum() - np.fft.fftn(table).real.ravel()) / count**2
+        inside = np.all(np.abs(transfer) <= grid.highest, axis=1) & (transfer[:, -1] >= 0)
+        shape = (2 * grid.highest + 1,) * (system.dim - 1) + (grid.highest + 1,)
+        shift = np.append(np.full(system.dim - 1, grid.highest), 0)
+        transfers = np.zeros(shape)
+        np.add.at(transfers, tuple((transfer[inside] + shift).T), weight[inside])
+        s = (count - grid.weight @ transfers.ravel()) / system.electrons
+        found.append((s, np.bincount(bins, g, len(grid.share)) / np.bincount(bins, minlength=len(grid.share))))
+    if len(found) > 1:
+        found.insert(1, (np.zeros_like(found[0][0]), np.ones_like(found[0][1])))
+    s, g = (np.stack(parts) for parts in zip(*found))
+    return Structure(s, g, g, np.zeros_like(g))
 
 
 def plasmon_structure(system: System, q: np.ndarray) -> np.ndarray:

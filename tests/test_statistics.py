@@ -1,10 +1,11 @@
 import numpy as np
+import pyblock
 import pytest
 from emcee.autocorr import integrated_time
 from exact import assert_equal_within_errors
 from scipy.signal import lfilter
 
-from heg.statistics import Estimate, autocorrelation_time, blocking, chain_mean, independent
+from heg.statistics import Estimate, autocorrelation_time, blocking, chain_mean, independent, jackknife
 
 MEMORY = 0.8  # of the chain x_t = 0.8 x_{t-1} + noise: tau = (1 + 0.8) / (1 - 0.8), variance 1 / (1 - 0.8^2)
 TAU, VARIANCE = 9.0, 1 / 0.36
@@ -94,3 +95,52 @@ def test_independent_samples_by_hand():
 )
 def test_estimate_prints_two_digits_of_its_error(mean, error, printed):
     assert str(Estimate(mean, error)) == printed
+
+
+def test_blocking_agrees_with_pyblock():
+    chain = autoregressive_chain(2**15)[:, 0]
+    levels = pyblock.blocking.reblock(chain)
+    # the same errors at the same block lengths; pyblock's own choice among them is near the largest
+    ours = [independent(chain.reshape(-1, 2**level).mean(axis=1)).error for level in range(8)]
+    np.testing.assert_allclose(ours, [level.std_err for level in levels[:8]], rtol=1e-10)
+    chosen = levels[pyblock.blocking.find_optimal_block(len(chain), levels)[0]].std_err
+    assert 0.85 * chosen < blocking(chain).error < 1.4 * chosen
+
+
+def test_jackknife_of_a_mean_is_the_plain_error_and_keeps_correlations():
+    rng = np.random.default_rng(3)
+    mixing = np.array([[1.0, 0.0], [0.8, 0.6]])
+    samples = rng.normal(size=(200, 2)) @ mixing.T
+    found = jackknife(samples, lambda mean: mean)
+    np.testing.assert_allclose(found.value, samples.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(found.covariance, np.cov(samples.T) / 200, rtol=1e-10)
+
+
+def test_jackknife_of_a_ratio_has_its_error_and_little_bias():
+    # mean of y over mean of x with y = 2 x + noise: the ratio is 2, its error the noise's alone, over the mean of x
+    rng = np.random.default_rng(4)
+    x = 1 + 0.5 * rng.normal(size=(300, 40))
+    y = 2 * x + 0.1 * rng.normal(size=x.shape)
+    found = [jackknife({"x": a, "y": b}, lambda mean: mean["y"] / mean["x"]) for a, b in zip(x, y)]
+    deviation = np.array([one.value - 2 for one in found])
+    error = np.array([one.error for one in found])
+    np.testing.assert_allclose(error.mean(), 0.1 / np.sqrt(40), rtol=0.05)
+    assert_equal_within_errors(deviation.mean(), error.mean() / np.sqrt(300), 0.0, bound=0.002)
+    mean_square = np.mean((deviation / error) ** 2)
+    assert 1 - 4 * np.sqrt(2 / 300) < mean_square < 1 + 5 * np.sqrt(2 / 300)
+
+
+def test_jackknife_corrects_the_bias_of_a_square():
+    rng = np.random.default_rng(5)
+    samples = rng.normal(size=(4000, 20))  # the square of their mean is 0, of the mean of 20: 1 / 20
+    values = np.array([jackknife(one, lambda mean: mean**2).value for one in samples])
+    assert_equal_within_errors(values.mean(), values.std() / np.sqrt(4000), 0.0, bound=0.002)
+
+
+def test_jackknife_pools_blocks():
+    samples = np.random.default_rng(6).normal(size=1000)
+    found = jackknife(samples, lambda mean: mean, groups=50)
+    np.testing.assert_allclose(found.value, samples.mean(), atol=1e-12)
+    np.testing.assert_allclose(found.error, 1 / np.sqrt(1000), rtol=0.35)
+    with pytest.raises(ValueError, match="gives no error"):
+        jackknife(samples[:1], lambda mean: mean)
