@@ -9,16 +9,13 @@ import jax
 import numpy as np
 
 from heg import storage
-from heg.chunks import walkers_at_once
 from heg.config import from_tables
-from heg.observables import make_sample, observe
-from heg.parallel import any_process, everywhere, jit, map_walkers, on_first
-from heg.results import Frozen, Measurement, block_size, evaluate
+from heg.instruments import block_size, instruments
+from heg.parallel import any_process, everywhere, on_first
+from heg.results import Frozen, Measurement, evaluate
 from heg.solve import HISTORY, REDRAWN_BOUND, REDRAWN_FEW, RunError
 from heg.state import OBSERVING, stream
-from heg.structure import make_grid
 from heg.training import build
-from heg.walks import make_walks
 
 SAVE_SECONDS = 30.0  # between writings of the samples at hand
 
@@ -33,7 +30,7 @@ def freeze(run_dir: Path, step: int | None = None) -> Frozen:
     config = on_first(_configuration, Path(run_dir))
     solver = build(config)
     state = on_first(_load, Path(run_dir), step, solver.template)
-    return Frozen(config, solver, everywhere(state), make_grid(solver.system))
+    return Frozen(config, solver, everywhere(state), instruments(solver.system, config.model, config.sampler))
 
 
 def measure(
@@ -55,9 +52,9 @@ def measure(
       StorageError, OSError: a file cannot be used, or another measurement is going on.
     """
     run_dir = Path(run_dir)
+    frozen = freeze(run_dir, step)
     with contextlib.ExitStack() as held:
         on_first(lambda: held.enter_context(storage.locked(run_dir, "lock-measure")) and None)
-        frozen = freeze(run_dir, step)
         blocks = _collect(frozen, run_dir, samples, show, lambda: any_process(stop()))
         if blocks is None:
             return None
@@ -104,30 +101,10 @@ def _load(run_dir, step, template):
     raise ValueError("; ".join([f"{run_dir} has no {wanted} that can be used: run heg-solve", *refusals]))
 
 
-def _make_observe(frozen: Frozen):
-    """(params, regression, key) -> Observed by block, draws repeated, draws lost; one batch."""
-    system, model, sampler = frozen.system, frozen.solver.model, frozen.config.sampler
-    chunk = sampler.chunk or walkers_at_once(system, sampler.batch)
-    draw = make_walks(system, model, sampler, chunk).draw
-    of_walker = make_sample(system, frozen.solver.cutoff.orbitals, model, frozen.grid)
-
-    def batch(params, regression, key):
-        key_draw, key_move = jax.random.split(key)
-        walk = draw(params, key_draw)
-        keys = jax.random.split(key_move, sampler.batch)
-        of_each = map_walkers(lambda walker: of_walker(params, *walker), (walk.walkers, keys), chunk)
-        observed = observe(*of_each, regression, system)
-        size = block_size(sampler.batch)
-        means = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1), observed)
-        return means, walk.redrawn, walk.lost
-
-    return jit(batch)
-
-
 def _collect(frozen, run_dir, samples, show, stop):
     """Means over blocks of all samples, old and new; None if stopped.  They are kept in observed-<step>.h5."""
     batch, parameters = frozen.config.sampler.batch, (frozen.state.average, frozen.state.regression)
-    measure_batch, key = _make_observe(frozen), stream(frozen.state, OBSERVING)
+    measure_batch, key = frozen.instruments.observe, stream(frozen.state, OBSERVING)
     path = run_dir / f"observed-{int(frozen.state.step)}.h5"
     shapes, _, _ = jax.eval_shape(measure_batch, *parameters, key)
     marks = {"parameters": storage.fingerprint(parameters), "batch": batch}

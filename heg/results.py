@@ -5,26 +5,21 @@ from importlib import metadata
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from heg.chunks import walkers_at_once
 from heg.config import Config
 from heg.ideal import choose_cutoff, heat_capacity
 from heg.infinite_gas import free_energy_correction, potential_correction, reference_fxc
+from heg.instruments import Instruments, block_size
 from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
-from heg.parallel import jit, map_walkers
 from heg.quasiparticles import Landau, landau_fit, trained_levels
-from heg.sampling import Walkers
 from heg.solve import ideal_reference, system_facts
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
 from heg.statistics import Estimate, independent
-from heg.structure import Grid
 from heg.system import System
 from heg.training import Solver
 
-BLOCK = 32  # samples in a block at most: what is kept are means of blocks
 STATES = 20_000  # draws of p(K) to which Landau's functional is fitted
 
 
@@ -35,13 +30,13 @@ class Frozen(NamedTuple):
       config: of the run.
       solver: built from it.
       state: of the checkpoint.
-      grid: of S(q) and g(r).
+      instruments: compiled for it.
     """
 
     config: Config
     solver: Solver
     state: TrainState
-    grid: Grid
+    instruments: Instruments
 
     @property
     def system(self) -> System:
@@ -71,8 +66,8 @@ class Measurement(NamedTuple):
 def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) -> Measurement:
     """All results from means over blocks of samples, and the quality of the run."""
     system, orbitals = frozen.system, frozen.solver.cutoff.orbitals
-    quantities = thermodynamics(system, blocks) | distributions(system, orbitals, frozen.grid, blocks)
-    quantities |= limits(system, frozen.grid, blocks) | _against_ideal(system, quantities)
+    quantities = thermodynamics(system, blocks) | distributions(system, orbitals, frozen.instruments.grid, blocks)
+    quantities |= limits(system, frozen.instruments.grid, blocks) | _against_ideal(system, quantities)
     landau, within, over = _of_states(frozen)
     quantities |= {
         "E_variance_within_K": _number(within, "hartree^2 per cell"),
@@ -84,7 +79,7 @@ def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) ->
     facts = {
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(frozen.solver),
-        "ideal": _ideal(system),
+        "ideal": ideal_values(system),
         "infinite_gas": _infinite(system, quantities["f_xc"]),
         "step": int(frozen.state.step),
         "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
@@ -151,28 +146,12 @@ def difference(one: dict, other: dict) -> dict[str, Estimate]:
 
 def _of_states(frozen):
     """Landau's fit to p(K), the variance of E_loc within K, and that of F_loc over K."""
-    system, model, sampler = frozen.system, frozen.solver.model, frozen.config.sampler
-    params, chunk = frozen.state.average, walkers_at_once(frozen.system, sampler.batch)
-
-    def occupy(params, keys):
-        states = map_walkers(lambda key: model.occupations.sample(params, key), keys, chunk)
-        return states, map_walkers(lambda state: model.occupations.log_prob(params, state), states, chunk)
-
-    def twice(params, states, keys):
-        """F_loc of two draws of x at the same K, without control variates.  [2, B]"""
-
-        def f_loc(walker):
-            energy, _ = model.local_energy(params.flow, walker.x, walker.state)
-            log_p = model.occupations.log_prob(params.occupations, walker.state)
-            return system.temperature * log_p + jnp.real(energy.total)
-
-        draws = [model.draw(params.flow, states, of_one).x for of_one in keys]
-        return jnp.stack([map_walkers(f_loc, Walkers(states, x), chunk) for x in draws])
-
-    states, log_p = jit(occupy)(params.occupations, jax.random.split(stream(frozen.state, OCCUPYING), STATES))
+    system, params, of = frozen.system, frozen.state.average, frozen.instruments
+    states, log_p = of.occupy(params, jax.random.split(stream(frozen.state, OCCUPYING), STATES))
     landau = landau_fit(system, frozen.solver.cutoff.orbitals, np.asarray(states), np.asarray(log_p))
-    keys = jax.random.split(stream(frozen.state, REPEATING), (2, sampler.batch))
-    first, second = np.asarray(jit(twice)(params, states[: sampler.batch], keys))
+    batch = frozen.config.sampler.batch
+    keys = jax.random.split(stream(frozen.state, REPEATING), (2, batch))
+    first, second = np.asarray(of.twice(params, states[np.arange(batch) % STATES], keys))
     product = (first - first.mean()) * (second - second.mean())  # of independent noise: the variance of its mean in K
     return landau, independent((first - second) ** 2 / 2), independent(product)
 
@@ -187,7 +166,7 @@ def _against_ideal(system, found):
     }
 
 
-def _ideal(system):
+def ideal_values(system: System) -> dict[str, float]:
     """Exact values of the ideal gas of the same N, polarisation and twist, in the units of the results."""
     exact = {name: float(estimate.mean) for name, estimate in ideal_reference(system).items()}
     levels = choose_cutoff(system, 1e-12).orbitals.energy
@@ -214,8 +193,3 @@ def _infinite(system, f_xc):
 
 def _number(estimate, unit):
     return Quantity(np.asarray(estimate.mean), np.asarray(estimate.error), None, unit)
-
-
-def block_size(batch: int) -> int:
-    """Samples in a block of a batch: a divisor of it, BLOCK at most."""
-    return max(size for size in range(1, BLOCK + 1) if batch % size == 0)

@@ -26,7 +26,8 @@ from heg.system import System
 
 LONGEST = 4.0  # reciprocal vectors up to LONGEST k_F
 WIDTH = 1 / 25  # vectors whose lengths agree to WIDTH k_F are averaged over
-BIN = 0.1  # of separations, in units of r_s
+BIN = {2: 0.1, 3: 0.2}  # width of the bins of separations, in units of r_s
+CORNER = 5  # the last bin, at the corners of the cell, is at least CORNER times as large as the first
 
 
 class Shells(NamedTuple):
@@ -91,7 +92,7 @@ def group_by_length(length: np.ndarray, system: System) -> Shells:
 
 
 def make_grid(system: System) -> Grid:
-    """Shells of q up to LONGEST k_F; bins of about BIN r_s up to the corners of the cell."""
+    """Shells of q up to LONGEST k_F; bins of BIN r_s up to the corners of the cell, where the last is wider."""
     unit = 2 * np.pi / system.box
     highest = int(LONGEST * system.fermi_wavevector / unit)
     axes = [np.arange(-highest, highest + 1)] * (system.dim - 1) + [np.arange(highest + 1)]
@@ -101,8 +102,10 @@ def make_grid(system: System) -> Grid:
     shells = group_by_length(np.where((norm > 0) & (norm <= highest), unit * norm, np.inf), system)
     weight = (shells.place == np.arange(len(shells.count))[:, None]) * multiplicity
     farthest = np.sqrt(system.dim) / 2 * system.box
-    edges = np.linspace(0, farthest, round(farthest / (BIN * system.rs)) + 1)
+    edges = np.arange(0, farthest, BIN[system.dim] * system.rs)
     inside = np.array([ball_in_cell(edge / system.box, system.dim) for edge in edges])
+    kept = 1 - inside >= CORNER * inside[1]
+    edges, inside = np.append(edges[kept], farthest), np.append(inside[kept], 1.0)
     return Grid(shells, highest, weight / weight.sum(axis=1, keepdims=True), edges, np.diff(inside))
 
 

@@ -1,0 +1,141 @@
+"""Every observable of the untrained ideal gas beside its exact canonical value, and whether its errors are right.
+
+    python scripts/check_observables.py                     # about ten minutes on two cores
+
+Three gases with coupling 0 and no flow: no point should be farther off than 5 errors, chi^2 per point should be 1
+within 3 of its own errors (points of one function are correlated: from their covariance), errors at most 1 % of the
+function's largest value.  Then many small measurements of a small gas: the share of results within one error, pooled over
+all observables, should be 0.683; its error is that of independent measurements.
+"""
+
+import math
+from typing import NamedTuple
+
+import cyclopts
+import jax
+import numpy as np
+
+from heg import parallel
+from heg.config import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig
+from heg.ideal import choose_cutoff, occupation_numbers
+from heg.instruments import instruments
+from heg.momentum import momentum_shells
+from heg.observables import Quantity, distributions, thermodynamics
+from heg.results import ideal_values
+from heg.structure import ideal_structure
+from heg.training import build
+
+GASES = {
+    "2D N = 29": (SystemConfig(29, 2, rs=1.0, theta=0.5, polarization="1", twist=(0.25, 0.25), coupling=0.0), 32_768),
+    "3D N = 33": (SystemConfig(33, 3, rs=1.0, theta=0.5, polarization="1", coupling=0.0), 32_768),
+    # g of opposite spins needs many: few pairs are close
+    "3D 7 + 7": (SystemConfig(14, 3, rs=1.0, theta=1.0, polarization="0", coupling=0.0), 425_984),
+}
+SMALL = SystemConfig(5, 2, rs=1.0, theta=0.5, polarization="1/5", twist=(0.1, 0.2), coupling=0.0)
+TOLERANCE = 1e-9  # of the orbital cutoff: exact values are those of the whole gas
+FEWEST = 100  # counts in a bin of g, for an error that is Gaussian
+WITHIN = math.erf(math.sqrt(0.5))  # share of a Gaussian within one standard deviation
+
+
+class Case(NamedTuple):
+    """A gas made ready.
+
+    Attributes:
+      measure: number of a batch -> means of blocks.
+      exact: values by name.
+      evaluate: means of blocks -> Quantity by name, of those with an exact value.
+      counts: pairs in each bin of a sample.
+    """
+
+    measure: callable
+    exact: dict[str, np.ndarray]
+    evaluate: callable
+    counts: np.ndarray
+
+
+def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
+    config = Config(gas, RunConfig("none"), ModelConfig(TOLERANCE, flow_layers=0), SamplerConfig(batch=batch))
+    solver, system = build(config), gas.build()
+    tools, state = instruments(system, config.model, config.sampler), solver.init(jax.random.key(seed))
+    orbitals, key = solver.cutoff.orbitals, jax.random.key(seed + 1)
+
+    def measure(number):
+        means, _, _ = tools.observe(state.average, state.regression, jax.random.fold_in(key, number))
+        return jax.tree.map(np.asarray, means)
+
+    everything = choose_cutoff(system, 1e-12).orbitals
+    shells, waves = momentum_shells(system, orbitals)
+    levels = jax.numpy.asarray(system.beta * waves.energy)
+    mean = lambda n: np.bincount(shells.place, n) / shells.count
+    n_k = np.stack([mean(np.asarray(occupation_numbers(levels, count))) for count in system.spins])
+    structure = ideal_structure(system, everything, tools.grid)
+    exact = {**ideal_values(system), "S_q": structure.s, "g_r": structure.g, "n_k": n_k}
+    exact = {name: np.asarray(value) for name, value in exact.items() if name not in ("F", "potential")}
+
+    def evaluate(blocks) -> dict[str, Quantity]:
+        found = thermodynamics(system, blocks) | distributions(system, orbitals, tools.grid, blocks)
+        return {name: found[name] for name in exact}
+
+    ordered = np.array(
+        [[count**2] for count in (system.n_up, system.n_up * system.n_down, system.n_down)[: len(n_k) * 2 - 1]]
+    )
+    return Case(measure, exact, evaluate, ordered * structure.g * tools.grid.share)
+
+
+def joined(parts):
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def counted(name, case, samples):
+    """The points whose errors are Gaussian; errors of zero are those of identities."""
+    enough = case.counts * samples > FEWEST if name == "g_r" else np.ones(np.shape(case.exact[name]), bool)
+    return enough.ravel()
+
+
+def compare(name: str, case: Case, quantity: Quantity, samples: int) -> str:
+    """A row: the farthest point in errors, chi^2 per point and its error, the largest error beside the function."""
+    keep = counted(name, case, samples) & (quantity.error.ravel() > 1e-12)
+    deviation, error = (quantity.value - case.exact[name]).ravel()[keep], quantity.error.ravel()[keep]
+    if not len(error):
+        return f"{name:26} exact in every sample, to {np.max(np.abs(quantity.value - case.exact[name])):.0e}"
+    covariance = np.atleast_2d(quantity.covariance if quantity.covariance is not None else quantity.error**2)
+    correlation = covariance[np.ix_(keep, keep)] / error[:, None] / error
+    squares, spread = np.mean((deviation / error) ** 2), np.sqrt(2 * np.sum(correlation**2)) / len(error)
+    largest = np.max(error) / np.max(np.abs(case.exact[name]))
+    row = f"{name:26}{len(error):7d}{np.max(np.abs(deviation / error)):10.2f}{squares:12.2f} +- {spread:.2f}"
+    return f"{row}{largest:12.2%}"
+
+
+def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
+    """Prints the tables.
+
+    Args:
+      repetitions: of the small measurement, a batch each.
+      batch: samples drawn at once.
+      seed: of all random numbers.
+    """
+    parallel.start()
+    for title, (gas, samples) in GASES.items():
+        case = make_case(gas, batch, seed)
+        blocks = joined([case.measure(number) for number in range(-(-samples // batch))])
+        print(f"\n{title}, r_s {gas.rs:g}, Theta {gas.theta:g}, {samples} samples")
+        print(f"{'':26}{'points':>7}{'farthest':>10}{'chi^2/point':>20}{'error/max':>12}")
+        for name, quantity in case.evaluate(blocks).items():
+            print(compare(name, case, quantity, samples), flush=True)
+    case, shares = make_case(SMALL, batch, seed), []
+    for number in range(repetitions):
+        inside = []
+        for name, quantity in case.evaluate(case.measure(number)).items():
+            keep = counted(name, case, batch) & (quantity.error.ravel() > 1e-12)
+            inside.append((np.abs(quantity.value - case.exact[name]) < quantity.error).ravel()[keep])
+        shares.append(np.mean(np.concatenate(inside)))
+    spread = np.std(shares, ddof=1) / np.sqrt(repetitions)
+    print(
+        f"\n{repetitions} measurements of {batch} samples, 3 up + 2 down in 2D: {np.mean(shares):.4f} +- {spread:.4f} ",
+        end="",
+    )
+    print(f"of the results lie within one error ({WITHIN:.4f} if errors are right)")
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,138 @@
+"""heg-measure: a whole measurement of a small trained gas, added samples, stops, what it leaves, bad input."""
+
+import dataclasses
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from test_training import small_config
+
+from heg import cli_measure, storage
+from heg.config import RunConfig, SystemConfig
+from heg.measure import measure
+from heg.solve import solve
+from heg.statistics import independent, jackknife
+from heg.structure import make_grid
+
+NEVER, NOTHING = lambda: False, lambda *_: None
+
+
+def config(run_dir):
+    small = small_config(SystemConfig(3, 2, 3.0, 0.6, "1/3", (0.1, 0.2)), flow_layers=1, transformer_layers=0)
+    return dataclasses.replace(small, run=RunConfig(str(run_dir), steps=3, samples=16))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "a"
+    solve(config(run_dir), NOTHING, NOTHING, NEVER)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def measured(run):
+    """Its measurement by the command line, and what it printed."""
+    with pytest.raises(SystemExit) as caught:
+        cli_measure.measure([str(run), "--samples", "100"])
+    assert caught.value.code == 0
+    return json.loads((run / "observables.json").read_text())
+
+
+def test_everything_promised_is_there(run, measured):
+    assert measured["samples"] == 112  # whole batches of 16
+    for name in (
+        "F",
+        "E",
+        "kinetic",
+        "potential",
+        "S",
+        "pressure",
+        "heat_capacity",
+        "f_xc",
+        "entropy_ratio",
+        "contact",
+    ):
+        assert measured[name]["error"] > 0 and measured["units"][name]
+    assert measured["E"]["mean"] == pytest.approx(measured["kinetic"]["mean"] + measured["potential"]["mean"], rel=1e-9)
+    expected = measured["ideal"]["F"] + measured["f_xc"]["mean"]
+    assert measured["F"]["mean"] == pytest.approx(expected, rel=1e-9)
+    report = (run / "report.html").read_text()
+    assert report.count("data:image/png;base64,") == 5 and "http" not in report and "hartree per electron" in report
+    assert all((run / f"{name}.png").stat().st_size > 1000 for name in ("structure", "momentum", "levels", "energies"))
+
+
+def test_sum_rules_hold_sample_by_sample(run, measured):
+    system = config(run).system.build()
+    with h5py.File(run / "observables.h5") as file:
+        assert file["F/value"].attrs["unit"] == "hartree per electron"
+        g, r = file["g_r/value"][:], file["r/value"][:]
+        covariance, error = file["S_q/covariance"][:], file["S_q/error"][:]
+    np.testing.assert_allclose(np.sqrt(np.diagonal(covariance)), error.ravel(), rtol=1e-10)
+    share = make_grid(system).share
+    assert len(r) == len(share)
+    # n times the integral of g - 1: -1 of equal spins, 0 of opposite ones
+    np.testing.assert_allclose(g @ share - 1, [-1 / system.n_up, 0, -1 / system.n_down], atol=1e-9)
+
+
+def test_errors_can_be_rebuilt_from_the_blocks(run, measured):
+    with h5py.File(run / "observed-3.h5") as file:
+        blocks = {name: file[f"energies/{name}"][:] for name in ("F", "kinetic", "potential")}
+    assert len(blocks["F"]) == 7
+    found = independent(blocks["F"])
+    assert measured["F"]["mean"] == pytest.approx(found.mean, rel=1e-12)
+    assert measured["F"]["error"] == pytest.approx(found.error, rel=1e-9)
+    pressure = jackknife(blocks, lambda mean: 2 * mean["kinetic"] + mean["potential"])
+    share = pressure.error / abs(pressure.value)
+    assert measured["pressure"]["error"] / abs(measured["pressure"]["mean"]) == pytest.approx(float(share), rel=1e-6)
+
+
+def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
+    once, bits = tmp_path / "once", tmp_path / "bits"
+    for copy in (once, bits):
+        shutil.copytree(run, copy)
+        (copy / "observed-3.h5").unlink()
+    whole = measure(once, 160, NOTHING, NEVER)
+    assert measure(bits, 48, NOTHING, NEVER).facts["samples"] == 48
+    asked = iter([False, False, True])
+    assert measure(bits, 160, NOTHING, lambda: next(asked)) is None
+    assert storage.stored_length(bits / "observed-3.h5", "energies/F") == 5
+    parts = measure(bits, 160, NOTHING, NEVER)
+    for name, quantity in whole.quantities.items():
+        np.testing.assert_array_equal(quantity.value, parts.quantities[name].value, err_msg=name)
+    # fewer samples than there are: all are used
+    assert measure(bits, 16, NOTHING, NEVER).facts["samples"] == 160
+
+
+def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):
+    shutil.copytree(run, tmp_path / "other")
+    path = tmp_path / "other" / "observed-3.h5"
+    size = storage.stored_length(path, "energies/F")
+    with h5py.File(path, "a") as file:
+        file.attrs["parameters"] = "of another run"
+    assert measure(tmp_path / "other", 32, NOTHING, NEVER).facts["samples"] == 32
+    assert storage.stored_length(path.with_name("observed-3.h5.unused"), "energies/F") == size
+
+
+def exit_code(arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli_measure.measure(arguments)
+    return caught.value.code
+
+
+def test_bad_input_is_one_sentence(run, tmp_path, capsys):
+    cases = {
+        (str(tmp_path),): "holds no run",
+        (str(tmp_path / "none"),): "none",
+        (str(run), "--samples", "1"): "samples is 1",
+        (str(run), "--step", "7"): "no checkpoint of step 7",
+        (str(run), "--sample", "7"): "--samples",
+        (str(run), "--beside", str(run)): "give two",
+        (str(run), "--beside", str(run), str(run)): "must differ",
+    }
+    for arguments, words in cases.items():
+        assert exit_code(list(arguments)) == 2, arguments
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1, error
