@@ -4,8 +4,8 @@
 
 Three gases with coupling 0 and no flow: no point should be farther off than 5 errors, chi^2 per point should be 1
 within 3 of its own errors (points of one function are correlated: from their covariance), errors at most 1 % of the
-function's largest value.  Then many small measurements of a small gas: the share of results within one error, pooled over
-all observables, should be 0.683; its error is that of independent measurements.
+function's largest value.  Then many small measurements of a small gas: the share of results within one error, pooled
+over all observables, should be 0.683; its error is that of independent measurements.
 """
 
 import math

@@ -1,0 +1,58 @@
+"""What all observables cost beside the energies of the same samples.
+
+    python scripts/bench_measure.py
+
+Both draw the same exact samples; `all` adds S(q), g(r), the displacement of pairs and n(k), with one displaced electron
+of each spin.  Flows of random parameters; the two are timed in turn, medians.
+"""
+
+import statistics
+import time
+
+import cyclopts
+import jax
+
+from heg import parallel
+from heg.config import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig
+from heg.instruments import instruments
+from heg.training import build
+
+GASES = (
+    SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25)),
+    SystemConfig(29, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25)),
+    SystemConfig(14, 3, rs=2.0, theta=0.25),
+    SystemConfig(33, 3, rs=1.0, theta=1.0, polarization="1"),
+)
+
+
+def main(*, batch: int = 256, repetitions: int = 7) -> None:
+    """Prints a table.
+
+    Args:
+      batch: samples in a call.
+      repetitions: calls of each kind that are timed.
+    """
+    parallel.start()
+    print(f"{'gas':28}{'energies, ms/sample':>20}{'all, ms/sample':>16}{'more':>8}")
+    for gas in GASES:
+        config = Config(gas, RunConfig("none"), ModelConfig(), SamplerConfig(batch=batch))
+        solver, tools = build(config), instruments(gas.build(), config.model, config.sampler)
+        state = solver.init(jax.random.key(0))
+        flow = jax.tree.map(
+            lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(1), leaf.shape), state.params.flow
+        )
+        params = state.params._replace(flow=flow)
+        times = {"energies": [], "observe": []}
+        for number in range(repetitions + 1):
+            key = jax.random.fold_in(jax.random.key(2), number)
+            for name, found in times.items():
+                begin = time.perf_counter()
+                jax.block_until_ready(getattr(tools, name)(params, state.regression, key))
+                found.append((time.perf_counter() - begin) / batch * 1e3)
+        energies, everything = (statistics.median(found[1:]) for found in times.values())
+        title = f"{gas.dim}D, N = {gas.electrons}, zeta {gas.polarization}"
+        print(f"{title:28}{energies:20.3f}{everything:16.3f}{everything / energies - 1:8.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
