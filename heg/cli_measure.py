@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
-import jax
 import numpy as np
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, report, storage
 from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, stop_signals
-from heg.ideal import occupation_numbers
 from heg.measure import measure as measure_run
+from heg.momentum import ideal_momentum
 from heg.results import difference
 from heg.solve import HISTORY, RunError
 from heg.statistics import Estimate
-from heg.structure import group_by_length
 
 HELP = """Observables of a trained run with error bars, its parameters frozen.
 
@@ -60,6 +58,8 @@ def parse(arguments: list[str]) -> dict | None:
             raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
         if len(beside) not in (0, 2):
             raise ValueError(f"beside has {len(beside)} directories: give two, one on each side of the run")
+        if max_seconds is not None and max_seconds <= 0:
+            raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
         return {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside, "max_seconds": max_seconds}
 
     try:
@@ -121,13 +121,8 @@ def _print(found, differences):
 
 def _draw(run_dir, found):
     """Figures, and the report that holds them."""
-    system, orbitals = found.system, found.orbitals
-    shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
-    levels, average = (
-        jax.numpy.asarray(system.beta * orbitals.energy),
-        lambda n: np.bincount(shells.place, n) / shells.count,
-    )
-    ideal = shells.length, [average(np.asarray(occupation_numbers(levels, count))) for count in system.spins]
+    system = found.system
+    ideal = ideal_momentum(system, found.orbitals)
     history = storage.read_history(run_dir / HISTORY)
     try:
         pictures = {

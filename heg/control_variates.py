@@ -19,7 +19,6 @@ left, and the regression starts there.
 Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, chapter on variance reduction.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ import numpy as np
 
 from heg.ewald import coulomb_energy, fourier_transform, madelung
 from heg.hamiltonian import LocalEnergy
-from heg.orbitals import Orbitals, powers
+from heg.orbitals import Orbitals, density_waves
 from heg.system import System
 
 SHELLS, HIGHEST = 6, 3  # of reciprocal vectors, and their largest component
@@ -74,10 +73,7 @@ def make_controls(system: System, orbitals: Orbitals) -> Callable:
         transfer = jnp.where(same, jnp.sum((n[:, None] - n) ** 2, axis=-1), np.inf)  # |n_i - n_j|^2 of equal spins
         exchanged = jnp.sum(fourier_transform(jnp.sqrt(transfer) / wavelength, system.dim)) / 2
         fock = electrons * madelung(system) / 2 - exchanged / system.box**system.dim
-        # sum_i e^{iqz_i} as a product of matrices: the waves of the directions factor
-        *waves, last = powers(z / wavelength, HIGHEST).swapaxes(0, 1)
-        rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(electrons, -1), waves)
-        density = rows.T @ last[:, HIGHEST:]
+        density = density_waves(z / wavelength, HIGHEST)
         squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2 - electrons
         of_shell = jnp.sum(shells.weight * squared, axis=(1, 2))
         exchange = jnp.array([jnp.sum(transfer == size) for size in shells.size])

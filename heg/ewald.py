@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
 
-from heg.orbitals import powers
+from heg.orbitals import density_waves
 from heg.system import System
 
 SPLITTING = {2: 12.0, 3: 5.0}  # kappa L: balances the two sums
@@ -107,10 +107,7 @@ def coulomb_energy(x: jax.Array, system: System, kappa: float | None = None) -> 
     r = s[first] - s[second]
     distance = jnp.linalg.norm((r - jnp.round(r))[:, None] + sums.images, axis=-1)
     short = jnp.sum(erfc(sums.kappa * distance) / distance)
-    # sum_i e^{i G x_i} as a product of matrices: the waves of the directions factor
-    *waves, last = powers(2 * np.pi * s, sums.highest).swapaxes(0, 1)
-    rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(electrons, -1), waves)
-    density = rows.T @ last[:, sums.highest :]
+    density = density_waves(2 * np.pi * s, sums.highest)
     squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2
     long = jnp.sum(sums.weight * (squared - electrons)) / 2
     constant = electrons / 2 * sums.madelung - len(first) * sums.background

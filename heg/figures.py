@@ -39,7 +39,7 @@ def training_curve(history: list[dict[str, str]], ideal: Estimate, path: Path) -
     return path
 
 
-PAIRS = ("up up", "up down", "down down")
+PAIRS, SPINS = ("up up", "up down", "down down"), ("up", "down")
 
 
 def structure(quantities: dict[str, Quantity], system: System, path: Path) -> Path:
@@ -70,18 +70,17 @@ def structure(quantities: dict[str, Quantity], system: System, path: Path) -> Pa
     return path
 
 
-def momentum(quantities: dict[str, Quantity], ideal: tuple[np.ndarray, np.ndarray], path: Path) -> Path:
-    """n(k) of each spin beside the exact occupations of the ideal gas (k, n of each spin), as a PNG."""
+def momentum(quantities: dict[str, Quantity], ideal: np.ndarray, path: Path) -> Path:
+    """n(k) of each spin beside that of the ideal gas [spins, S], as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 3.8), layout="constrained")
     axis = figure.subplots()
     k, n = quantities["k"].value, quantities["n_k"]
     for spin, (of_spin, error) in enumerate(zip(n.value, n.error)):
-        axis.errorbar(k, of_spin, error, fmt="o", markersize=3, color=f"C{spin}", label=("up", "down")[spin])
-        axis.plot(
-            ideal[0], ideal[1][spin], "--", linewidth=0.8, color=f"C{spin}", label=f"{('up', 'down')[spin]}, ideal gas"
-        )
+        colour, name = f"C{spin}", SPINS[spin]
+        axis.errorbar(k, of_spin, error, fmt="o", markersize=3, color=colour, label=name)
+        axis.plot(k, ideal[spin], "--", linewidth=0.8, color=colour, label=f"{name}, ideal gas")
     axis.set(xlabel="k (1/bohr)", ylabel="n(k)")
     axis.legend(fontsize=7)
     figure.savefig(path, dpi=150)
@@ -94,10 +93,17 @@ def levels(landau: Landau, path: Path) -> Path:
 
     figure = Figure(figsize=(5.5, 3.8), layout="constrained")
     axis = figure.subplots()
-    for spin in range(int(landau.spin.max()) + 1):
+    for spin in np.unique(landau.spin):  # none where one K alone is occupied
         of_spin = landau.spin == spin
-        axis.plot(landau.ideal[of_spin], landau.energy[of_spin], "o", markersize=4, label=("up", "down")[spin])
-    axis.axline((landau.ideal[0],) * 2, slope=1, color="grey", linestyle="--", linewidth=0.8, label="ideal gas")
+        axis.plot(landau.ideal[of_spin], landau.energy[of_spin], "o", markersize=4, label=SPINS[spin])
+    axis.axline(
+        (np.mean(landau.ideal) if len(landau.ideal) else 0.0,) * 2,
+        slope=1,
+        color="grey",
+        linestyle="--",
+        linewidth=0.8,
+        label="ideal gas",
+    )
     axis.set(xlabel="k² / 2 (hartree)", ylabel="ε (hartree)")
     axis.legend(fontsize=7)
     figure.savefig(path, dpi=150)

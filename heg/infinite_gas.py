@@ -17,6 +17,7 @@ import dataclasses
 import numpy as np
 from scipy.integrate import quad
 
+from heg.structure import plasma_frequency
 from heg.system import System
 
 
@@ -28,9 +29,8 @@ def reference_fxc(system: System) -> float:
       ValueError: two dimensions, or a coupling that is not 1: the fit is for neither.
     Accuracy: that of the fit, about 0.3 % of f_xc; agrees with the published code to 2e-8 (tests/test_infinite_gas.py).
     """
-    from eminus.xc.lda_xc_gdsmfb import (
-        lda_xc_gdsmfb_spin,
-    )  # imported here, so that a measurement without it needs no eminus
+    # imported here, so that a measurement without it needs no eminus
+    from eminus.xc.lda_xc_gdsmfb import lda_xc_gdsmfb_spin
 
     if system.dim != 3 or system.coupling != 1:
         raise ValueError("the published f_xc is that of three dimensions at coupling 1")
@@ -42,7 +42,7 @@ def potential_correction(system: System) -> float:
     """v_inf - v_N to leading order, hartree per electron; three dimensions."""
     if not system.coupling:
         return 0.0
-    frequency = np.sqrt(system.coupling * 4 * np.pi * system.electrons / system.box**3)
+    frequency = plasma_frequency(system, 1.0)
     return frequency / (4 * system.electrons) / np.tanh(system.beta * frequency / 2)
 
 

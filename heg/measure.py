@@ -13,7 +13,7 @@ from heg.config import from_tables
 from heg.instruments import block_size, instruments
 from heg.parallel import any_process, everywhere, on_first
 from heg.results import Frozen, Measurement, evaluate
-from heg.solve import HISTORY, REDRAWN_BOUND, REDRAWN_FEW, RunError
+from heg.solve import HISTORY, check_draws
 from heg.state import OBSERVING, stream
 from heg.training import build
 
@@ -109,12 +109,8 @@ def _collect(frozen, run_dir, samples, show, stop):
     shapes, _, _ = jax.eval_shape(measure_batch, *parameters, key)
     marks = {"parameters": storage.fingerprint(parameters), "batch": batch}
     parts = on_first(_earlier, path, shapes, marks)
-    have, redrawn, wanted, saved = (
-        sum(map(_length, parts)) * block_size(batch) // batch,
-        0,
-        -(-samples // batch),
-        time.monotonic(),
-    )
+    have = sum(map(_length, parts)) * block_size(batch) // batch
+    wanted, redrawn, saved = -(-samples // batch), 0, time.monotonic()
     keep = lambda: on_first(lambda: storage.save_tree(path, _joined(parts), **marks))
     for number in range(have, wanted):
         if stop():
@@ -123,8 +119,7 @@ def _collect(frozen, run_dir, samples, show, stop):
         means, again, lost = measure_batch(*parameters, jax.random.fold_in(key, number))
         parts.append(jax.tree.map(np.asarray, means))
         redrawn += int(again)
-        if int(lost) or redrawn > max(REDRAWN_FEW, REDRAWN_BOUND * (number + 1 - have) * batch):
-            raise RunError(f"{redrawn} draws were repeated, {int(lost)} lost: the flow is no bijection, lower max_norm")
+        check_draws(int(frozen.state.step), int(lost), redrawn, (number + 1 - have) * batch)
         show((number + 1) * batch, wanted * batch)
         if time.monotonic() - saved > SAVE_SECONDS:
             keep()

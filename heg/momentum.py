@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from heg.ideal import occupation_numbers
 from heg.orbitals import Orbitals, make_waves, plane_waves
 from heg.structure import Shells, group_by_length
 from heg.system import System
@@ -48,6 +49,13 @@ def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbital
     highest = max(orbitals.energy[-1], (LEAST * system.fermi_wavevector) ** 2 / 2)
     waves = plane_waves(system, highest)
     return group_by_length(np.linalg.norm(waves.k, axis=1), system), waves
+
+
+def ideal_momentum(system: System, orbitals: Orbitals) -> np.ndarray:
+    """Exact n(k) of the ideal gas on the shells of `momentum_shells`, by spin.  [spins, S]"""
+    shells, waves = momentum_shells(system, orbitals)
+    levels = jnp.asarray(system.beta * waves.energy)
+    return np.stack([shells.mean(np.asarray(occupation_numbers(levels, count))) for count in system.spins])
 
 
 def make_momentum(system: System, orbitals: Orbitals, log_psi: Callable) -> Callable:

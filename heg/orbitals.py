@@ -87,6 +87,22 @@ def powers(angle: jax.Array, highest: int) -> jax.Array:
     return lax.optimization_barrier(table)  # lest XLA compute the powers anew for each use
 
 
+def density_waves(angle: jax.Array, highest: int) -> jax.Array:
+    """rho_n = sum_i e^{i n . angle_i} for the vectors n with |n_a| <= highest and n_d >= 0.
+
+    The waves of the directions factor, so that this is a product of matrices.
+
+    Args:
+      angle: 2 pi x / L of the electrons.                   [N, d]
+      highest: component of n.
+    Returns:
+      By n_1 ... n_{d-1} and n_d.                           [(2 highest + 1)^(d - 1), highest + 1] complex
+    """
+    *waves, last = powers(angle, highest).swapaxes(0, 1)
+    rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(angle), -1), waves)
+    return rows.T @ last[:, highest:]
+
+
 def make_waves(system: System, orbitals: Orbitals) -> Callable:
     """The matrix of plane waves e^{2 pi i n_b . z_a / L} as a function of (z [P, d], state [N]).  [P, N] complex
 

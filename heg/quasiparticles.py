@@ -12,6 +12,7 @@ it was not fitted to.
 Source: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory of Quantum Liquids (1966), chapter 1.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Landau(NamedTuple):
       ideal: k^2 / 2, hartree.                              [A]
       energy: eps, hartree; for each spin, its mean, weighted by the variance of N, is that of k^2 / 2.    [A]
       interaction: f, hartree.                              [A, A]
-      mass: m*/m of levels k^2 / 2m* that explain ln p best.
+      mass: m*/m of levels k^2 / 2m* that explain ln p best; not a number where one K alone is occupied.
       explained: shares of the variance of ln p explained by those levels, by fitted ones, and with f.    [3]
     """
 
@@ -88,7 +89,7 @@ def landau_fit(system: System, orbitals: Orbitals, states: np.ndarray, log_p: np
         ideal=length**2 / 2,
         energy=length**2 / 2 + shift,
         interaction=pairs + pairs.T,
-        mass=float(1 / inverse_mass[0]),
+        mass=float(1 / inverse_mass[0]) if inverse_mass[0] else math.nan,
         explained=np.array([by_mass, by_levels, by_both]),
     )
 
@@ -120,7 +121,7 @@ def _explained(regressors, target, energy, half):
     squares += RIDGE * np.diag(np.maximum(np.diagonal(squares), 1e-300))
     weights = np.linalg.solve(squares, known.T @ (target[:half] - centre) / half)
     missed = target[half:] - centre - (regressors[half:] - mean) @ weights
-    return 1 - np.mean(missed**2) / np.var(energy[half:]), weights
+    return 1 - np.mean(missed**2) / max(np.var(energy[half:]), 1e-300), weights
 
 
 def trained_levels(system: System, orbitals: Orbitals, params: dict) -> np.ndarray:

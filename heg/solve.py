@@ -112,7 +112,7 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
             return {}
         samples, draws = solver.measure(state.average, jax.random.fold_in(key, number))
         redrawn += int(draws.redrawn)
-        _check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
+        check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
         parts.append(solver.per_electron(samples, state.regression))
     values = {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
     notes = {"units": "hartree per electron; S: k_B per electron", "parameters": storage.fingerprint(frozen)}
@@ -282,7 +282,12 @@ def _give_up_on(config, troubles):
         )
 
 
-def _check_draws(step, lost, redrawn, draws):
+def check_draws(step: int, lost: int, redrawn: int, draws: int) -> None:
+    """Of a measurement at that step: how many draws failed for good and were repeated, of so many.
+
+    Raises:
+      RunError: any failed, or too many were repeated.
+    """
     if lost:
         raise RunError(f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm")
     if redrawn > max(REDRAWN_FEW, REDRAWN_BOUND * draws):

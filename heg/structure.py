@@ -11,7 +11,6 @@ the electrons are distributed as bare determinants, shows the hole that exchange
 (z_i - z_j - x_i + x_j) . r / |r| of a pair at separation r shows what the flow adds.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import quad
 
+from heg.ewald import fourier_transform
 from heg.ideal import pair_occupations
-from heg.orbitals import Orbitals, powers
+from heg.orbitals import Orbitals, density_waves
 from heg.system import System
 
 LONGEST = 4.0  # reciprocal vectors up to LONGEST k_F
@@ -42,6 +42,10 @@ class Shells(NamedTuple):
     length: np.ndarray
     count: np.ndarray
     place: np.ndarray
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Of a value of each vector over its shell; no vector may be left out.  [vectors] -> [S]"""
+        return np.bincount(self.place, values) / self.count
 
 
 class Grid(NamedTuple):
@@ -137,11 +141,6 @@ def make_structure(system: System, grid: Grid) -> Callable:
     scale = np.array(ordered)[:, None] / grid.share
     shape, width = scale.shape, grid.edges[1]
 
-    def waves(x):
-        *rows, last = powers(2 * np.pi / box * x, grid.highest).swapaxes(0, 1)
-        rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(x), -1), rows)
-        return (rows.T @ last[:, grid.highest :]).ravel()
-
     def separations(x):
         r = x[first] - x[second]
         r = r - box * jnp.round(r / box)
@@ -152,7 +151,7 @@ def make_structure(system: System, grid: Grid) -> Callable:
         return scale * jnp.zeros(shape).at[kind, place].add(values)
 
     def structure(x, z):
-        density = [waves(x[part]) for part in system.parts]
+        density = [density_waves(2 * np.pi / box * x[part], grid.highest).ravel() for part in system.parts]
         pairs = [(a, b) for place, a in enumerate(density) for b in density[place:]]
         products = jnp.stack([jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b) for a, b in pairs])
         r, distance = separations(x)
@@ -200,14 +199,20 @@ def ideal_structure(system: System, orbitals: Orbitals, grid: Grid, points: int 
     return Structure(s, g, g, np.zeros_like(g))
 
 
-def plasmon_structure(system: System, q: np.ndarray) -> np.ndarray:
-    r"""The exact S(q) for q -> 0: (q^2 / 2 w) coth(beta w / 2) with the plasma frequency w(q); q in 1/bohr, not zero.
+def plasma_frequency(system: System, q: np.ndarray | float) -> np.ndarray:
+    """w(q), hartree, for q -> 0 in 1/bohr: w^2 = n coupling v(q) q^2, 4 pi n in three dimensions, 2 pi n q in two.
 
-    w^2 = 4 pi n coupling in three dimensions, 2 pi n coupling q in two.  One plasmon exhausts the f-sum rule there.
-    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapters 3 and 5; for finite
-    temperature, Brown et al., Phys. Rev. Lett. 110, 146405 (2013), doi:10.1103/PhysRevLett.110.146405.
+    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapter 5.
     """
     density = system.electrons / system.box**system.dim
-    squared = 4 * np.pi * density if system.dim == 3 else 2 * np.pi * density * q
-    frequency = np.sqrt(system.coupling * squared) * np.ones_like(q)
+    return np.sqrt(system.coupling * density * fourier_transform(q, system.dim)) * q
+
+
+def plasmon_structure(system: System, q: np.ndarray | float) -> np.ndarray:
+    r"""The exact S(q) for q -> 0: (q^2 / 2 w) coth(beta w / 2) with the plasma frequency w(q); q in 1/bohr, not zero.
+
+    One plasmon exhausts the f-sum rule there.
+    Source: Brown et al., Phys. Rev. Lett. 110, 146405 (2013), doi:10.1103/PhysRevLett.110.146405.
+    """
+    frequency = plasma_frequency(system, q)
     return q**2 / (2 * frequency) / np.tanh(system.beta * frequency / 2)

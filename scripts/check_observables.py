@@ -17,9 +17,9 @@ import numpy as np
 
 from heg import parallel
 from heg.config import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig
-from heg.ideal import choose_cutoff, occupation_numbers
+from heg.ideal import choose_cutoff
 from heg.instruments import instruments
-from heg.momentum import momentum_shells
+from heg.momentum import ideal_momentum
 from heg.observables import Quantity, distributions, thermodynamics
 from heg.results import ideal_values
 from heg.structure import ideal_structure
@@ -64,22 +64,17 @@ def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
         return jax.tree.map(np.asarray, means)
 
     everything = choose_cutoff(system, 1e-12).orbitals
-    shells, waves = momentum_shells(system, orbitals)
-    levels = jax.numpy.asarray(system.beta * waves.energy)
-    mean = lambda n: np.bincount(shells.place, n) / shells.count
-    n_k = np.stack([mean(np.asarray(occupation_numbers(levels, count))) for count in system.spins])
     structure = ideal_structure(system, everything, tools.grid)
-    exact = {**ideal_values(system), "S_q": structure.s, "g_r": structure.g, "n_k": n_k}
+    exact = {**ideal_values(system), "S_q": structure.s, "g_r": structure.g, "n_k": ideal_momentum(system, orbitals)}
     exact = {name: np.asarray(value) for name, value in exact.items() if name not in ("F", "potential")}
 
     def evaluate(blocks) -> dict[str, Quantity]:
         found = thermodynamics(system, blocks) | distributions(system, orbitals, tools.grid, blocks)
         return {name: found[name] for name in exact}
 
-    ordered = np.array(
-        [[count**2] for count in (system.n_up, system.n_up * system.n_down, system.n_down)[: len(n_k) * 2 - 1]]
-    )
-    return Case(measure, exact, evaluate, ordered * structure.g * tools.grid.share)
+    up, down = system.n_up, system.n_down
+    pairs = np.array([up**2 / 2, up * down, down**2 / 2][: len(structure.g)])  # each pair is one event, not two
+    return Case(measure, exact, evaluate, pairs[:, None] * structure.g * tools.grid.share)
 
 
 def joined(parts):

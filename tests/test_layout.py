@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # a module imports only from those before it
-ORDER = """system orbitals ideal infinite_gas structure momentum occupations pairs flow wavefunction kinetic
-ewald hamiltonian control_variates statistics parallel chunks sampling free_energy bijection natural_gradient
+ORDER = """system orbitals ideal occupations pairs flow wavefunction kinetic ewald structure infinite_gas
+momentum hamiltonian control_variates statistics parallel chunks sampling free_energy bijection natural_gradient
 observables quasiparticles determinants exact eos storage config walks state training instruments solve results
 measure grid figures report doctor cli cli_measure""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
