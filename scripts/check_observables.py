@@ -19,7 +19,7 @@ from heg import parallel
 from heg.config import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.ideal import choose_cutoff
 from heg.instruments import instruments
-from heg.momentum import ideal_momentum
+from heg.momentum import ideal_momentum, momentum_shells
 from heg.observables import Quantity, distributions, thermodynamics
 from heg.results import ideal_values
 from heg.structure import ideal_structure
@@ -33,7 +33,7 @@ GASES = {
 }
 SMALL = SystemConfig(5, 2, rs=1.0, theta=0.5, polarization="1/5", twist=(0.1, 0.2), coupling=0.0)
 TOLERANCE = 1e-9  # of the orbital cutoff: exact values are those of the whole gas
-FEWEST = 100  # counts in a bin of g, for an error that is Gaussian
+FEWEST = 100  # events in a bin or shell, for an error that is Gaussian
 WITHIN = math.erf(math.sqrt(0.5))  # share of a Gaussian within one standard deviation
 
 
@@ -44,13 +44,13 @@ class Case(NamedTuple):
       measure: number of a batch -> means of blocks.
       exact: values by name.
       evaluate: means of blocks -> Quantity by name, of those with an exact value.
-      counts: pairs in each bin of a sample.
+      counts: of events in a sample by name: pairs in each bin of g, electrons in each shell of n(k).
     """
 
     measure: callable
     exact: dict[str, np.ndarray]
     evaluate: callable
-    counts: np.ndarray
+    counts: dict[str, np.ndarray]
 
 
 def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
@@ -74,22 +74,26 @@ def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
 
     up, down = system.n_up, system.n_down
     pairs = np.array([up**2 / 2, up * down, down**2 / 2][: len(structure.g)])  # each pair is one event, not two
-    return Case(measure, exact, evaluate, pairs[:, None] * structure.g * tools.grid.share)
+    electrons = momentum_shells(system, orbitals)[0].count * exact["n_k"]
+    counts = {"g_r": pairs[:, None] * structure.g * tools.grid.share, "n_k": electrons}
+    return Case(measure, exact, evaluate, counts)
 
 
 def joined(parts):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def counted(name, case, samples):
-    """The points whose errors are Gaussian; errors of zero are those of identities."""
-    enough = case.counts * samples > FEWEST if name == "g_r" else np.ones(np.shape(case.exact[name]), bool)
-    return enough.ravel()
+def counted(name: str, case: Case, samples: int) -> np.ndarray:
+    """The points of which FEWEST events are expected; the fluctuations of fewer are not Gaussian."""
+    return np.ravel(case.counts.get(name, np.full(np.shape(case.exact[name]), np.inf)) * samples > FEWEST)
 
 
 def compare(name: str, case: Case, quantity: Quantity, samples: int) -> str:
     """A row: the farthest point in errors, chi^2 per point and its error, the largest error beside the function."""
-    keep = counted(name, case, samples) & (quantity.error.ravel() > 1e-12)
+    # n(k) is compared everywhere; errors of zero are those of identities
+    keep = quantity.error.ravel() > 1e-12
+    if name == "g_r":
+        keep &= counted(name, case, samples)
     deviation, error = (quantity.value - case.exact[name]).ravel()[keep], quantity.error.ravel()[keep]
     if not len(error):
         return f"{name:26} exact in every sample, to {np.max(np.abs(quantity.value - case.exact[name])):.0e}"
@@ -117,19 +121,31 @@ def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
         print(f"{'':26}{'points':>7}{'farthest':>10}{'chi^2/point':>20}{'error/max':>12}")
         for name, quantity in case.evaluate(blocks).items():
             print(compare(name, case, quantity, samples), flush=True)
-    case, shares = make_case(SMALL, batch, seed), []
+    coverage(make_case(SMALL, batch, seed), repetitions, batch)
+
+
+def coverage(case: Case, repetitions: int, batch: int) -> None:
+    """Prints the share of results within one error, of each function and of all, with and without rare events."""
+    names, within, kept = list(case.exact), [], []
     for number in range(repetitions):
-        inside = []
-        for name, quantity in case.evaluate(case.measure(number)).items():
-            keep = counted(name, case, batch) & (quantity.error.ravel() > 1e-12)
-            inside.append((np.abs(quantity.value - case.exact[name]) < quantity.error).ravel()[keep])
-        shares.append(np.mean(np.concatenate(inside)))
-    spread = np.std(shares, ddof=1) / np.sqrt(repetitions)
-    print(
-        f"\n{repetitions} measurements of {batch} samples, 3 up + 2 down in 2D: {np.mean(shares):.4f} +- {spread:.4f} ",
-        end="",
-    )
-    print(f"of the results lie within one error ({WITHIN:.4f} if errors are right)")
+        found = case.evaluate(case.measure(number))
+        one = [(np.abs(found[name].value - case.exact[name]) < found[name].error).ravel() for name in names]
+        within.append(np.concatenate(one))
+        kept.append(np.concatenate([found[name].error.ravel() > 1e-12 for name in names]))
+    within, kept = np.array(within), np.array(kept)
+    often = np.concatenate([counted(name, case, batch) for name in names])
+    owner = np.repeat(names, [np.size(case.exact[name]) for name in names])
+    print(f"\n{repetitions} measurements of {batch} samples, 3 up + 2 down in 2D: share of results within one error;")
+    print(f"{WITHIN:.4f} if errors are right.  Frequent: {FEWEST} events or more are expected.")
+    for name in [*names, "all"]:
+        own = np.ones(len(owner), bool) if name == "all" else owner == name
+        print(f"{name:26}{_share(within, kept & own)}   frequent {_share(within, kept & own & often)}")
+
+
+def _share(within, kept):
+    """Pooled over points in each measurement; the error is that of independent measurements."""
+    shares = np.sum(within & kept, axis=1) / np.sum(kept, axis=1)
+    return f"{np.mean(shares):.4f} +- {np.std(shares, ddof=1) / np.sqrt(len(shares)):.4f}"
 
 
 if __name__ == "__main__":
