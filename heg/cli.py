@@ -17,9 +17,10 @@ from cyclopts import App, Parameter
 from heg import doctor as examination
 from heg import figures, parallel, storage
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
-from heg.solve import HISTORY, RunError, ideal_reference, system_facts
+from heg.solve import HISTORY, RunError
 from heg.solve import solve as solve_run
 from heg.statistics import Estimate
+from heg.summary import ideal_reference, system_facts
 from heg.training import build
 
 BAD_INPUT, FAILED, CONTINUE = 2, 1, 75  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
@@ -205,10 +206,10 @@ def _print_summary(summary):
         f"\n{facts['n_up']} up + {facts['n_down']} down electrons, {facts['dim']}D, r_s {facts['rs_bohr']:g} bohr, "
         f"Theta {facts['theta']:g}: T {facts['temperature_ha']:.6g} Ha, E_F {facts['fermi_energy_ha']:.6g} Ha"
     )
-    print(f"{'per electron':18}{'result':>20}{'untrained':>20}{'ideal gas':>16}")
+    print(f"{'per electron':18}{'result':>20}{'at the start':>20}{'ideal gas':>16}")
     for name, label in NOTES.items():
-        result, untrained = (Estimate(**part[name]) for part in (summary, summary["initial"]))
-        print(f"{label:18}{str(result):>20}{str(untrained):>20}{summary['ideal'][name]['mean']:16.6f}")
+        result, before = (Estimate(**part[name]) for part in (summary, summary["initial"]))
+        print(f"{label:18}{str(result):>20}{str(before):>20}{summary['ideal'][name]['mean']:16.6f}")
     quality = summary["quality"]
     print(
         f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s;  variance of E_loc "

@@ -138,6 +138,10 @@ class RunConfig:
     "directory of the run; an existing run is continued"
     steps: int = 300
     "training steps; 0: the untrained values"
+    accuracy: float | None = None
+    "end the training once F has settled to this, hartree per electron; steps is then a bound"
+    start: str | None = None
+    "run directory whose trained parameters the training starts from; none: the ideal gas"
     samples: int = 4096
     "final samples at frozen parameters"
     seed: int = 0
@@ -153,6 +157,7 @@ class RunConfig:
 
     def __post_init__(self):
         _require(self, self.steps >= 0, "steps", "must be zero or more")
+        _require(self, self.accuracy is None or self.accuracy > 0, "accuracy", "must be positive")
         _require(self, self.samples >= 2, "samples", "must be at least 2, for an error bar")
         _require(self, 0 <= self.seed < 2**63, "seed", "must be a non-negative integer")
         for name in ("save_every", "keep", "keep_every"):
@@ -173,7 +178,7 @@ class Config:
 
 # what may change when a run is continued: without a word, and with one
 FREE_FIELDS = {
-    "run": ("run_dir", "steps", "samples", "save_every", "keep", "keep_every", "max_seconds"),
+    "run": ("run_dir", "steps", "accuracy", "samples", "save_every", "keep", "keep_every", "max_seconds"),
     "sampler": ("chunk",),
 }
 TOLD_FIELDS = {"sampler": ("batch", "moves"), "optimizer": ("learning_rate", "decay", "damping", "max_norm")}

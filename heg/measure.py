@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from heg import storage
-from heg.config import from_tables
 from heg.instruments import block_size, instruments
 from heg.parallel import any_process, everywhere, on_first
 from heg.results import Frozen, Measurement, evaluate
 from heg.solve import HISTORY, check_draws
 from heg.state import OBSERVING, stream
+from heg.trained import configuration, trained_state
 from heg.training import build
 
 SAVE_SECONDS = 30.0  # between writings of the samples at hand
@@ -27,9 +27,9 @@ def freeze(run_dir: Path, step: int | None = None) -> Frozen:
       ValueError: there is none.
       StorageError, OSError: a file cannot be read.
     """
-    config = on_first(_configuration, Path(run_dir))
+    config = on_first(configuration, Path(run_dir))
     solver = build(config)
-    state = on_first(_load, Path(run_dir), step, solver.template)
+    state = on_first(trained_state, Path(run_dir), solver.template, step)
     return Frozen(config, solver, everywhere(state), instruments(solver.system, config.model, config.sampler))
 
 
@@ -80,25 +80,6 @@ def save(run_dir: Path, found: Measurement) -> None:
     numbers = {name: {"mean": plain(q.value), "error": plain(q.error)} for name, q in found.quantities.items()}
     landau = {name: plain(value) for name, value in found.landau._asdict().items()}
     storage.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
-
-
-def _configuration(run_dir):
-    if not (run_dir / "config.toml").exists():
-        raise ValueError(f"{run_dir} holds no run: give the run directory of heg-solve")
-    return from_tables(storage.load_config(run_dir / "config.toml"))
-
-
-def _load(run_dir, step, template):
-    refusals = []
-    for path in storage.checkpoints(run_dir):
-        if step is not None and path.stem != f"checkpoint-{step}":
-            continue
-        try:
-            return storage.load_tree(path, template, resized="walkers")[0]
-        except storage.StorageError as error:
-            refusals.append(str(error))
-    wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-    raise ValueError("; ".join([f"{run_dir} has no {wanted} that can be used: run heg-solve", *refusals]))
 
 
 def _collect(frozen, run_dir, samples, show, stop):

@@ -14,9 +14,9 @@ from heg.instruments import Instruments, block_size
 from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
 from heg.quasiparticles import Landau, landau_fit, trained_levels
-from heg.solve import ideal_reference, system_facts
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
 from heg.statistics import Estimate, independent
+from heg.summary import ideal_reference, system_facts
 from heg.system import System
 from heg.training import Solver
 

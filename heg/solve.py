@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -12,20 +11,18 @@ import numpy as np
 
 from heg import storage
 from heg.config import Config, changes, tables
-from heg.ideal import choose_cutoff, thermodynamics
+from heg.convergence import settled
 from heg.parallel import any_process, everywhere, is_first, on_first
-from heg.state import FOLDING, MEASURING, SAMPLING, StepInfo, TrainState, stream
-from heg.statistics import Estimate, independent
-from heg.system import System
+from heg.state import MEASURING, SAMPLING, TrainState, stream
+from heg.summary import QUANTITIES, history_row, summarise
+from heg.trained import start_from
 from heg.training import Solver, build
 
-FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
 REDRAWN_BOUND = 1e-4  # share of draws that may be repeated
 REDRAWN_IN_STEP = 0.02  # share of the draws of one step
 REDRAWN_FEW = 3  # repeated draws that never stop a run
 TROUBLES = 3  # steps that may fail in a row
 HISTORY, TROUBLE = "history.csv", "trouble.jsonl"
-QUANTITIES = ("F", "E", "kinetic", "potential", "S")
 
 
 class RunError(Exception):
@@ -59,14 +56,14 @@ def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool
 
 def _run(config, say, show, stop):
     run_dir, begin, solver = Path(config.run.run_dir), time.monotonic(), build(config)
-    first = solver.init(jax.random.key(config.run.seed))
-    state, before = on_first(_newest, config, first, say)
-    state = everywhere(state)
+    found, before = on_first(_newest, config, solver, say)
+    first = everywhere(_first(config, solver, say))
+    state = first if found is None else everywhere(found)
+    rows = on_first(storage.rewind_history, run_dir / HISTORY, int(state.step))
     spent = lambda: before + time.monotonic() - begin
     initial = measure(solver, config, first, stop)
-    on_first(storage.rewind_history, run_dir / HISTORY, int(state.step))
     saved, troubles = -1, []
-    while int(state.step) < config.run.steps and not stop():
+    while not _done(config, int(state.step), rows) and not stop():
         after, info = solver.step(state)
         trouble = _trouble(config, state, after, info)
         troubles = [*troubles, trouble] if trouble else []
@@ -77,18 +74,45 @@ def _run(config, say, show, stop):
             state = state._replace(step=state.step + 1)
             continue
         state = after
-        on_first(storage.append_history, run_dir / HISTORY, history_row(int(state.step), info))
+        rows.append(history_row(int(state.step), info))
+        on_first(storage.append_history, run_dir / HISTORY, rows[-1])
         show(int(state.step), info)
         if int(state.step) % config.run.save_every == 0:
             saved = _save(config, state, spent())
     if saved != int(state.step):
         _save(config, state, spent())
-    final = measure(solver, config, state, stop) if int(state.step) >= config.run.steps else {}
+    final = measure(solver, config, state, stop) if _done(config, int(state.step), rows) else {}
     if not initial or not final:
         return {}
     summary = summarise(solver, config, state, initial, final) | {"seconds": spent()}
     on_first(storage.save_json, run_dir / "summary.json", summary)
     return summary
+
+
+def _first(config, solver, say):
+    """The state before the first step: untrained, or with parameters of another run, which checkpoint-0.h5 keeps."""
+    first = solver.init(jax.random.key(config.run.seed))
+    if not config.run.start:
+        return first
+
+    def with_start(first):
+        path = Path(config.run.run_dir) / "checkpoint-0.h5"
+        with contextlib.suppress(storage.StorageError):
+            return storage.load_tree(path, solver.template, resized="walkers")[0]
+        _set_aside([path], say)
+        params = start_from(config.run.start, solver)
+        first = first._replace(params=params, average=params)
+        storage.save_tree(path, first)
+        say(f"Starting from {config.run.start}.")
+        return first
+
+    return on_first(with_start, jax.tree.map(np.asarray, first))
+
+
+def _done(config, step, rows):
+    """Is the training at its end?  The same answer for all processes, and for a run that is continued."""
+    accuracy = config.run.accuracy
+    return step >= config.run.steps or (accuracy is not None and settled(rows, accuracy))
 
 
 def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
@@ -120,71 +144,6 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
     return values
 
 
-def history_row(step: int, info: StepInfo) -> dict[str, float]:
-    """A row of history.csv: what the parameters before this step gave, per electron unless the name says otherwise."""
-    row = {"step": step}
-    for name in QUANTITIES:
-        mean, error = info.estimates[name]
-        unit = "kb" if name == "S" else "ha"
-        row |= {f"{name}_{unit}": float(mean), f"{name}_error_{unit}": float(error)}
-    row |= {"E_variance_cell_ha2": float(info.variance), "acceptance": float(info.acceptance)}
-    return row | {"redrawn": int(info.redrawn), "min_det": float(info.min_det)}
-
-
-def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, final: dict) -> dict:
-    """What summary.json says, but for the time: means with errors from independent samples at frozen parameters."""
-    system, exact = solver.system, ideal_reference(solver.system)
-    keys = jax.random.split(stream(state, FOLDING), FOLD_SAMPLES)
-    quality = solver.quality(state.average, state.walkers, keys)
-    estimates = lambda values: {name: independent(value)._asdict() for name, value in values.items()}
-    energy = final["E"]
-    return estimates(final) | {
-        "units": "hartree per electron; S: k_B per electron",
-        "initial": estimates(initial),
-        "ideal": {name: estimate._asdict() for name, estimate in exact.items()},
-        "system": system_facts(solver),
-        "steps": int(state.step),
-        "samples": config.run.samples,
-        "quality": {
-            "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
-            "largest_deviation_sigma": float(np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)),
-            "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error if len(energy) > 3 else None,
-            "min_det": float(quality.min_det),
-            "folded_measure": independent(np.asarray(quality.folded))._asdict(),
-            "redrawn": int(state.redrawn),
-        },
-        "version": metadata.version("heg"),
-    }
-
-
-def ideal_reference(system: System) -> dict[str, Estimate]:
-    """Exact F, E, kinetic, potential, S of the ideal gas, per electron; cutoff error below 1e-12 T."""
-    ideal = thermodynamics(choose_cutoff(system, 1e-12).orbitals.energy, system.beta, system.spins)
-    free_energy, energy, entropy = (value / system.electrons for value in ideal)
-    values = {"F": free_energy, "E": energy, "kinetic": energy, "potential": 0.0, "S": entropy}
-    return {name: Estimate(value, 0.0) for name, value in values.items()}
-
-
-def system_facts(solver: Solver) -> dict:
-    """The gas and its cutoff in numbers, units in the names."""
-    system, cutoff = solver.system, solver.cutoff
-    return {
-        "n_up": system.n_up,
-        "n_down": system.n_down,
-        "dim": system.dim,
-        "rs_bohr": system.rs,
-        "theta": system.theta,
-        "twist": list(system.twist),
-        "coupling": system.coupling,
-        "box_bohr": system.box,
-        "fermi_energy_ha": system.fermi_energy,
-        "temperature_ha": system.temperature,
-        "orbitals": len(cutoff.orbitals.energy),
-        "orbitals_missing_probability": cutoff.missing,
-        "cutoff_error_of_ideal_F_ha_per_electron": system.temperature * cutoff.missing / system.electrons,
-    }
-
-
 def _claim(run_dir, config, held, say):
     """Makes the directory ours until `held` is closed, and notes the configuration or checks it against the run's."""
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -202,12 +161,12 @@ def _claim(run_dir, config, held, say):
     storage.save_config(path, tables(config))
 
 
-def _newest(config, template, say):
-    """State of the newest checkpoint that can be used, and the seconds spent so far; the template if there is none."""
+def _newest(config, solver, say):
+    """State of the newest checkpoint that can be used, and the seconds spent so far; none and zero if there is none."""
     run_dir, unused = Path(config.run.run_dir), []
     for path in storage.checkpoints(run_dir):
         try:
-            state, attributes = storage.load_tree(path, template, resized="walkers")
+            state, attributes = storage.load_tree(path, solver.template, resized="walkers")
         except storage.StorageError as error:
             say(f"{error}; the checkpoint before it is used.")
             unused.append(path)
@@ -219,7 +178,7 @@ def _newest(config, template, say):
     if unused or (rows and int(rows[-1]["step"]) > config.run.save_every):
         _set_aside([*unused, run_dir / HISTORY], say)
         say("No checkpoint is left: the run begins anew.")
-    return jax.tree.map(np.asarray, template), 0.0
+    return None, 0.0
 
 
 def _set_aside(paths, say):

@@ -223,14 +223,15 @@ def read_history(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(lines))
 
 
-def rewind_history(path: Path, step: int) -> None:
-    """Drops the rows after `step` steps, which are to be computed again, and a partial last line."""
+def rewind_history(path: Path, step: int) -> list[dict[str, str]]:
+    """Drops the rows after `step` steps, which are to be computed again, and a partial last line; the rows kept."""
     rows = read_history(path)
     kept = [row for row in rows if int(row["step"]) <= step]
     if kept:
         _replace(path, lambda temporary: _write_rows(temporary, list(kept[0]), kept))
     elif path.exists():
         path.unlink()
+    return kept
 
 
 def append_history(path: Path, row: dict[str, float]) -> None:

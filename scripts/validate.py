@@ -25,6 +25,7 @@ import cyclopts
 import numpy as np
 
 from heg import cli, parallel
+from heg.convergence import thirds
 from heg.exact import infinite_basis, spectrum
 from heg.solve import RunError, solve
 from heg.statistics import Estimate
@@ -105,17 +106,9 @@ def run(rung: Rung, run_dir: Path) -> dict:
     begin, nothing = time.monotonic(), lambda *_: None
     summary = solve(config, nothing, nothing, lambda: False)
     history = read_history(Path(config.run.run_dir) / "history.csv")
-    third = len(history) // 3
-    thirds = [_mean(history[-2 * third : -third]), _mean(history[-third:])]
     keys = ("F", "E", "S", "quality", "steps", "samples", "seconds")
     row = {"name": rung.name, **{key: summary[key] for key in keys}, "untrained": summary["initial"]["F"]}
-    return row | {"thirds": thirds, "wall_seconds": time.monotonic() - begin, "version": summary["version"]}
-
-
-def _mean(rows):
-    """Mean of F over steps and its error."""
-    errors = [float(row["F_error_ha"]) for row in rows]
-    return float(np.mean([float(row["F_ha"]) for row in rows])), float(np.linalg.norm(errors) / len(rows))
+    return row | {"thirds": thirds(history), "wall_seconds": time.monotonic() - begin, "version": summary["version"]}
 
 
 def load() -> dict[str, dict]:

@@ -1,0 +1,80 @@
+"""What a run directory of heg-solve holds: its configuration, its trained state, and how another run starts from it."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from heg import storage
+from heg.config import Config, from_tables
+from heg.free_energy import Params
+from heg.orbitals import Orbitals
+from heg.state import TrainState
+from heg.training import Solver, build
+
+LEVELS = "levels"  # the parameters of p(K) that belong to one plane wave each
+
+
+def configuration(run_dir: Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+      ValueError: the directory holds no run.
+    """
+    if not (run_dir / "config.toml").exists():
+        raise ValueError(f"{run_dir} holds no run: give the run directory of heg-solve")
+    return from_tables(storage.load_config(run_dir / "config.toml"))
+
+
+def trained_state(run_dir: Path, template: TrainState, step: int | None = None) -> TrainState:
+    """The newest checkpoint that can be used, or that of a step.
+
+    Raises:
+      ValueError: there is none.
+      OSError: a file cannot be read for a reason that is not in the file.
+    """
+    refusals = []
+    for path in storage.checkpoints(run_dir):
+        if step is not None and path.stem != f"checkpoint-{step}":
+            continue
+        try:
+            return storage.load_tree(path, template, resized="walkers")[0]
+        except storage.StorageError as error:
+            refusals.append(str(error))
+    wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
+    raise ValueError("; ".join([f"{run_dir} has no {wanted} that can be used: run heg-solve", *refusals]))
+
+
+def start_from(run_dir: Path, solver: Solver) -> Params:
+    """Parameters for a run to start from: the average of another run of as many electrons of each spin.
+
+    They serve any r_s, temperature and twist: features are in units of the cell, levels in units of E_F.
+
+    Raises:
+      ValueError: that run is of other electrons or of another model, or holds no checkpoint.
+    """
+    run_dir = Path(run_dir)
+    before = build(configuration(run_dir))
+    for name in ("n_up", "n_down", "dim"):
+        there, here = (getattr(gas, name) for gas in (before.system, solver.system))
+        if there != here:
+            raise ValueError(f"start is {run_dir}: it has {name} {there}, this run {here}; give one of equal {name}")
+    state = trained_state(run_dir, before.template)
+    found = transfer(state.average, before.cutoff.orbitals, solver.cutoff.orbitals)
+    shapes = lambda params: jax.tree.map(np.shape, params)
+    if shapes(found) != shapes(solver.template.params):
+        raise ValueError(f"start is {run_dir}: its run has another [model]; give one of equal sizes")
+    return found
+
+
+def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
+    """Parameters for other plane waves: those in both keep their levels, new ones have the ideal gas's."""
+    place = {tuple(n): number for number, n in enumerate(before.n)}
+    found = np.array([place.get(tuple(n), -1) for n in after.n])
+
+    def of_leaf(path, leaf):
+        if jax.tree_util.keystr(path[-1:], simple=True) != LEVELS:
+            return np.asarray(leaf)
+        return np.where(found >= 0, np.asarray(leaf)[:, found], 0.0)
+
+    return Params(jax.tree_util.tree_map_with_path(of_leaf, params.occupations), jax.tree.map(np.asarray, params.flow))
