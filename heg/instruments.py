@@ -1,6 +1,5 @@
 """What measures a density matrix with frozen parameters, compiled once for a gas and a model."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -47,37 +46,53 @@ def block_size(batch: int) -> int:
     return max(size for size in range(1, BLOCK + 1) if batch % size == 0)
 
 
-@functools.lru_cache(maxsize=2)
 def instruments(system: System, sizes: ModelConfig, sampler: SamplerConfig) -> Instruments:
-    """Those of a gas and a model; compiled when they are first called."""
-    chunk = sampler.chunk or walkers_at_once(system, sampler.batch)
-    # the plane waves that training had: chosen at r_s = 1
-    kind = dataclasses.replace(system, rs=1.0, coupling=1.0)
-    orbitals, grid = choose_cutoff(kind, sizes.orbital_tolerance).orbitals.at_density(system.rs), make_grid(system)
-    sampled = divisor(sampler.batch, chunk * system.dim**2)  # samples need less memory than their energies
-    model = build_model(system, orbitals, sizes, sampled)
-    draw, of_walker = make_walks(system, model, sampler, sampled).draw, make_sample(system, orbitals, model, grid)
-    size = block_size(sampler.batch)
+    """Those of a gas and a model.  What is compiled serves later gases that differ by r_s or coupling alone."""
+    compiled = programs(system.of_unit_density, sizes, sampler)
+    return Instruments(make_grid(system), *(functools.partial(program, system) for program in compiled))
 
-    def observe_batch(params, regression, key):
+
+@functools.lru_cache(maxsize=2)
+def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[Callable, ...]:
+    """The functions of Instruments with a System before their arguments, compiled when they are first called.
+
+    Args:
+      gas: with r_s = 1 and coupling = 1, which stand for all others.
+      sizes, sampler: as configured.
+    """
+    chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
+    # the plane waves that training had
+    cutoff, grid = choose_cutoff(gas, sizes.orbital_tolerance), make_grid(gas)
+    sampled = divisor(sampler.batch, chunk * gas.dim**2)  # samples need less memory than their energies
+    size = block_size(sampler.batch)
+    orbitals_of = lambda system: cutoff.orbitals.at_density(system.rs)
+    model_of = lambda system: build_model(system, orbitals_of(system), sizes, sampled)
+
+    def observe_batch(system, params, regression, key):
+        model = model_of(system)
         key_draw, key_move = jax.random.split(key)
-        walk = draw(params, key_draw)
+        walk = make_walks(system, model, sampler, sampled).draw(params, key_draw)
+        of_walker = make_sample(system, orbitals_of(system), model, grid.at_density(system.rs))
         keys = jax.random.split(key_move, sampler.batch)
         of_each = map_walkers(lambda walker: of_walker(params, *walker), (walk.walkers, keys), chunk)
         observed = observe(*of_each, regression, system)
         means = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1), observed)
         return means, walk.redrawn, walk.lost
 
-    def energies(params, regression, key):
-        walk = draw(params, jax.random.split(key)[0])
+    def energies(system, params, regression, key):
+        model = model_of(system)
+        walk = make_walks(system, model, sampler, sampled).draw(params, jax.random.split(key)[0])
         return per_electron(evaluate(model, params, walk.walkers, chunk), regression, system)
 
-    def occupy(params, keys):
+    def occupy(system, params, keys):
+        model = model_of(system)
         states = map_walkers(lambda key: model.occupations.sample(params.occupations, key), keys, chunk)
         log_prob = lambda state: model.occupations.log_prob(params.occupations, state)
         return states, map_walkers(log_prob, states, chunk)
 
-    def twice(params, states, keys):
+    def twice(system, params, states, keys):
+        model = model_of(system)
+
         def f_loc(walker):
             samples, _ = sample_of(model, params, walker)
             return system.temperature * samples.log_p + jnp.real(samples.energy.total)
@@ -85,4 +100,4 @@ def instruments(system: System, sizes: ModelConfig, sampler: SamplerConfig) -> I
         draws = [model.draw(params.flow, states, of_one).x for of_one in keys]
         return jnp.stack([map_walkers(f_loc, Walkers(states, x), chunk) for x in draws])
 
-    return Instruments(grid, *map(jit, (observe_batch, energies, occupy, twice)))
+    return tuple(map(jit, (observe_batch, energies, occupy, twice)))

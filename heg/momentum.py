@@ -45,10 +45,11 @@ class Momentum(NamedTuple):
 
 
 def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbitals]:
-    """Shells of wavevectors, and these; the first are those of p(K)."""
-    highest = max(orbitals.energy[-1], (LEAST * system.fermi_wavevector) ** 2 / 2)
-    waves = plane_waves(system, highest)
-    return group_by_length(np.linalg.norm(waves.k, axis=1), system), waves
+    """Shells of wavevectors, and these; the first are those of p(K).  r_s may be traced."""
+    rs, system = system.rs, system.of_unit_density
+    reach = 2 * np.pi / system.box * np.linalg.norm(orbitals.n[-1] + np.asarray(system.twist))
+    waves = plane_waves(system, max(reach, LEAST * system.fermi_wavevector) ** 2 / 2)
+    return group_by_length(np.linalg.norm(waves.k, axis=1), system).at_density(rs), waves.at_density(rs)
 
 
 def ideal_momentum(system: System, orbitals: Orbitals) -> np.ndarray:

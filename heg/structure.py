@@ -43,6 +43,10 @@ class Shells(NamedTuple):
     count: np.ndarray
     place: np.ndarray
 
+    def at_density(self, rs: float) -> "Shells":
+        """Those of the gas of the given r_s (bohr, may be traced), from those of r_s = 1."""
+        return self._replace(length=self.length / rs)
+
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Of a value of each vector over its shell; no vector may be left out.  [vectors] -> [S]"""
         return np.bincount(self.place, values) / self.count
@@ -64,6 +68,10 @@ class Grid(NamedTuple):
     weight: np.ndarray
     edges: np.ndarray
     share: np.ndarray
+
+    def at_density(self, rs: float) -> "Grid":
+        """That of the gas of the given r_s (bohr, may be traced), from that of r_s = 1."""
+        return self._replace(shells=self.shells.at_density(rs), edges=self.edges * rs)
 
 
 class Structure(NamedTuple):
@@ -96,7 +104,11 @@ def group_by_length(length: np.ndarray, system: System) -> Shells:
 
 
 def make_grid(system: System) -> Grid:
-    """Shells of q up to LONGEST k_F; bins of BIN r_s up to the corners of the cell, where the last is wider."""
+    """Shells of q up to LONGEST k_F; bins of BIN r_s up to the corners of the cell, where the last is wider.
+
+    They are those of r_s = 1, scaled, so that rounding groups them alike at every density (r_s may be traced).
+    """
+    rs, system = system.rs, system.of_unit_density
     unit = 2 * np.pi / system.box
     highest = int(LONGEST * system.fermi_wavevector / unit)
     axes = [np.arange(-highest, highest + 1)] * (system.dim - 1) + [np.arange(highest + 1)]
@@ -106,11 +118,12 @@ def make_grid(system: System) -> Grid:
     shells = group_by_length(np.where((norm > 0) & (norm <= highest), unit * norm, np.inf), system)
     weight = (shells.place == np.arange(len(shells.count))[:, None]) * multiplicity
     farthest = np.sqrt(system.dim) / 2 * system.box
-    edges = np.arange(0, farthest, BIN[system.dim] * system.rs)
+    edges = np.arange(0, farthest, BIN[system.dim])
     inside = np.array([ball_in_cell(edge / system.box, system.dim) for edge in edges])
     kept = 1 - inside >= CORNER * inside[1]
     edges, inside = np.append(edges[kept], farthest), np.append(inside[kept], 1.0)
-    return Grid(shells, highest, weight / weight.sum(axis=1, keepdims=True), edges, np.diff(inside))
+    grid = Grid(shells, highest, weight / weight.sum(axis=1, keepdims=True), edges, np.diff(inside))
+    return grid.at_density(rs)
 
 
 def ball_in_cell(radius: float, dim: int) -> float:

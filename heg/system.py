@@ -62,6 +62,11 @@ class System:
                 raise ValueError(sentence)
 
     @property
+    def of_unit_density(self) -> "System":
+        """The gas of r_s = 1 and coupling 1, whose lattices and shapes are those of this one."""
+        return dataclasses.replace(self, rs=1.0, coupling=1.0)
+
+    @property
     def electrons(self) -> int:
         """N, the number of electrons."""
         return self.n_up + self.n_down

@@ -1,6 +1,5 @@
 """One training step: sample, estimate, move the parameters."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -132,9 +131,8 @@ def build(config: Config) -> Solver:
       ValueError: the system is impossible.
     """
     system, exact = config.system.build(), config.sampler.sampler == "exact"
-    kind = dataclasses.replace(system, rs=1.0, coupling=1.0)
     cutoff, init, draw, chain, evaluate, update, values, quality = programs(
-        kind, config.model, config.sampler, config.optimizer
+        system.of_unit_density, config.model, config.sampler, config.optimizer
     )
     # r_s and coupling stay plain numbers: what depends on them is then indexed freely inside shard_map
     orbitals = cutoff.orbitals.at_density(system.rs)

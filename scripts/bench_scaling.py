@@ -9,7 +9,6 @@ in the compiled programs, as one device receives them; the time of moving them i
 alone.
 """
 
-import dataclasses
 import itertools
 import json
 import os
@@ -65,7 +64,7 @@ def measure(batch: int) -> None:
     parallel.start()
     config = Config(GAS, RunConfig("none"), sampler=SamplerConfig(batch=batch))
     system, solver = GAS.build(), build(config)
-    kind = dataclasses.replace(system, rs=1.0, coupling=1.0)
+    kind = system.of_unit_density
     of_gas = programs(kind, config.model, config.sampler, config.optimizer)
     state = solver.init(jax.random.key(0))
     carried = [state]
