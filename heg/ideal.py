@@ -82,8 +82,22 @@ def occupation_numbers(levels: jax.Array, electrons: int) -> jax.Array:
     return -jax.grad(log_partition)(levels, electrons)
 
 
-def pair_occupations(levels: np.ndarray, electrons: int) -> np.ndarray:
-    """<n_i n_j> of the ideal gas, n_i on the diagonal.
+class ShellPairs(NamedTuple):
+    """<n_i n_j>, i != j, which depends on the shells of i and j alone.
+
+    Attributes:
+      shell: of each orbital.                               [M]
+      occupation: <n_i> of an orbital of each shell.        [S]
+      pairs: of two orbitals; on the diagonal of two of one shell.    [S, S]
+    """
+
+    shell: np.ndarray
+    occupation: np.ndarray
+    pairs: np.ndarray
+
+
+def shell_pairs(levels: np.ndarray, electrons: int) -> ShellPairs:
+    """Of the ideal gas.
 
     From <n_i (1 - n_j)> e^{beta eps_i} = <n_j (1 - n_i)> e^{beta eps_j}, which holds as the levels are filled in any
     order; between orbitals of one shell, from sum_j <n_i n_j> = N <n_i>.
@@ -91,21 +105,28 @@ def pair_occupations(levels: np.ndarray, electrons: int) -> np.ndarray:
     Args:
       levels: beta * energy, sorted.                        [M]
       electrons: of the spin.
-    Returns:
-      Symmetric.                                            [M, M]
     Accuracy: 1e-9 (tests/test_ideal.py, against second derivatives of ln Z).
     """
-    occupation = np.asarray(occupation_numbers(jnp.asarray(levels), electrons))
-    shell = np.repeat(np.arange(len(ends := shell_ends(levels))), np.diff(ends, prepend=0))
-    same = shell[:, None] == shell
-    gap = np.where(same, 1.0, levels[:, None] - levels)
+    size = np.diff(ends := shell_ends(levels), prepend=0)
+    level = np.asarray(levels)[ends - 1]
+    occupation = np.asarray(occupation_numbers(jnp.asarray(levels), electrons))[ends - 1]
+    same = np.eye(len(size), dtype=bool)
+    gap = np.where(same, 1.0, level[:, None] - level)
     lower = np.exp(-np.abs(gap))
     up, down = np.where(gap > 0, occupation[:, None], occupation), np.where(gap > 0, occupation, occupation[:, None])
     pairs = np.where(same, 0.0, (up - down * lower) / (1 - lower))
-    size = np.sum(same, axis=1)
-    left = (electrons - 1) * occupation - np.sum(pairs, axis=1)
-    pairs += same * (left / np.maximum(size - 1, 1))[:, None] * ~np.eye(len(levels), dtype=bool)
-    return (pairs + pairs.T) / 2 + np.diag(occupation)
+    left = (electrons - 1) * occupation - pairs @ size
+    return ShellPairs(
+        np.repeat(np.arange(len(size)), size), occupation, pairs + np.diag(left / np.maximum(size - 1, 1))
+    )
+
+
+def pair_occupations(levels: np.ndarray, electrons: int) -> np.ndarray:
+    """<n_i n_j> of the ideal gas, n_i on the diagonal; arguments and accuracy as in `shell_pairs`.  [M, M]"""
+    shell, occupation, pairs = shell_pairs(levels, electrons)
+    pairs = pairs[np.ix_(shell, shell)]
+    np.fill_diagonal(pairs, occupation[shell])
+    return pairs
 
 
 def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> IdealGas:

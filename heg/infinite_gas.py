@@ -1,24 +1,111 @@
-r"""The infinite gas in three dimensions: published exchange-correlation free energies, and the leading size effect.
+r"""From a cell to the infinite gas: what the size of the cell takes from F, and published f_xc in three dimensions.
 
-The free energy f_xc(r_s, Theta, zeta) is the fit of Groth et al., Phys. Rev. Lett. 119, 135001 (2017),
-doi:10.1103/PhysRevLett.119.135001, as the package eminus has it.  A cell of N electrons lacks the interaction at
-wavevectors that do not fit in.  To leading order that is the plasmon's share of the potential energy,
+A cell of N electrons misses two things.  To first order in the interaction its energy is known exactly, in the cell
+(heg.first_order) and without it (heg.ideal_infinite).  Beyond, correlations change S(q) from S_0 of the ideal gas,
+and the cell has a sum over its wavevectors without q = 0 in place of an integral:
 
-.. math:: v_\infty - v_N \approx \frac{1}{2 L^3} \lim_{q \to 0} v(q) S(q)
-                        = \frac{\omega_p}{4 N} \coth\frac{\beta\omega_p}{2}
+.. math:: f_\infty - f_N \approx v_{1,\infty} - v_{1,N} + \frac12 \int_0^1 d\lambda \Big[ \int \frac{d^dq}{(2\pi)^d}
+          - \frac{1}{L^d} \sum_{q \ne 0} \Big] v(q) \big(S_\lambda(q) - S_0(q)\big),
+          \qquad \frac{1}{S_\lambda} = \frac{1}{S_0} + \frac{1}{S_{plasmon}} .
 
-(Brown, Clark, DuBois and Ceperley, Phys. Rev. Lett. 110, 146405 (2013), doi:10.1103/PhysRevLett.110.146405), and since
-v = 2 f + r_s df/dr_s at fixed T, that of the free energy is r_s^{-2} times the integral of r_s (v_inf - v_N).  What
-the kinetic energy of the ideal gas lacks in a cell is not part of f_xc; the twist takes most of the rest.
+What remains of the difference comes from q = 0 alone, where the integrand is not smooth, so that a smooth factor that
+is flat there, exp(-q^4), may take large q away.
+S_lambda is exact for q -> 0, where one plasmon takes all, and that of Debye and Hueckel in a classical gas.  With
+S_plasmon alone the bracket is what Brown, Clark, DuBois and Ceperley, Phys. Rev. Lett. 110, 146405 (2013),
+doi:10.1103/PhysRevLett.110.146405, add at finite temperature and Chiesa et al., Phys. Rev. Lett. 97, 076404 (2006),
+doi:10.1103/PhysRevLett.97.076404, at zero; in two dimensions Drummond et al., Phys. Rev. B 78, 125106 (2008),
+doi:10.1103/PhysRevB.78.125106.  At high density that is too much: the wavelength of the plasmon's screening exceeds the
+cell, as Dornheim et al., Phys. Rev. Lett. 117, 156403 (2016), doi:10.1103/PhysRevLett.117.156403, point out.
+
+The fit of f_xc(r_s, Theta, zeta) is that of Groth et al., Phys. Rev. Lett. 119, 135001 (2017),
+doi:10.1103/PhysRevLett.119.135001, as the package eminus has it.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
-from scipy.integrate import quad
 
-from heg.structure import plasma_frequency
+from heg.ewald import fourier_transform
+from heg.first_order import first_order
+from heg.ideal_infinite import exchange, structure_factor
+from heg.structure import plasmon_structure
 from heg.system import System
+
+NODES = 24  # of the integral over the coupling; four times as many over q
+WIDTH, CUTOFF = 4.0, 2.5  # of the smooth factor, in units of 2 pi / L, and where it ends, in units of its width
+STEP = 1e-3  # relative, of the derivative with respect to temperature
+
+
+class SizeCorrection(NamedTuple):
+    """What to add to the energies of a cell, hartree per electron; that of the ideal gas is not part of it.
+
+    Attributes:
+      free_energy: exchange and correlation.
+      exchange: the first order, exact.
+      potential, kinetic: their parts of the energy.
+    """
+
+    free_energy: float
+    exchange: float
+    potential: float
+    kinetic: float
+
+
+def size_correction(system: System) -> SizeCorrection:
+    """f_inf - f_N and what belongs to it, at the same r_s, Theta and zeta; the twist is that of the cell.
+
+    Accuracy: that of the leading order in 1 / N; the integrals to 1e-6.
+    """
+    first, energy, at_full = _corrections(system)
+    up, down = (_corrections(dataclasses.replace(system, theta=system.theta * (1 + sign * STEP))) for sign in (1, -1))
+    of_entropy = -(up[1] - down[1]) / (2 * STEP * system.temperature)
+    return SizeCorrection(*map(float, (energy, first, at_full, energy - at_full + system.temperature * of_entropy)))
+
+
+def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray | None = None) -> np.ndarray:
+    """S of all electrons for small q > 0 (1/bohr), from S_0 (computed if it is not given) and the plasmon."""
+    ideal = structure_factor(system, q) if ideal is None else ideal
+    if not system.coupling:
+        return ideal
+    return 1 / (1 / ideal + 1 / plasmon_structure(system, q))
+
+
+def _corrections(system):
+    """First order, F and potential energy."""
+    first = system.coupling * exchange(system) - first_order(system)
+    q, half_v = missing_waves(system)
+    ideal = structure_factor(system, q)
+    missed = lambda share: (
+        half_v @ (long_wave_structure(dataclasses.replace(system, coupling=share * system.coupling), q, ideal) - ideal)
+    )
+    # the coupling enters as its square root
+    nodes, weights = _gauss(NODES)
+    of_share = np.array([missed(node**2) for node in nodes])
+    return first, first + 2 * (weights * nodes) @ of_share, first + missed(1.0)
+
+
+def missing_waves(system: System) -> tuple[np.ndarray, np.ndarray]:
+    """Wavevectors (1/bohr) and weights for half the integral less half the sum of v(q) times a function of |q|.
+
+    Accuracy: 1e-5 for functions that are smooth but at q = 0; that of 1 gives -v_M / 2.
+    """
+    unit, dim = 2 * np.pi / system.box, system.dim
+    highest = int(CUTOFF * WIDTH)
+    n = np.stack(np.meshgrid(*[np.arange(-highest, highest + 1)] * dim), axis=-1).reshape(-1, dim)
+    size, count = np.unique(np.sum(n**2, axis=1), return_counts=True)
+    nodes, weights = _gauss(4 * NODES)
+    surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
+    q = unit * np.append(highest * nodes, np.sqrt(size[1:]))
+    volume = np.append(surface * q[: len(nodes)] ** (dim - 1) * weights * highest * unit, -count[1:] / system.box**dim)
+    smooth = np.exp(-((q / (WIDTH * unit)) ** 4))
+    return q, system.coupling / 2 * volume * smooth * fourier_transform(q, dim)
+
+
+def _gauss(count):
+    """Nodes and weights on 0 ... 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return (nodes + 1) / 2, weights / 2
 
 
 def reference_fxc(system: System) -> float:
@@ -36,21 +123,3 @@ def reference_fxc(system: System) -> float:
         raise ValueError("the published f_xc is that of three dimensions at coupling 1")
     density = system.electrons / system.box**3
     return float(lda_xc_gdsmfb_spin(np.array([density]), np.array([system.polarization]), T=system.temperature)[0][0])
-
-
-def potential_correction(system: System) -> float:
-    """v_inf - v_N to leading order, hartree per electron; three dimensions."""
-    if not system.coupling:
-        return 0.0
-    frequency = plasma_frequency(system, 1.0)
-    return frequency / (4 * system.electrons) / np.tanh(system.beta * frequency / 2)
-
-
-def free_energy_correction(system: System) -> float:
-    """f_inf - f_N to leading order, hartree per electron; three dimensions, same N, zeta and temperature in hartree."""
-
-    def at(rs):
-        gas = dataclasses.replace(system, rs=rs, theta=system.theta * (rs / system.rs) ** 2)
-        return rs * potential_correction(gas)
-
-    return quad(at, 0, system.rs)[0] / system.rs**2

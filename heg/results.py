@@ -9,7 +9,7 @@ import numpy as np
 
 from heg.config import Config
 from heg.ideal import choose_cutoff, heat_capacity
-from heg.infinite_gas import free_energy_correction, potential_correction, reference_fxc
+from heg.infinite_gas import long_wave_structure, reference_fxc, size_correction
 from heg.instruments import Instruments, block_size
 from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
@@ -80,7 +80,7 @@ def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) ->
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(frozen.solver),
         "ideal": ideal_values(system),
-        "infinite_gas": _infinite(system, quantities["f_xc"]),
+        "infinite_gas": _infinite(system, quantities),
         "step": int(frozen.state.step),
         "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
         "version": metadata.version("heg"),
@@ -176,19 +176,27 @@ def ideal_values(system: System) -> dict[str, float]:
     }
 
 
-def _infinite(system, f_xc):
-    """Published f_xc of the infinite gas and leading size effects; empty in two dimensions."""
-    if system.dim == 2:
-        return {}
-    correction = free_energy_correction(system)
-    found = {
-        "potential_correction_ha": potential_correction(system),
-        "f_xc_correction_ha": correction,
-        "f_xc_corrected_ha": {"mean": float(f_xc.value) + correction, "error": float(f_xc.error)},
+def _infinite(system, found):
+    """What the infinite gas has and the cell has not, f_xc with it, and in three dimensions the published one."""
+    correction, f_xc = size_correction(system), found["f_xc"]
+    # how far S of the longest waves is from the form that stands for the missing ones
+    q, s = found["q"].value[:1], found["S_q"].value[:, 0]
+    measured = s[0] if len(s) == 1 else s[0] + 2 * s[1] + s[2]
+    unsure = abs(measured / long_wave_structure(system, q)[0] - 1)
+    error = float(abs(correction.free_energy - correction.exchange) * unsure)
+    facts = {
+        "exchange_correction_ha": correction.exchange,
+        "potential_correction_ha": correction.potential,
+        "kinetic_correction_ha": correction.kinetic,
+        "f_xc_correction_ha": {"mean": correction.free_energy, "error": error},
+        "f_xc_corrected_ha": {
+            "mean": float(f_xc.value) + correction.free_energy,
+            "error": float(np.hypot(f_xc.error, error)),
+        },
     }
     with contextlib.suppress(ImportError, ValueError):
-        found["f_xc_reference_ha"] = reference_fxc(system)
-    return found
+        facts["f_xc_reference_ha"] = reference_fxc(system)
+    return facts
 
 
 def _number(estimate, unit):

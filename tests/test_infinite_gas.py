@@ -1,11 +1,16 @@
-"""The infinite gas: published f_xc, and the leading size effect by its limits."""
+"""The infinite gas: published f_xc, and size effects by their limits."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 from exact import reference_rows
 
-from heg.infinite_gas import free_energy_correction, potential_correction, reference_fxc
-from heg.structure import plasmon_structure
+from heg.ewald import fourier_transform, madelung
+from heg.first_order import first_order
+from heg.ideal_infinite import exchange, structure_factor
+from heg.infinite_gas import long_wave_structure, missing_waves, reference_fxc, size_correction
+from heg.structure import plasma_frequency, plasmon_structure
 from heg.system import System
 
 ROWS = [row for row in reference_rows("fxc_infinite_gas.csv") if row["xi"] in ("0", "1")]
@@ -24,20 +29,54 @@ def test_it_is_for_three_dimensions_alone():
         reference_fxc(System(7, 0, 2, 1.0, 1.0, (0.0, 0.0)))
 
 
+@pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("theta", [0.1, 1.0, 8.0])
-def test_the_size_effect_is_the_plasmons_share_of_the_longest_waves(theta):
-    system = System(33, 0, 3, 2.0, theta, (0.0,) * 3)
-    q = np.array([1e-3])
-    share = 4 * np.pi / q**2 * plasmon_structure(system, q) / (2 * system.box**3)
-    assert potential_correction(system) == pytest.approx(share[0], rel=1e-10)
+def test_long_waves_are_the_plasmons_and_those_of_debye_and_hueckel(dim, theta):
+    system = System(33, 0, dim, 2.0, theta, (0.0,) * dim)
+    q = np.array([1e-6]) * system.fermi_wavevector
+    assert long_wave_structure(system, q) == pytest.approx(plasmon_structure(system, q), rel=1e-3)
+    hot = dataclasses.replace(system, theta=1e4)
+    density, q = hot.electrons / hot.box**dim, np.array([0.1, 1.0]) * hot.fermi_wavevector
+    screened = 1 / (1 + density * hot.beta * fourier_transform(q, dim))
+    np.testing.assert_allclose(long_wave_structure(hot, q), screened, rtol=3e-3)
 
 
-def test_size_effects_of_free_and_potential_energy_belong_together():
-    # v = 2 f + r_s df/dr_s at fixed temperature in hartree; when cold v goes as r_s^-3/2, so that f = 2 v
-    at = lambda rs: System(33, 0, 3, rs, 0.3 * (rs / 2.0) ** 2, (0.0,) * 3)
-    step = 1e-3
-    slope = (free_energy_correction(at(2 + step)) - free_energy_correction(at(2 - step))) / (2 * step)
-    whole = 2 * free_energy_correction(at(2.0)) + 2.0 * slope
-    assert whole == pytest.approx(potential_correction(at(2.0)), rel=1e-6)
-    cold = System(33, 0, 3, 2.0, 1e-5, (0.0,) * 3)
-    assert free_energy_correction(cold) == pytest.approx(2 * potential_correction(cold), rel=1e-6)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_what_a_cell_lacks_of_a_constant_is_the_madelung_energy_and_of_the_plasmon_its_zero_point_energy(dim):
+    system = System(33, 0, dim, 5.0, 0.1, (0.0,) * dim)
+    q, weight = missing_waves(system)
+    assert np.sum(weight) == pytest.approx(-madelung(system) / 2, rel=5e-5)
+    if dim == 3:  # where the plasma frequency is the same for all q: w_p / 4 N coth(beta w_p / 2)
+        frequency = float(plasma_frequency(system, 1e-3))
+        expected = frequency / 4 / 33 / np.tanh(system.beta * frequency / 2)
+        assert weight @ plasmon_structure(system, q) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("spins", [(20, 0), (10, 10)], ids=["polarised", "unpolarised"])
+def test_what_a_cell_lacks_of_the_ideal_gas_is_known_but_for_one_electrons_share(dim, spins):
+    """First order, where both sides are exact: the leading order leaves 1 / N, as the number of electrons is fixed."""
+    left = []
+    for factor in (4, 16):
+        system = System(spins[0] * factor, spins[1] * factor, dim, 1.0, 1.0, (0.0,) * dim)
+        q, weight = missing_waves(system)
+        lacked = weight @ structure_factor(system, q)
+        assert size_correction(dataclasses.replace(system, coupling=0.0)).free_energy == 0
+        left.append(exchange(system) - first_order(system) - lacked)
+        assert abs(left[-1]) < 0.1 * lacked
+    assert left[0] / left[1] == pytest.approx(4, rel=0.1)
+
+
+def test_size_effects_of_the_energies_belong_together():
+    # v = 2 f + r_s df/dr_s at fixed Theta: f = phi(Theta, coupling r_s) / r_s^2, and v the derivative by the coupling
+    at = lambda rs: System(33, 0, 3, rs, 0.3, (0.0,) * 3)
+    step = 1e-2
+    slope = (size_correction(at(2 + step)).free_energy - size_correction(at(2 - step)).free_energy) / (2 * step)
+    here = size_correction(at(2.0))
+    assert here.potential == pytest.approx(2 * here.free_energy + 2.0 * slope, rel=1e-3)
+    # k = f - v + T s, the entropy by a wider step
+    gases = [dataclasses.replace(at(2.0), theta=0.3 * factor) for factor in (1.02, 0.98)]
+    up, down = (size_correction(gas).free_energy for gas in gases)
+    of_entropy = -(up - down) / (gases[0].temperature - gases[1].temperature)
+    kinetic = here.free_energy - here.potential + gases[0].temperature / 1.02 * of_entropy
+    assert here.kinetic == pytest.approx(kinetic, rel=1e-2)

@@ -1,0 +1,46 @@
+"""The interaction to first order in a cell against sums over all states of small gases."""
+
+import itertools
+
+import numpy as np
+import pytest
+from exact import reference_rows  # noqa: F401  the tables are where the tests look for them
+
+from heg.ewald import fourier_transform, madelung
+from heg.first_order import first_order
+from heg.orbitals import plane_waves
+from heg.system import System
+
+
+def by_states(system, highest):
+    """Mean of the exchange energies of all determinants of one spin, weighted by Boltzmann factors."""
+    orbitals = plane_waves(system, highest)
+    weight, energy = [], []
+    for state in map(list, itertools.combinations(range(len(orbitals.n)), system.electrons)):
+        weight.append(np.exp(-system.beta * np.sum(orbitals.energy[state])))
+        pairs = itertools.combinations(state, 2)
+        transfers = np.array([np.linalg.norm(orbitals.k[a] - orbitals.k[b]) for a, b in pairs])
+        energy.append(-np.sum(fourier_transform(transfers, system.dim)) / system.box**system.dim)
+    return madelung(system) / 2 + np.average(energy, weights=weight) / system.electrons
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("electrons", [2, 3])
+@pytest.mark.parametrize("twist", [0.0, 0.2])
+def test_it_is_the_mean_over_all_determinants(dim, electrons, twist):
+    system = System(electrons, 0, dim, 2.0, 0.15, (twist,) * dim)
+    found = by_states(system, 9 * system.fermi_energy if dim == 2 else 5 * system.fermi_energy)
+    assert first_order(system) == pytest.approx(found, rel=1e-5)
+
+
+def test_spins_add_and_the_scale_is_the_inverse_of_r_s():
+    both, one = System(3, 3, 2, 2.0, 0.4, (0.1, 0.2)), System(3, 0, 2, 2.0, 0.4, (0.1, 0.2))
+    # the same cell and temperature: k_F and L of 3 + 3 electrons at r_s are those of 3 at sqrt(2) r_s
+    same = System(3, 0, 2, 2.0 * np.sqrt(2), 0.4, (0.1, 0.2))
+    assert first_order(both) - madelung(both) / 2 == pytest.approx(first_order(same) - madelung(same) / 2, rel=1e-9)
+    assert first_order(System(3, 0, 2, 7.0, 0.4, (0.1, 0.2), 0.5)) == pytest.approx(0.5 * 2 / 7 * first_order(one))
+
+
+def test_the_published_value_of_29_electrons():
+    """-49.055(3) Ry r_s in all, from the exact occupations: no simulation."""
+    assert first_order(System(29, 0, 2, 1.0, 0.15, (0.25, 0.25))) * 29 * 2 == pytest.approx(-49.055, abs=3 * 0.003)
