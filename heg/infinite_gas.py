@@ -1,4 +1,4 @@
-r"""From a cell to the infinite gas: what the size of the cell takes from F, and published f_xc in three dimensions.
+r"""From a cell to the infinite gas: what the size of the cell takes from F.
 
 A cell of N electrons misses two things.  To first order in the interaction its energy is known exactly, in the cell
 (heg.first_order) and without it (heg.ideal_infinite).  Beyond, correlations change S(q) from S_0 of the ideal gas,
@@ -16,9 +16,6 @@ doi:10.1103/PhysRevLett.110.146405, add at finite temperature and Chiesa et al.,
 doi:10.1103/PhysRevLett.97.076404, at zero; in two dimensions Drummond et al., Phys. Rev. B 78, 125106 (2008),
 doi:10.1103/PhysRevB.78.125106.  At high density that is too much: the wavelength of the plasmon's screening exceeds the
 cell, as Dornheim et al., Phys. Rev. Lett. 117, 156403 (2016), doi:10.1103/PhysRevLett.117.156403, point out.
-
-The fit of f_xc(r_s, Theta, zeta) is that of Groth et al., Phys. Rev. Lett. 119, 135001 (2017),
-doi:10.1103/PhysRevLett.119.135001, as the package eminus has it.
 """
 
 import dataclasses
@@ -106,20 +103,3 @@ def _gauss(count):
     """Nodes and weights on 0 ... 1."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return (nodes + 1) / 2, weights / 2
-
-
-def reference_fxc(system: System) -> float:
-    """f_xc of the infinite gas, hartree per electron.
-
-    Raises:
-      ImportError: eminus is not installed (extra `reference`).
-      ValueError: two dimensions, or a coupling that is not 1: the fit is for neither.
-    Accuracy: that of the fit, about 0.3 % of f_xc; agrees with the published code to 2e-8 (tests/test_infinite_gas.py).
-    """
-    # imported here, so that a measurement without it needs no eminus
-    from eminus.xc.lda_xc_gdsmfb import lda_xc_gdsmfb_spin
-
-    if system.dim != 3 or system.coupling != 1:
-        raise ValueError("the published f_xc is that of three dimensions at coupling 1")
-    density = system.electrons / system.box**3
-    return float(lda_xc_gdsmfb_spin(np.array([density]), np.array([system.polarization]), T=system.temperature)[0][0])

@@ -1,6 +1,5 @@
 """What a density matrix with frozen parameters says of the gas: all results from means over blocks of samples."""
 
-import contextlib
 from importlib import metadata
 from typing import NamedTuple
 
@@ -9,11 +8,12 @@ import numpy as np
 
 from heg.config import Config
 from heg.ideal import choose_cutoff, heat_capacity
-from heg.infinite_gas import long_wave_structure, reference_fxc, size_correction
+from heg.infinite_gas import long_wave_structure, size_correction
 from heg.instruments import Instruments, block_size
 from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
 from heg.quasiparticles import Landau, landau_fit, trained_levels
+from heg.references import published
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
 from heg.statistics import Estimate, independent
 from heg.summary import ideal_reference, system_facts
@@ -177,7 +177,7 @@ def ideal_values(system: System) -> dict[str, float]:
 
 
 def _infinite(system, found):
-    """What the infinite gas has and the cell has not, f_xc with it, and in three dimensions the published one."""
+    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's)."""
     correction, f_xc = size_correction(system), found["f_xc"]
     # how far S of the longest waves is from the form that stands for the missing ones
     q, s = found["q"].value[:1], found["S_q"].value[:, 0]
@@ -194,9 +194,7 @@ def _infinite(system, found):
             "error": float(np.hypot(f_xc.error, error)),
         },
     }
-    with contextlib.suppress(ImportError, ValueError):
-        facts["f_xc_reference_ha"] = reference_fxc(system)
-    return facts
+    return facts | {f"f_xc_{name}_ha": value for name, value in published(system).items()}
 
 
 def _number(estimate, unit):

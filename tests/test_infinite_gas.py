@@ -1,32 +1,16 @@
-"""The infinite gas: published f_xc, and size effects by their limits."""
+"""Size effects by their limits, and where they are known exactly."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from exact import reference_rows
 
 from heg.ewald import fourier_transform, madelung
 from heg.first_order import first_order
 from heg.ideal_infinite import exchange, structure_factor
-from heg.infinite_gas import long_wave_structure, missing_waves, reference_fxc, size_correction
+from heg.infinite_gas import long_wave_structure, missing_waves, size_correction
 from heg.structure import plasma_frequency, plasmon_structure
 from heg.system import System
-
-ROWS = [row for row in reference_rows("fxc_infinite_gas.csv") if row["xi"] in ("0", "1")]
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"zeta{row['xi']}-rs{row['rs']}-theta{row['theta']}")
-def test_the_fit_is_that_of_the_published_code(row):
-    spins = (7, 7) if row["xi"] == "0" else (7, 0)
-    system = System(*spins, 3, float(row["rs"]), float(row["theta"]), (0.0,) * 3)
-    assert system.temperature == pytest.approx(float(row["T_Ha"]), abs=6e-9)
-    assert reference_fxc(system) == pytest.approx(float(row["fxc_ref_Ha"]), rel=1e-6)
-
-
-def test_it_is_for_three_dimensions_alone():
-    with pytest.raises(ValueError, match="three dimensions"):
-        reference_fxc(System(7, 0, 2, 1.0, 1.0, (0.0, 0.0)))
 
 
 @pytest.mark.parametrize("dim", [2, 3])
