@@ -15,7 +15,7 @@ import jax
 from cyclopts import App, Parameter
 
 from heg import doctor as examination
-from heg import figures, parallel, storage
+from heg import figures, parallel, records, storage
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.solve import HISTORY, RunError
 from heg.solve import solve as solve_run
@@ -145,7 +145,7 @@ def _flatten(file):
       ValueError: a table or a key is unknown.
     """
     flat, groups = {}, {field.name: field.type for field in dataclasses.fields(Config)}
-    for name, table in storage.load_config(Path(file)).items():
+    for name, table in records.load_config(Path(file)).items():
         if name not in groups or not isinstance(table, dict):
             raise ValueError(f"{file} has no use for {name!r}: its tables are {', '.join(groups)}")
         known = [field.name for field in dataclasses.fields(groups[name])]
@@ -223,7 +223,7 @@ def _print_summary(summary):
 
 def _draw(config, summary):
     run_dir = Path(config.run.run_dir)
-    history = storage.read_history(run_dir / HISTORY)
+    history = records.read_history(run_dir / HISTORY)
     if not history:
         return
     try:

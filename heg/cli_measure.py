@@ -9,7 +9,7 @@ import cyclopts
 import numpy as np
 from cyclopts import App, Parameter
 
-from heg import figures, parallel, report, storage
+from heg import figures, parallel, records, report, storage
 from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, stop_signals
 from heg.measure import measure as measure_run
 from heg.momentum import ideal_momentum
@@ -102,7 +102,7 @@ def _measure(run_dir, samples, step, beside, max_seconds):
 
 def _differences(beside):
     """From the summaries of two runs."""
-    return difference(*(storage.load_json(run_dir / "summary.json") for run_dir in beside))
+    return difference(*(records.load_json(run_dir / "summary.json") for run_dir in beside))
 
 
 def _print(found, differences):
@@ -123,7 +123,7 @@ def _draw(run_dir, found):
     """Figures, and the report that holds them."""
     system = found.system
     ideal = ideal_momentum(system, found.orbitals)
-    history = storage.read_history(run_dir / HISTORY)
+    history = records.read_history(run_dir / HISTORY)
     try:
         pictures = {
             "Structure factor and pair correlation": figures.structure(
@@ -141,7 +141,7 @@ def _draw(run_dir, found):
         print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
         pictures = {}
     configuration = (run_dir / "config.toml").read_text()
-    numbers = storage.load_json(run_dir / "observables.json")
+    numbers = records.load_json(run_dir / "observables.json")
     print(f"Report: {report.write(run_dir / 'report.html', numbers, configuration, pictures)}")
 
 

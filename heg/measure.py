@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from heg import storage
+from heg import records, storage
 from heg.instruments import block_size, instruments
 from heg.parallel import any_process, everywhere, on_first
 from heg.results import Frozen, Measurement, evaluate
@@ -58,7 +58,7 @@ def measure(
         blocks = _collect(frozen, run_dir, samples, show, lambda: any_process(stop()))
         if blocks is None:
             return None
-        found = evaluate(frozen, blocks, on_first(storage.read_history, run_dir / HISTORY))
+        found = evaluate(frozen, blocks, on_first(records.read_history, run_dir / HISTORY))
         on_first(save, run_dir, found)
     return found
 
@@ -79,7 +79,7 @@ def save(run_dir: Path, found: Measurement) -> None:
     plain = lambda array: np.asarray(array).tolist()
     numbers = {name: {"mean": plain(q.value), "error": plain(q.error)} for name, q in found.quantities.items()}
     landau = {name: plain(value) for name, value in found.landau._asdict().items()}
-    storage.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
+    records.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
 
 
 def _collect(frozen, run_dir, samples, show, stop):

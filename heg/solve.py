@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from heg import storage
+from heg import records, storage
 from heg.config import Config, changes, tables
 from heg.convergence import settled
 from heg.parallel import any_process, everywhere, is_first, on_first
@@ -59,7 +59,7 @@ def _run(config, say, show, stop):
     found, before = on_first(_newest, config, solver, say)
     first = everywhere(_first(config, solver, say))
     state = first if found is None else everywhere(found)
-    rows = on_first(storage.rewind_history, run_dir / HISTORY, int(state.step))
+    rows = on_first(records.rewind_history, run_dir / HISTORY, int(state.step))
     spent = lambda: before + time.monotonic() - begin
     initial = measure(solver, config, first, stop)
     saved, troubles = -1, []
@@ -68,14 +68,14 @@ def _run(config, say, show, stop):
         trouble = _trouble(config, state, after, info)
         troubles = [*troubles, trouble] if trouble else []
         if trouble:
-            on_first(storage.append_line, run_dir / TROUBLE, trouble)
+            on_first(records.append_line, run_dir / TROUBLE, trouble)
             _give_up_on(config, troubles)
             # the parameters stay, the random numbers of this step are passed over
             state = state._replace(step=state.step + 1)
             continue
         state = after
         rows.append(history_row(int(state.step), info))
-        on_first(storage.append_history, run_dir / HISTORY, rows[-1])
+        on_first(records.append_history, run_dir / HISTORY, rows[-1])
         show(int(state.step), info)
         if int(state.step) % config.run.save_every == 0:
             saved = _save(config, state, spent())
@@ -85,7 +85,7 @@ def _run(config, say, show, stop):
     if not initial or not final:
         return {}
     summary = summarise(solver, config, state, initial, final) | {"seconds": spent()}
-    on_first(storage.save_json, run_dir / "summary.json", summary)
+    on_first(records.save_json, run_dir / "summary.json", summary)
     return summary
 
 
@@ -151,14 +151,14 @@ def _claim(run_dir, config, held, say):
         say(f"The run that was here did not end in order ({dead}).")
     path = run_dir / "config.toml"
     if path.exists():
-        found = changes(config, storage.load_config(path))
+        found = changes(config, records.load_config(path))
         if found.refused:
             raise ValueError(f"{run_dir} holds another run: {'; '.join(found.refused)}; choose another --run-dir")
         for change in found.told:
             say(f"Changed: {change}.")
     elif any(run_dir.glob("checkpoint-*.h5")) or (run_dir / HISTORY).exists():
         raise ValueError(f"{run_dir} holds a run without its config.toml: choose another --run-dir")
-    storage.save_config(path, tables(config))
+    records.save_config(path, tables(config))
 
 
 def _newest(config, solver, say):
@@ -174,7 +174,7 @@ def _newest(config, solver, say):
         _set_aside(unused, say)
         say(f"Continuing from {path.name}.")
         return state, float(attributes.get("seconds", 0.0))
-    rows = storage.read_history(run_dir / HISTORY)
+    rows = records.read_history(run_dir / HISTORY)
     if unused or (rows and int(rows[-1]["step"]) > config.run.save_every):
         _set_aside([*unused, run_dir / HISTORY], say)
         say("No checkpoint is left: the run begins anew.")

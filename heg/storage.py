@@ -1,30 +1,25 @@
-"""Files of a run: checkpoints in HDF5, configuration in TOML, history in CSV, results in JSON.
+"""Files that are whole or not there: pytrees of arrays in HDF5, and who may write in a directory.
 
-A checkpoint mirrors the pytree, one dataset a leaf, and describes itself by the root's attributes.  Files are
-written under a temporary name and renamed, so that a file that exists is whole; a digest of all datasets finds the
-ones that are not.  A file that cannot be used is set aside, not overwritten; rows of the history that are computed
-again are replaced, and checkpoints between the newest and the milestones are thinned out as a run goes on.
+A file mirrors the pytree, one dataset a leaf, and describes itself by the root's attributes.  Files are written under a
+temporary name and renamed; a digest of all datasets finds the ones that were damaged since.  A file that cannot be used
+is set aside, not overwritten; checkpoints between the newest and the milestones are thinned out as a run goes on.
 HDF5's own locks are left out: network file systems may lack them, and a file here has one writer and one name.
 """
 
 import contextlib
-import csv
 import errno
 import fcntl
 import hashlib
 import io
-import json
 import os
 import socket
 import time
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import jax
 import numpy as np
-import tomli_w
 
 PROGRAM = "heg checkpoint"
 FORMAT = f"{PROGRAM} 1"
@@ -34,6 +29,10 @@ NOT_ITS_FAULT = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFIL
 
 class StorageError(Exception):
     """A file cannot be used; the message is one sentence for the user."""
+
+
+class InUse(StorageError):
+    """Another process holds the directory."""
 
 
 def save_tree(path: Path, tree, each: dict[str, dict] | None = None, **attributes) -> None:
@@ -59,7 +58,7 @@ def save_tree(path: Path, tree, each: dict[str, dict] | None = None, **attribute
             file.attrs.update(attributes, format=FORMAT, digest=_digest(arrays))
         temporary.write_bytes(content.getvalue())
 
-    _replace(Path(path), write)
+    replace(Path(path), write)
 
 
 def load_tree(path: Path, template, resized: str | None = None):
@@ -75,30 +74,43 @@ def load_tree(path: Path, template, resized: str | None = None):
       StorageError: the file is truncated, changed, foreign, or holds something else.
       OSError: it cannot be read for a reason that is not in the file, such as its permissions.
     """
-    names = _arrays(template)
+    names, (found, attributes) = _arrays(template), load_arrays(path)
+    stored = {name: found[name] for name in names if name in found}
+    for name, leaf in names.items():
+        free = 1 if resized and name.split("/")[0] == resized else 0  # axes that may differ
+        if name not in stored or stored[name].shape[free:] != leaf.shape[free:] or stored[name].dtype != leaf.dtype:
+            raise StorageError(f"{path} does not hold {name} of shape {leaf.shape}: it belongs to another model")
+    for name, leaf in names.items():
+        if stored[name].shape != leaf.shape:
+            stored[name] = stored[name][np.arange(len(leaf)) % len(stored[name])]
+    return jax.tree.unflatten(jax.tree.structure(template), stored.values()), attributes
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """All arrays of a file of `save_tree` by name, and its attributes.
+
+    Raises:
+      StorageError: the file is truncated, changed or foreign.
+      OSError: it cannot be read for a reason that is not in the file, such as its permissions.
+    """
+    found = {}
+    take = lambda name, node: found.update({name: np.asarray(node)}) if isinstance(node, h5py.Dataset) else None
     try:
         with h5py.File(path, "r", locking=False) as file:
-            found = str(file.attrs.get("format", ""))
-            if found.startswith(PROGRAM) and found != FORMAT:
-                raise StorageError(f"{path} is of another version of this program: {found}, {FORMAT} is read here")
-            if found != FORMAT:
+            kind = str(file.attrs.get("format", ""))
+            if kind.startswith(PROGRAM) and kind != FORMAT:
+                raise StorageError(f"{path} is of another version of this program: {kind}, {FORMAT} is read here")
+            if kind != FORMAT:
                 raise StorageError(f"{path} is not a checkpoint of this program ({FORMAT})")
-            stored = {name: np.asarray(file[name]) for name in names if name in file}
+            file.visititems(take)
             attributes = dict(file.attrs)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # h5py raises all of these
         if getattr(error, "errno", None) in NOT_ITS_FAULT:
             raise OSError(f"{path} cannot be read: {os.strerror(error.errno)}") from error
         raise StorageError(f"{path} cannot be read: it is truncated, damaged or not an HDF5 file") from error
-    for name, leaf in names.items():
-        free = 1 if resized and name.split("/")[0] == resized else 0  # axes that may differ
-        if name not in stored or stored[name].shape[free:] != leaf.shape[free:] or stored[name].dtype != leaf.dtype:
-            raise StorageError(f"{path} does not hold {name} of shape {leaf.shape}: it belongs to another model")
-    if attributes.get("digest") != _digest(stored):
+    if attributes.get("digest") != _digest(found):
         raise StorageError(f"{path} is damaged: its contents do not match the digest stored with them")
-    for name, leaf in names.items():
-        if stored[name].shape != leaf.shape:
-            stored[name] = stored[name][np.arange(len(leaf)) % len(stored[name])]
-    return jax.tree.unflatten(jax.tree.structure(template), stored.values()), attributes
+    return found, attributes
 
 
 def stored_length(path: Path, name: str) -> int:
@@ -149,7 +161,7 @@ def locked(run_dir: Path, name: str = "lock") -> Iterator[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise StorageError(f"{run_dir} is in use by {holder}: stop it, or choose another --run-dir") from None
+            raise InUse(f"{run_dir} is in use by {holder}: stop it, or choose another --run-dir") from None
         except OSError:
             if holder:
                 raise StorageError(
@@ -169,91 +181,8 @@ def fingerprint(tree) -> str:
     return _digest(_arrays(tree))
 
 
-def append_line(path: Path, value: dict) -> None:
-    """Adds a line of JSON to a file."""
-    with path.open("a") as file:
-        file.write(json.dumps(value) + "\n")
-
-
-def save_json(path: Path, value: dict) -> None:
-    """Writes a JSON file atomically."""
-    _replace(Path(path), lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
-
-
-def load_json(path: Path) -> dict:
-    """Reads a JSON file.
-
-    Raises:
-      StorageError: it is not there or not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text())
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise StorageError(f"{path} is not JSON: {error}") from error
-
-
-def save_config(path: Path, config: dict) -> None:
-    """Writes tables to a TOML file atomically; fields that are None are left out."""
-    tables = {name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()}
-    _replace(Path(path), lambda temporary: temporary.write_text(tomli_w.dumps(tables)))
-
-
-def load_config(path: Path) -> dict:
-    """Tables of a TOML file.
-
-    Raises:
-      StorageError: it cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text())
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path} is not TOML: {error}") from error
-
-
-def read_history(path: Path) -> list[dict[str, str]]:
-    """Whole rows of a history, oldest first; a partial last line is dropped.  Empty if there is no file."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    return list(csv.DictReader(lines))
-
-
-def rewind_history(path: Path, step: int) -> list[dict[str, str]]:
-    """Drops the rows after `step` steps, which are to be computed again, and a partial last line; the rows kept."""
-    rows = read_history(path)
-    kept = [row for row in rows if int(row["step"]) <= step]
-    if kept:
-        _replace(path, lambda temporary: _write_rows(temporary, list(kept[0]), kept))
-    elif path.exists():
-        path.unlink()
-    return kept
-
-
-def append_history(path: Path, row: dict[str, float]) -> None:
-    """Adds a row, with the header when the file is new, and hands it to the operating system."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_rows(path, names, rows):
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _replace(path, write):
+def replace(path: Path, write: Callable) -> None:
+    """Writes a file under another name and renames it; `write` takes the other path.  OSError if it cannot be."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)

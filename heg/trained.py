@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from heg import storage
+from heg import records, storage
 from heg.config import Config, from_tables
 from heg.free_energy import Params
 from heg.orbitals import Orbitals
@@ -23,7 +23,7 @@ def configuration(run_dir: Path) -> Config:
     """
     if not (run_dir / "config.toml").exists():
         raise ValueError(f"{run_dir} holds no run: give the run directory of heg-solve")
-    return from_tables(storage.load_config(run_dir / "config.toml"))
+    return from_tables(records.load_config(run_dir / "config.toml"))
 
 
 def trained_state(run_dir: Path, template: TrainState, step: int | None = None) -> TrainState:

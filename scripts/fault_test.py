@@ -24,7 +24,8 @@ from typing import NamedTuple
 import cyclopts
 import numpy as np
 
-from heg.storage import checkpoints, read_history
+from heg.records import read_history
+from heg.storage import checkpoints
 
 STEPS, BOUND, LONGEST = 200, 1e-9, 300  # steps of a run, relative difference, seconds until a run counts as hung
 FLAGS = (

@@ -27,9 +27,9 @@ import numpy as np
 from heg import cli, parallel
 from heg.convergence import thirds
 from heg.exact import infinite_basis, spectrum
+from heg.records import read_history
 from heg.solve import RunError, solve
 from heg.statistics import Estimate
-from heg.storage import read_history
 from heg.system import System
 
 DOCS = Path(__file__).parents[1] / "docs"

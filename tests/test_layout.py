@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # a module imports only from those before it
 ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunction kinetic ewald first_order
-structure infinite_gas references momentum hamiltonian control_variates statistics convergence parallel chunks
-sampling free_energy bijection natural_gradient observables quasiparticles determinants exact eos storage
-config walks state training trained instruments summary solve results measure grid figures report doctor cli
-cli_measure""".split()
+structure infinite_gas references eos momentum hamiltonian control_variates statistics convergence parallel
+chunks sampling free_energy bijection natural_gradient observables quasiparticles determinants exact storage
+records config twists walks state training trained instruments summary solve results measure grid survey table
+figures report doctor cli cli_measure""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_cli import command_line
 
-from heg import parallel, storage
+from heg import parallel, records
 
 # relative, over 20 steps; seen: 6e-12.  What differs is the rounding of products in groups of other sizes.  The control
 # variates of the second step are fitted on the samples of the first: enough of them to determine 11 coefficients well
@@ -38,7 +38,7 @@ def solve(run_dir, steps, **layout):
 
 
 def numbers(run_dir):
-    return np.array([[float(v) for v in row.values()] for row in storage.read_history(run_dir / "history.csv")])
+    return np.array([[float(v) for v in row.values()] for row in records.read_history(run_dir / "history.csv")])
 
 
 def test_a_run_moved_between_layouts_has_the_history_of_one_that_was_not(tmp_path):

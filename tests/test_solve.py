@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_training import small_config
 
+from heg import records, storage
 from heg import solve as loop
-from heg import storage
 from heg.config import RunConfig, SystemConfig
 from heg.training import build
 
@@ -44,7 +44,7 @@ def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypa
     monkeypatch.setattr(loop, "build", troubled({2, 3, 5}, finite=np.array(False)))
     summary, _ = solve(config(tmp_path / "a"))
     assert summary["steps"] == 8
-    rows = storage.read_history(tmp_path / "a" / "history.csv")
+    rows = records.read_history(tmp_path / "a" / "history.csv")
     assert [int(row["step"]) for row in rows] == [1, 2, 5, 7, 8]
     trouble = [json.loads(line) for line in (tmp_path / "a" / "trouble.jsonl").read_text().splitlines()]
     assert [line["step"] for line in trouble] == [2, 3, 5]
@@ -63,7 +63,7 @@ def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypa
 def test_a_step_whose_draws_fail_is_undone_and_a_few_repeated_ones_are_not_trouble(tmp_path, monkeypatch, seen, cause):
     monkeypatch.setattr(loop, "build", troubled({5}, **seen))
     solve(config(tmp_path / "a"))
-    rows = storage.read_history(tmp_path / "a" / "history.csv")
+    rows = records.read_history(tmp_path / "a" / "history.csv")
     assert [int(row["step"]) for row in rows] == [step for step in range(1, 9) if step != 6 or not cause]
     path = tmp_path / "a" / "trouble.jsonl"
     causes = [json.loads(line)["cause"] for line in path.read_text().splitlines()] if path.exists() else []
@@ -101,7 +101,7 @@ def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path):
     sampler = dataclasses.replace(first.sampler, batch=24)
     summary, said = solve(dataclasses.replace(first, sampler=sampler, run=dataclasses.replace(first.run, steps=10)))
     assert summary["steps"] == 10 and "Changed: [sampler] batch is 24, the run has 16." in said
-    assert len(storage.read_history(tmp_path / "a" / "history.csv")) == 10
+    assert len(records.read_history(tmp_path / "a" / "history.csv")) == 10
 
 
 def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_path):

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from heg import storage
+from heg import records, storage
 
 
 @pytest.fixture
@@ -84,29 +84,29 @@ def test_checkpoints_are_listed_newest_first(tmp_path):
 def test_history_is_rewound_to_a_step_and_loses_a_partial_line(tmp_path):
     path = tmp_path / "history.csv"
     for step in range(1, 5):
-        storage.append_history(path, {"step": step, "F_ha": -0.1 / step})
+        records.append_history(path, {"step": step, "F_ha": -0.1 / step})
     whole = path.read_text()
     path.write_text(whole + "5,-0.0")
-    assert [row["step"] for row in storage.read_history(path)] == ["1", "2", "3", "4"]
-    storage.rewind_history(path, 2)
+    assert [row["step"] for row in records.read_history(path)] == ["1", "2", "3", "4"]
+    records.rewind_history(path, 2)
     assert path.read_text() == "".join(whole.splitlines(keepends=True)[:3])
     for step in (3, 4):
-        storage.append_history(path, {"step": step, "F_ha": -0.1 / step})
+        records.append_history(path, {"step": step, "F_ha": -0.1 / step})
     assert path.read_text() == whole
 
 
 def test_history_rewound_to_nothing_starts_afresh(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("step,F_ha\n1,-0")
-    storage.rewind_history(path, 0)
-    storage.append_history(path, {"step": 1, "F_ha": -1.0})
+    records.rewind_history(path, 0)
+    records.append_history(path, {"step": 1, "F_ha": -1.0})
     assert path.read_text() == "step,F_ha\n1,-1.0\n"
 
 
 def test_config_round_trip(tmp_path):
     tables = {"system": {"rs": 2.0, "twist": [0.25, 0.0]}, "run": {"max_seconds": None}}
-    storage.save_config(tmp_path / "config.toml", tables)
-    assert storage.load_config(tmp_path / "config.toml") == {"system": tables["system"], "run": {}}
+    records.save_config(tmp_path / "config.toml", tables)
+    assert records.load_config(tmp_path / "config.toml") == {"system": tables["system"], "run": {}}
     (tmp_path / "bad.toml").write_text("[system")
     with pytest.raises(storage.StorageError, match="not TOML"):
-        storage.load_config(tmp_path / "bad.toml")
+        records.load_config(tmp_path / "bad.toml")

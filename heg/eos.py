@@ -1,0 +1,216 @@
+r"""The equation of state as a surface: f_xc of a cell over r_s and Theta, fitted, and all that follows by derivatives.
+
+What is fitted is h = r_s f_xc - r_s v_1(Theta), v_1 the first order of the same cell and twists, which is exact
+(heg.first_order).  h is a Gaussian process in ln r_s and ln Theta of mean zero with the covariance
+
+.. math:: \sigma^2 w(r_s) w(r_s') \exp\Big[-\frac{\ln^2(r_s / r_s')}{2 \ell_r^2}
+          - \frac{\ln^2(\Theta / \Theta')}{2 \ell_\Theta^2}\Big], \qquad w(r_s) = \frac{r_s}{1 + r_s} ,
+
+so that h vanishes in first order of r_s, where the ideal gas and exchange are all there is.  sigma and the lengths
+maximise the likelihood of the data with their errors.  With f(r_s, T) at fixed numbers of electrons
+
+.. math:: s = -\frac{\partial f}{\partial T}, \quad e = f + T s, \quad c = -T \frac{\partial^2 f}{\partial T^2},
+          \quad p = -\frac{n r_s}{d} \frac{\partial f}{\partial r_s},
+          \quad B = -\frac{r_s}{d} \frac{\partial p}{\partial r_s} .
+
+These are linear in f, so that the process gives each with its error, and their covariances.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (MIT Press, 2006), chapters 2, 5 and 9.4.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, cholesky
+from scipy.interpolate import CubicSpline
+from scipy.optimize import minimize
+
+from heg.first_order import first_order
+from heg.system import System
+
+NAMES = ("f", "e", "s", "p", "c", "B")
+FIRST_ORDER_NODES = 24  # of v_1 over ln Theta
+BOUNDS = ((1e-3, 10.0), (0.5, 10.0), (0.5, 10.0))  # of sigma (hartree bohr) and the two lengths
+
+
+class Data(NamedTuple):
+    """f_xc of cells of the same electrons and twists, hartree per electron.
+
+    Attributes:
+      gas: one of the cells; its r_s, Theta and twist do not matter.
+      twists: their angles and weights.
+      rs, theta, f_xc, error: of each.                      [P]
+    """
+
+    gas: System
+    twists: list
+    rs: np.ndarray
+    theta: np.ndarray
+    f_xc: np.ndarray
+    error: np.ndarray
+
+
+class Surface(NamedTuple):
+    """The fit.
+
+    Attributes:
+      data: what was fitted.
+      scales: sigma and the two lengths.                    [3]
+      logs: ln r_s and ln Theta of the data.                [P, 2]
+      first_order: r_s v_1 by ln Theta.
+      factor: lower Cholesky factor of the covariance of the data.    [P, P]
+      weights: its inverse times the data.                  [P]
+      chi2: of the data against the fit of all others, per point: 1 if errors and covariance are right.
+    """
+
+    data: Data
+    scales: np.ndarray
+    logs: jax.Array
+    first_order: CubicSpline
+    factor: jax.Array
+    weights: jax.Array
+    chi2: float
+
+
+class Thermodynamics(NamedTuple):
+    """f, e (hartree), s (k_B), p (hartree / bohr^d), c (k_B), B (hartree / bohr^d); e, s, c per electron.
+
+    Attributes:
+      value: in this order.                                 [6]
+      covariance: of the fit.                               [6, 6]
+    """
+
+    value: np.ndarray
+    covariance: np.ndarray
+
+    @property
+    def error(self) -> np.ndarray:
+        """Standard errors."""
+        return np.sqrt(np.maximum(np.diagonal(self.covariance), 0.0))
+
+
+def fit(data: Data) -> Surface:
+    """The surface through f_xc of cells.
+
+    Raises:
+      ValueError: fewer than three points.
+    """
+    if len(data.rs) < 3:
+        raise ValueError(f"{len(data.rs)} points make no surface: give three or more of one cell")
+    first = _first_order(data)
+    logs = jnp.stack([jnp.log(data.rs), jnp.log(data.theta)], axis=1)
+    h = jnp.asarray(data.rs * data.f_xc - first(np.log(data.theta)))
+    noise = jnp.asarray((data.rs * data.error) ** 2)
+
+    def parts(scales):
+        matrix = jax.vmap(lambda a: jax.vmap(lambda b: _prior(scales, a, b))(logs))(logs)
+        factor = cholesky(matrix + jnp.diag(noise), lower=True)
+        return factor, cho_solve((factor, True), h)
+
+    def surprise(log_scales):
+        factor, weights = parts(jnp.exp(log_scales))
+        return h @ weights / 2 + jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+    descend = jax.jit(jax.value_and_grad(surprise))
+    starts = np.log([[0.3, 2.0, 2.0], [0.1, 1.0, 1.0], [1.0, 4.0, 4.0]])
+    found = [minimize(descend, start, jac=True, bounds=np.log(BOUNDS), method="L-BFGS-B") for start in starts]
+    scales = np.exp(min(found, key=lambda one: one.fun).x)
+    factor, weights = parts(scales)
+    # leaving one out: its residual is weight / (inverse)_ii, with variance 1 / (inverse)_ii
+    inverse = cho_solve((factor, True), jnp.eye(len(h)))
+    return Surface(data, scales, logs, first, factor, weights, float(jnp.mean(weights**2 / jnp.diagonal(inverse))))
+
+
+def excess(surface: Surface, rs: float, theta: float) -> Thermodynamics:
+    """f_xc of the cell and what follows, less the ideal gas's."""
+    found, gas = beyond_first_order(surface, rs, theta), surface.data.gas
+    of_first = quantities(_first_of(surface), gas)(float(rs), theta * _temperature(gas) / rs**2)
+    return found._replace(value=found.value + np.asarray(of_first))
+
+
+def beyond_first_order(surface: Surface, rs: float, theta: float) -> Thermodynamics:
+    """The same without the first order of the cell.  Errors are widened where the fit has chi2 above 1."""
+    arrays = surface.scales, surface.logs, surface.factor, surface.weights
+    value, covariance = _posterior(surface.data.gas.of_unit_density, arrays, float(rs), float(theta))
+    return Thermodynamics(np.asarray(value), max(surface.chi2, 1.0) * np.asarray(covariance))
+
+
+def quantities(f: Callable, gas: System) -> Callable:
+    """Of a free energy per electron f(r_s, T), which JAX can trace: (r_s, T) -> f, e, s, p, c, B.
+
+    f may give a vector; its axes come last in the result.
+    """
+    dim, volume = gas.dim, gas.of_unit_density.box**gas.dim / gas.electrons
+    by_rs, by_t = jax.jacfwd(f, 0), jax.jacfwd(f, 1)
+    by_rs_rs, by_t_t = jax.jacfwd(by_rs, 0), jax.jacfwd(by_t, 1)
+
+    def of(rs, temperature):
+        free, slope, entropy = f(rs, temperature), by_rs(rs, temperature), -by_t(rs, temperature)
+        density = 1 / (volume * rs**dim)
+        pressure = -density * rs / dim * slope
+        # p goes as -r_s^(1 - d) df/dr_s
+        bulk = density * rs / dim**2 * ((1 - dim) * slope + rs * by_rs_rs(rs, temperature))
+        capacity = -temperature * by_t_t(rs, temperature)
+        return jnp.stack([free, free + temperature * entropy, entropy, pressure, capacity, bulk])
+
+    return of
+
+
+def _prior(scales, a, b):
+    """Covariance of h at a and b = (ln r_s, ln Theta)."""
+    sigma, length = scales[0], jnp.asarray(scales[1:])
+    w = jax.nn.sigmoid(a[0]) * jax.nn.sigmoid(b[0])
+    return sigma**2 * w * jnp.exp(-jnp.sum(((a - b) / length) ** 2) / 2)
+
+
+def _temperature(gas):
+    """T r_s^2 / Theta, hartree bohr^2."""
+    return gas.of_unit_density.fermi_energy
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _posterior(gas, arrays, rs, theta):
+    """The six quantities of h / r_s at a place, and their covariance."""
+    scales, logs, factor, weights = arrays
+    unit = _temperature(gas)
+    place = lambda rs, temperature: jnp.stack([jnp.log(rs), jnp.log(temperature * rs**2 / unit)])
+    to_data = lambda at: jax.vmap(lambda other: _prior(scales, at, other))(logs)
+    mean = lambda rs, temperature: to_data(place(rs, temperature)) @ weights / rs
+    temperature = theta * unit / rs**2
+
+    def covariance(rs_a, t_a, rs_b, t_b):
+        a, b = place(rs_a, t_a), place(rs_b, t_b)
+        explained = to_data(a) @ cho_solve((factor, True), to_data(b))
+        return (_prior(scales, a, b) - explained) / (rs_a * rs_b)
+
+    of_second = lambda rs_a, t_a: quantities(lambda *b: covariance(rs_a, t_a, *b), gas)(rs, temperature)
+    return quantities(mean, gas)(rs, temperature), quantities(of_second, gas)(rs, temperature)
+
+
+def _first_order(data):
+    """r_s v_1, averaged over the twists, as a spline in ln Theta over the range of the data."""
+    low, high = np.log(data.theta.min()), np.log(data.theta.max())
+    nodes = np.linspace(low - 1e-3, high + 1e-3, FIRST_ORDER_NODES if high > low else 4)
+    gas = data.gas.of_unit_density
+
+    def at(theta):
+        gases = [(System(gas.n_up, gas.n_down, gas.dim, 1.0, theta, angle), weight) for angle, weight in data.twists]
+        return sum(weight * first_order(one) for one, weight in gases)
+
+    return CubicSpline(nodes, [at(float(np.exp(node))) for node in nodes])
+
+
+def _first_of(surface):
+    """v_1(r_s, T), traceable: a polynomial of its piece of the spline is all that JAX has to know."""
+    spline, unit = surface.first_order, _temperature(surface.data.gas)
+    knots, pieces = jnp.asarray(spline.x), jnp.asarray(spline.c)
+
+    def first(rs, temperature):
+        place = jnp.log(temperature * rs**2 / unit)
+        piece = jnp.clip(jnp.searchsorted(knots, place) - 1, 0, pieces.shape[1] - 1)
+        return jnp.polyval(pieces[:, piece], place - knots[piece]) / rs
+
+    return first

@@ -1,0 +1,101 @@
+"""Text files of a run: configuration in TOML, history in CSV, results in JSON, events in lines of JSON."""
+
+import csv
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+from heg.storage import StorageError, replace
+
+
+def append_line(path: Path, value: dict) -> None:
+    """Adds a line of JSON to a file."""
+    with path.open("a") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Values of the lines of a file of `append_line`, a partial last one left out; none if there is no file."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def save_json(path: Path, value: dict) -> None:
+    """Writes a JSON file atomically."""
+    replace(Path(path), lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def load_json(path: Path) -> dict:
+    """Reads a JSON file.
+
+    Raises:
+      StorageError: it is not there or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise StorageError(f"{path} is not JSON: {error}") from error
+
+
+def save_config(path: Path, config: dict) -> None:
+    """Writes tables to a TOML file atomically; fields that are None are left out."""
+    tables = {name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()}
+    replace(Path(path), lambda temporary: temporary.write_text(tomli_w.dumps(tables)))
+
+
+def load_config(path: Path) -> dict:
+    """Tables of a TOML file.
+
+    Raises:
+      StorageError: it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} is not TOML: {error}") from error
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Whole rows of a history, oldest first; a partial last line is dropped.  Empty if there is no file."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return list(csv.DictReader(lines))
+
+
+def rewind_history(path: Path, step: int) -> list[dict[str, str]]:
+    """Drops the rows after `step` steps, which are to be computed again, and a partial last line; the rows kept."""
+    rows = read_history(path)
+    kept = [row for row in rows if int(row["step"]) <= step]
+    if kept:
+        replace(path, lambda temporary: _write_rows(temporary, list(kept[0]), kept))
+    elif path.exists():
+        path.unlink()
+    return kept
+
+
+def append_history(path: Path, row: dict[str, float]) -> None:
+    """Adds a row, with the header when the file is new, and hands it to the operating system."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_rows(path, names, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

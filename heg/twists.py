@@ -1,0 +1,38 @@
+"""Twist angles to average over: what a cell of few electrons does at one twist is an accident of its shells."""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Twist(NamedTuple):
+    """A twist and its share of the average.
+
+    Attributes:
+      angle: by direction, units of 2 pi, [-1/2, 1/2).
+      weight: of all, which sum to 1.
+    """
+
+    angle: tuple[float, ...]
+    weight: float
+
+
+def special_twists(dim: int, divisions: int) -> list[Twist]:
+    """The grid of Monkhorst and Pack, twists that a symmetry of the square or cube makes equal taken once.
+
+    One division is no twist, two are (1/4, 1/4[, 1/4]) alone; a smooth function of the twist is averaged with an error
+    that falls exponentially with their number.
+    Source: Monkhorst and Pack, Phys. Rev. B 13, 5188 (1976), doi:10.1103/PhysRevB.13.5188; of twists, Lin, Zong and
+    Ceperley, Phys. Rev. E 64, 016702 (2001), doi:10.1103/PhysRevE.64.016702.
+    """
+    angles = (2 * np.arange(1, divisions + 1) - divisions - 1) / (2 * divisions)
+    mesh = np.stack(np.meshgrid(*[angles] * dim), axis=-1).reshape(-1, dim)
+    stars = Counter(tuple(sorted(map(float, np.abs(angle)))) for angle in mesh)
+    return [Twist(angle, count / len(mesh)) for angle, count in sorted(stars.items())]
+
+
+def random_twists(dim: int, count: int, seed: int) -> list[Twist]:
+    """Independent uniform twists of equal weight; the first of more are the same."""
+    angles = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, dim)).round(6)
+    return [Twist(tuple(map(float, angle)), 1 / count) for angle in angles]
