@@ -76,7 +76,7 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
     app = _app()
     if arguments and not arguments[0].startswith("-"):
         file, *arguments = arguments
-        app.config = (cyclopts.config.Dict(_flatten(file), source=file),)
+        app.config = (cyclopts.config.Dict(flatten(file), source=file),)
     try:
         return app(arguments)
     except cyclopts.CycloptsError as error:
@@ -138,13 +138,14 @@ def solve(arguments: list[str] | None = None) -> None:
     parallel.end(code)
 
 
-def _flatten(file):
-    """Fields of a TOML file by flag name.
+def flatten(file: str, schema: type = Config) -> dict:
+    """Fields of a TOML file by flag name; its tables are the groups of a schema such as Config.
 
     Raises:
       ValueError: a table or a key is unknown.
+      StorageError: the file cannot be read.
     """
-    flat, groups = {}, {field.name: field.type for field in dataclasses.fields(Config)}
+    flat, groups = {}, {field.name: field.type for field in dataclasses.fields(schema)}
     for name, table in records.load_config(Path(file)).items():
         if name not in groups or not isinstance(table, dict):
             raise ValueError(f"{file} has no use for {name!r}: its tables are {', '.join(groups)}")

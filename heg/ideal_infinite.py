@@ -76,6 +76,15 @@ def thermodynamics(system: System) -> Thermodynamics:
     return Thermodynamics(system.temperature * free_energy, system.temperature * energy, entropy, capacity)
 
 
+def equation_of_state(system: System) -> np.ndarray:
+    """f, e (hartree), s (k_B), p (hartree / bohr^d), c (k_B), B = n dp/dn (hartree / bohr^d); per electron.  [6]"""
+    found, dim, density = thermodynamics(system), system.dim, system.density
+    pressure = 2 / dim * density * found.energy
+    # e = E_F phi(Theta), E_F as n^(2/d): n de/dn at fixed T is 2/d (e - T c)
+    bulk = pressure + (2 / dim) ** 2 * density * (found.energy - system.temperature * found.heat_capacity)
+    return np.array([found.free_energy, found.energy, found.entropy, pressure, found.heat_capacity, bulk])
+
+
 @functools.lru_cache(maxsize=512)
 def chemical_potentials(dim: int, polarization: float, theta: float) -> list[tuple[float, float]]:
     """For each spin that is present its share of the electrons and mu / T."""

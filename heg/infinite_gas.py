@@ -52,12 +52,25 @@ class SizeCorrection(NamedTuple):
 def size_correction(system: System) -> SizeCorrection:
     """f_inf - f_N and what belongs to it, at the same r_s, Theta and zeta; the twist is that of the cell.
 
-    Accuracy: that of the leading order in 1 / N; the integrals to 1e-6.
+    Accuracy: that of the leading order in 1 / N; the integrals to 1e-5.
     """
-    first, energy, at_full = _corrections(system)
-    up, down = (_corrections(dataclasses.replace(system, theta=system.theta * (1 + sign * STEP))) for sign in (1, -1))
-    of_entropy = -(up[1] - down[1]) / (2 * STEP * system.temperature)
-    return SizeCorrection(*map(float, (energy, first, at_full, energy - at_full + system.temperature * of_entropy)))
+    of_exchange = lambda gas: system.coupling * exchange(gas) - first_order(gas)
+    first, rest = of_exchange(system), correlation_correction(system)
+    up, down = (of_exchange(gas) for gas in _hotter_and_colder(system))
+    of_entropy = -(up - down) / (2 * STEP)
+    return SizeCorrection(first + rest.free_energy, first, first + rest.potential, of_entropy + rest.kinetic)
+
+
+def correlation_correction(system: System) -> SizeCorrection:
+    """The part beyond first order."""
+    free_energy, potential = _beyond_first_order(system)
+    up, down = (_beyond_first_order(gas)[0] for gas in _hotter_and_colder(system))
+    of_entropy = -(up - down) / (2 * STEP)
+    return SizeCorrection(free_energy, 0.0, potential, free_energy - potential + of_entropy)
+
+
+def _hotter_and_colder(system):
+    return [dataclasses.replace(system, theta=system.theta * (1 + sign * STEP)) for sign in (1, -1)]
 
 
 def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray | None = None) -> np.ndarray:
@@ -68,9 +81,8 @@ def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray | None 
     return 1 / (1 / ideal + 1 / plasmon_structure(system, q))
 
 
-def _corrections(system):
-    """First order, F and potential energy."""
-    first = system.coupling * exchange(system) - first_order(system)
+def _beyond_first_order(system):
+    """F and potential energy."""
     q, half_v = missing_waves(system)
     ideal = structure_factor(system, q)
     missed = lambda share: (
@@ -79,7 +91,7 @@ def _corrections(system):
     # the coupling enters as its square root
     nodes, weights = _gauss(NODES)
     of_share = np.array([missed(node**2) for node in nodes])
-    return first, first + 2 * (weights * nodes) @ of_share, first + missed(1.0)
+    return float(2 * (weights * nodes) @ of_share), float(missed(1.0))
 
 
 def missing_waves(system: System) -> tuple[np.ndarray, np.ndarray]:

@@ -65,7 +65,7 @@ def corrected_ksdt(system: System) -> float:
 def _arguments(system):
     if system.dim != 3 or system.coupling != 1:
         raise ValueError("the published f_xc is that of three dimensions at coupling 1")
-    return np.array([system.electrons / system.box**3]), np.array([system.polarization])
+    return np.array([system.density]), np.array([system.polarization])
 
 
 def amgb(system: System) -> float:

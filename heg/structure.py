@@ -217,8 +217,7 @@ def plasma_frequency(system: System, q: np.ndarray | float) -> np.ndarray:
 
     Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapter 5.
     """
-    density = system.electrons / system.box**system.dim
-    return np.sqrt(system.coupling * density * fourier_transform(q, system.dim)) * q
+    return np.sqrt(system.coupling * system.density * fourier_transform(q, system.dim)) * q
 
 
 def plasmon_structure(system: System, q: np.ndarray | float) -> np.ndarray:

@@ -94,6 +94,11 @@ class System:
         return self.rs * (4 * math.pi * self.electrons / 3) ** (1 / 3)
 
     @property
+    def density(self) -> float:
+        """n, electrons per bohr^d."""
+        return self.electrons / self.box**self.dim
+
+    @property
     def fermi_wavevector(self) -> float:
         """k_F of the majority spin of the infinite gas, 1/bohr."""
         of_unit = 2 * (1 + self.polarization) if self.dim == 2 else 9 * math.pi / 4 * (1 + self.polarization)

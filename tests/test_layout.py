@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunction kinetic ewald first_order
 structure infinite_gas references eos momentum hamiltonian control_variates statistics convergence parallel
 chunks sampling free_energy bijection natural_gradient observables quasiparticles determinants exact storage
-records config twists walks state training trained instruments summary solve results measure grid survey table
+records config twists walks state training trained instruments summary solve results measure grid survey rows table
 figures report doctor cli cli_measure""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}

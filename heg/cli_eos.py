@@ -1,0 +1,178 @@
+"""The command line of heg-eos."""
+
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import cyclopts
+import numpy as np
+from cyclopts import App, Parameter
+
+from heg import figures, page, parallel, records, storage
+from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, flatten, stop_signals
+from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
+from heg.grid import GridConfig, TableConfig, points, twists
+from heg.rows import Part, make_row
+from heg.survey import DONE, Hooks, claim, status, survey
+from heg.table import Table, make_table, save
+
+HELP = """Table of the equation of state over r_s and Theta.
+
+Usage: heg-eos GRID.toml --run-dir DIR [FLAGS].  The file has the tables [grid] [model] [sampler] [optimizer] with the names
+of the flags; flags win.  Each point is a run of its own in DIR; table.csv and table.h5 hold those that are done, and
+table.html shows them.  The same command again goes on, also with points added to the grid.  Energies are in hartree per
+electron.
+Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
+"""
+
+
+class Asked(NamedTuple):
+    """What a command line means."""
+
+    table: TableConfig
+    run_dir: Path
+    status: bool
+    max_seconds: float | None
+
+
+def parse(arguments: list[str]) -> Asked | None:
+    """What the command line means; None when only help was asked for.
+
+    Raises:
+      ValueError, StorageError: with one sentence for the user.
+    """
+    app = App(name="heg-eos", help=HELP, usage="", exit_on_error=False, print_error=False, result_action="return_value")
+    group = lambda name: Parameter(name="*", group=name)
+
+    @app.default
+    def run(
+        *,
+        run_dir: Annotated[Path, Parameter(help="directory of the table; an existing one is continued")],
+        grid: Annotated[GridConfig, group("grid")],
+        model: Annotated[ModelConfig, group("model")] = ModelConfig(),
+        sampler: Annotated[SamplerConfig, group("sampler")] = SamplerConfig(),
+        optimizer: Annotated[OptimizerConfig, group("optimizer")] = OptimizerConfig(),
+        status: Annotated[
+            bool, Parameter(help="show how far the points are and write the table of those done", negative="")
+        ] = False,
+        max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
+    ):
+        return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)
+
+    if arguments and not arguments[0].startswith("-"):
+        file, *arguments = arguments
+        app.config = (cyclopts.config.Dict(flatten(file, TableConfig), source=file),)
+    try:
+        asked = app(arguments)
+    except cyclopts.CycloptsError as error:
+        raise ValueError(str(error)) from None
+    if asked is not None:
+        points(asked.table.grid)  # every gas is possible
+    return asked
+
+
+def table(arguments: list[str] | None = None) -> None:
+    """heg-eos: a table of the equation of state."""
+    begin("heg-eos")
+    try:
+        asked = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
+        code = 0 if asked is None else _status(asked) if asked.status else _run(asked)
+    except (ValueError, storage.StorageError) as error:
+        code = complain(error, BAD_INPUT, "heg-eos")
+    except OSError as error:
+        code = complain(error, FAILED, "heg-eos")
+    parallel.end(code)
+
+
+def _run(asked):
+    every = points(asked.table.grid)
+    number = {point.name: place + 1 for place, point in enumerate(every)}
+    printed, begun = [-EVERY], time.monotonic()
+
+    def show(point, what, have, wanted):
+        now = time.monotonic()
+        if now - printed[0] > EVERY:
+            printed[0] = now
+            print(f"point {number[point.name]}/{len(every)}  {point.name}  {what} {have}/{wanted}", flush=True)
+
+    say = lambda sentence: print(sentence, flush=True)
+    hooks = Hooks(say, show, lambda: _write(asked, every, surfaces=False), stop_signals(asked.max_seconds))
+    unfinished = survey(asked.table, asked.run_dir, hooks)
+    print(f"{time.monotonic() - begun:.0f} s")
+    return parallel.on_first(_end, asked, every, unfinished)
+
+
+def _end(asked, every, unfinished):
+    """Prints the grid, writes everything that can be made of it; the exit code."""
+    states = {point.name: status(asked.table, asked.run_dir, point) for point in every}
+    _print(every, states)
+    _write(asked, every, surfaces=True)
+    if unfinished:
+        print(f"Not all points are done; the same command goes on with the table in {asked.run_dir}.", flush=True)
+        return CONTINUE
+    return FAILED if any(state.state != "done" for state in states.values()) else 0
+
+
+def _status(asked):
+    def show():
+        claim(asked.table, asked.run_dir)
+        every = points(asked.table.grid)
+        _print(every, {point.name: status(asked.table, asked.run_dir, point) for point in every})
+        _write(asked, every, surfaces=True)
+        return 0
+
+    return parallel.on_first(show)
+
+
+def _print(every, states):
+    print(f"{'point':44}{'state':>9}{'F, Ha':>20}{'wanted, Ha':>12}{'steps':>7}{'samples':>9}{'s':>7}")
+    for point in every:
+        state = states[point.name]
+        free_energy = str(state.free_energy or "")
+        line = f"{point.name:44}{state.state:>9}{free_energy:>20}{point.accuracy:12.2g}{state.steps:7d}"
+        print(f"{line}{state.samples:9d}{state.seconds:7.0f}")
+    done = [state.seconds for state in states.values() if state.state == "done"]
+    left = len(every) - len(done)
+    hours = f", about {np.mean(done) * left / 3600:.1f} h" if done and left else ""
+    print(f"{len(done)} of {len(every)} points done, {left} left{hours}", flush=True)
+
+
+def _write(asked, every, surfaces):
+    """table.csv and table.h5 of the gases all of whose twists are done; with surfaces also figures and the page."""
+    made = collect(asked, every, surfaces)
+    if made is None:
+        return
+    save(made, asked.run_dir / "table", points=len(made.columns["dim"]))
+    if not surfaces:
+        return
+    try:
+        pictures = figures.table(made, asked.run_dir)
+    except ImportError:
+        print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
+        pictures = {}
+    print(f"Table: {page.write(asked.run_dir / 'table.html', made, asked.run_dir / 'grid.toml', pictures)}", flush=True)
+
+
+def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
+    """The table of what is done; None if nothing is."""
+    gases = defaultdict(list)
+    for point in every:
+        system = point.system
+        gases[system.electrons, system.polarization, system.rs, system.theta].append(point)
+    rows = []
+    for _, group in sorted(gases.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])):
+        directories = [asked.run_dir / point.name for point in group]
+        if all((directory / DONE).exists() for directory in directories):
+            rows.append(make_row([_part(point, path) for point, path in zip(group, directories)]))
+    if not rows:
+        return None
+    every_twist = twists(asked.table.grid)
+    cells = {(row["n_up"], row["n_down"]): every_twist for row in rows}
+    return make_table(rows, cells, surfaces)
+
+
+def _part(point, directory):
+    load = records.load_json
+    return Part(point.weight, point.name, load(directory / "observables.json"), load(directory / DONE))
