@@ -10,7 +10,7 @@ import cyclopts
 import numpy as np
 from cyclopts import App, Parameter
 
-from heg import figures, page, parallel, records, storage
+from heg import page, parallel, records, storage, table_figures
 from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, flatten, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
@@ -20,10 +20,10 @@ from heg.table import Table, make_table, save
 
 HELP = """Table of the equation of state over r_s and Theta.
 
-Usage: heg-eos GRID.toml --run-dir DIR [FLAGS].  The file has the tables [grid] [model] [sampler] [optimizer] with the names
-of the flags; flags win.  Each point is a run of its own in DIR; table.csv and table.h5 hold those that are done, and
-table.html shows them.  The same command again goes on, also with points added to the grid.  Energies are in hartree per
-electron.
+Usage: heg-eos GRID.toml --run-dir DIR [FLAGS].  The file has the tables [grid] [model] [sampler] [optimizer] with the
+names of the flags; flags win.  Each point is a run of its own in DIR; table.csv and table.h5 hold those that are done,
+and table.html shows them.  The same command again goes on, also with points added to the grid.  Energies are in hartree
+per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 
@@ -148,7 +148,7 @@ def _write(asked, every, surfaces):
     if not surfaces:
         return
     try:
-        pictures = figures.table(made, asked.run_dir)
+        pictures = table_figures.draw(made, asked.run_dir)
     except ImportError:
         print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
         pictures = {}

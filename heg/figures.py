@@ -122,10 +122,3 @@ def local_energies(energies: np.ndarray, path: Path) -> Path:
     axis.legend(fontsize=7)
     figure.savefig(path, dpi=150)
     return path
-
-
-LETTERS = {"f": ("f_xc", "ha"), "p": ("p", ""), "c": ("c_V", "kb")}
-
-
-def table(made, run_dir: Path) -> dict[str, Path]:
-    return {}

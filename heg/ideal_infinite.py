@@ -28,7 +28,7 @@ from scipy.special import gamma
 from heg.system import System
 
 REACH = 40.0  # occupations below e^-REACH are left out
-POINTS = 4000  # of integrals over a wavevector
+POINTS = 800  # of integrals over a wavevector
 Q_POINTS = 400  # of those over q
 
 

@@ -63,8 +63,8 @@ def size_correction(system: System) -> SizeCorrection:
 
 def correlation_correction(system: System) -> SizeCorrection:
     """The part beyond first order."""
-    free_energy, potential = _beyond_first_order(system)
-    up, down = (_beyond_first_order(gas)[0] for gas in _hotter_and_colder(system))
+    free_energy, potential = beyond_first_order(system)
+    up, down = (beyond_first_order(gas)[0] for gas in _hotter_and_colder(system))
     of_entropy = -(up - down) / (2 * STEP)
     return SizeCorrection(free_energy, 0.0, potential, free_energy - potential + of_entropy)
 
@@ -81,8 +81,8 @@ def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray | None 
     return 1 / (1 / ideal + 1 / plasmon_structure(system, q))
 
 
-def _beyond_first_order(system):
-    """F and potential energy."""
+def beyond_first_order(system: System) -> tuple[float, float]:
+    """What F and the potential energy of the cell lack beyond first order, hartree per electron."""
     q, half_v = missing_waves(system)
     ideal = structure_factor(system, q)
     missed = lambda share: (

@@ -1,5 +1,86 @@
-"""The page of a table."""
+"""The page of a table: one HTML file that needs no other."""
+
+import html
+from pathlib import Path
+
+import numpy as np
+
+from heg.report import STYLE, embedded, rows_of
+from heg.statistics import Estimate
+from heg.table import Table, extrapolated
+
+ABOUT = (
+    "Per electron, in hartree and k<sub>B</sub>; Θ = T / E_F with the Fermi energy of the majority spin. Infinite gas: "
+    "the cell's f_xc, the size correction and the ideal gas of infinitely many electrons. Errors are standard errors, "
+    "of the size correction its own estimate. All columns are in table.csv and table.h5."
+)
 
 
-def write(path, made, grid, pictures):
+def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Path:
+    """Writes it.
+
+    Args:
+      path: of the file.
+      table: what it shows.
+      grid: the file grid.toml.
+      pictures: PNG files by caption.
+    """
+    columns, dim = table.columns, int(table.columns["dim"][0])
+    title = f"Equation of state of the {dim}D electron gas"
+    version = columns["version"][0]
+    parts = [
+        "<!DOCTYPE html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>',
+        f"<body><h1>{title}</h1>",
+        f"<p>heg {html.escape(str(version))}. {ABOUT}</p>",
+        f'<div style="overflow-x: auto">{rows_of(*_rows(table))}</div>',
+    ]
+    if sizes := list(extrapolated(table)):
+        cells = [(f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)) for rs, theta, zeta, value in sizes]
+        parts += ["<h2>f_xc linear in 1 / N to infinity</h2>", rows_of(("r_s", "Θ", "ζ", "f_xc"), cells)]
+    parts += [embedded(caption, picture) for caption, picture in pictures.items()]
+    fits = [
+        f"{sum(cell)} electrons, ζ = {(cell[0] - cell[1]) / sum(cell):g}: χ² per point {series.surface.chi2:.2f}"
+        for cell, series in table.series.items()
+    ]
+    parts += [
+        f"<p>Surface, each point against the fit of all others: {'; '.join(fits) or 'too few points'}.</p>",
+        f"<h2>Grid</h2><pre>{html.escape(grid.read_text())}</pre></body></html>",
+    ]
+    path.write_text("\n".join(parts))
     return path
+
+
+def _rows(table):
+    columns, dim = table.columns, int(table.columns["dim"][0])
+    published = [name for name in ("gdsmfb", "ksdt", "corrksdt", "amgb") if f"f_xc_{name}_ha" in columns]
+    volume = f"ha_per_bohr{dim}"
+    head = (
+        "N",
+        "ζ",
+        "r_s",
+        "Θ",
+        "f_xc, cell",
+        "size correction",
+        "f_xc",
+        *published,
+        "f",
+        "e",
+        "s",
+        f"p, Ha/bohr^{dim}",
+    )
+    head += ("c_V", "e, s, p off the surface", "steps", "samples", "reached")
+    of = lambda name, unit, row: str(Estimate(columns[f"{name}_{unit}"][row], columns[f"{name}_error_{unit}"][row]))
+    rows = []
+    for row in range(len(columns["dim"])):
+        cells = [f"{columns[name][row]:g}" for name in ("electrons", "zeta", "rs_bohr", "theta")]
+        cells += [of("f_xc_cell", "ha", row), of("correction", "ha", row), of("f_xc", "ha", row)]
+        cells += [f"{columns[f'f_xc_{name}_ha'][row]:.5f}" for name in published]
+        cells += [of(name, unit, row) for name, unit in (("f", "ha"), ("e", "ha"), ("s", "kb"), ("p", volume))]
+        known = np.isfinite(columns["c_kb"][row])
+        cells.append(of("c", "kb", row) if known else "")
+        off = [columns[f"{letter}_deviation_sigma"][row] for letter in "esp"]
+        cells.append(", ".join(f"{value:.1f}" for value in off) if np.isfinite(off[0]) else "")
+        cells += [f"{columns[name][row]:g}" for name in ("steps", "samples")]
+        rows.append([*cells, "yes" if columns["reached"][row] else "no"])
+    return head, rows

@@ -54,18 +54,14 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
         f"<body><h1>{html.escape(title)}</h1>",
         f"<p>{observables['samples']} independent samples at step {observables['step']}, heg {observables['version']}. "
         "Errors are standard errors.</p>",
-        _table(("quantity", "value", "ideal gas, exact", "unit"), rows),
+        rows_of(("quantity", "value", "ideal gas, exact", "unit"), rows),
         "<h2>The gas</h2>",
-        _table(("", ""), [(name, value) for name, value in gas.items()]),
+        rows_of(("", ""), [(name, value) for name, value in gas.items()]),
     ]
     if observables["infinite_gas"]:
         values = [(n, _value(v) if isinstance(v, dict) else f"{v:.6g}") for n, v in observables["infinite_gas"].items()]
-        parts += ["<h2>The infinite gas</h2>", _table(("", ""), values)]
-    for caption, picture in pictures.items():
-        data = base64.b64encode(picture.read_bytes()).decode()
-        caption = html.escape(caption)
-        parts.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">')
-        parts.append(f"<figcaption>{caption}</figcaption></figure>")
+        parts += ["<h2>The infinite gas</h2>", rows_of(("", ""), values)]
+    parts += [embedded(caption, picture) for caption, picture in pictures.items()]
     explained = ", ".join(f"{share:.1%}" for share in observables["landau"]["explained"])
     parts += [
         f"<p>Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: {explained}.</p>",
@@ -86,6 +82,14 @@ def _ideal(number):
     return "" if number is None else f"{number:.6g}"
 
 
-def _table(head, rows):
+def embedded(caption: str, picture: Path) -> str:
+    """A PNG file as a figure that is part of the page."""
+    data, caption = base64.b64encode(picture.read_bytes()).decode(), html.escape(caption)
+    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def rows_of(head, rows) -> str:
+    """A table in HTML."""
     line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
     return "<table>" + line("th", head) + "".join(line("td", row) for row in rows) + "</table>"

@@ -81,6 +81,7 @@ def make_row(parts: list[Part]) -> dict:
         row |= _columns(f"{letter}_xc", unit, xc) if letter == "f" else {}
         row[f"{letter}_ideal_{unit}"] = ideal[letter]
         row |= _columns(letter, unit, Estimate(ideal[letter] + xc.mean, xc.error))
+    row["c_ideal_kb"] = ideal["c"]
     row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
     return row | {
         "samples": sum(part.facts["samples"] for part in parts),

@@ -11,7 +11,7 @@ import numpy as np
 
 from heg import eos, ideal_infinite
 from heg.ideal_infinite import exchange
-from heg.infinite_gas import correlation_correction
+from heg.infinite_gas import beyond_first_order
 from heg.statistics import Estimate
 from heg.storage import StorageError, load_arrays, replace, save_tree
 from heg.system import System
@@ -57,7 +57,7 @@ class Table(NamedTuple):
 
     def equation_of_state(self, rs: float, theta: float, zeta: float) -> dict[str, Estimate]:
         """f, e (hartree), s, c (k_B), p, B (hartree / bohr^d) of the infinite gas, per electron; as `free_energy`."""
-        series = self._series_of(rs, theta, zeta)
+        series = self.series_of(rs, theta, zeta)
         gas = dataclasses.replace(series.surface.data.gas, rs=float(rs), theta=float(theta), coupling=1.0)
         found, added = eos.beyond_first_order(series.surface, rs, theta), _size_terms(gas)
         logs = np.asarray(series.surface.logs)
@@ -66,7 +66,14 @@ class Table(NamedTuple):
         values = ideal_infinite.equation_of_state(gas) + found.value + added["exchange"] + added["correlation"]
         return {name: Estimate(float(value), float(error)) for name, value, error in zip(eos.NAMES, values, errors)}
 
-    def _series_of(self, rs, theta, zeta):
+    def excess_free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
+        """f_xc per electron of the infinite gas, hartree; as `free_energy`."""
+        whole, series = self.free_energy(rs, theta, zeta), self.series_of(rs, theta, zeta)
+        gas = dataclasses.replace(series.surface.data.gas, rs=float(rs), theta=float(theta))
+        return Estimate(whole.mean - ideal_infinite.thermodynamics(gas).free_energy, whole.error)
+
+    def series_of(self, rs: float, theta: float, zeta: float) -> "Series":
+        """The cell that stands for a gas; raises as `free_energy`."""
         fitting = {
             cell: series for cell, series in self.series.items() if np.isclose((cell[0] - cell[1]) / sum(cell), zeta)
         }
@@ -90,7 +97,7 @@ def _size_terms(gas):
 
     def terms(rs, temperature):
         one = dataclasses.replace(gas, rs=rs, theta=temperature * rs**2 / fermi)
-        return np.array([exchange(one), correlation_correction(one).free_energy])
+        return np.array([exchange(one), beyond_first_order(one)[0]])
 
     rs, t = gas.rs, gas.temperature
     here = terms(rs, t)
@@ -142,7 +149,7 @@ def _with_surfaces(table):
                 measured = [columns[f"{letter}_xc_cell_{kind}{unit}"][row] for kind in ("", "error_")]
                 off = (measured[0] - fitted.value[place]) / np.hypot(measured[1], fitted.error[place])
                 columns[f"{letter}_deviation_sigma"][row] = off
-            if series is table._series_of(rs, theta, zeta):
+            if series is table.series_of(rs, theta, zeta):
                 state = table.equation_of_state(rs, theta, zeta)
                 for letter, unit in (("c", "kb"), ("B", volume)):
                     columns[f"{letter}_{unit}"][row], columns[f"{letter}_error_{unit}"][row] = state[letter]

@@ -13,7 +13,7 @@ ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunct
 structure infinite_gas references eos momentum hamiltonian control_variates statistics convergence parallel
 chunks sampling free_energy bijection natural_gradient observables quasiparticles determinants exact storage
 records config twists walks state training trained instruments summary solve results measure grid survey rows table
-figures report doctor cli cli_measure""".split()
+figures table_figures report page doctor cli cli_measure cli_eos""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}
 
