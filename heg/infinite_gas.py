@@ -31,6 +31,7 @@ from heg.system import System
 
 NODES = 24  # of the integral over the coupling; four times as many over q
 WIDTH, CUTOFF = 4.0, 2.5  # of the smooth factor, in units of 2 pi / L, and where it ends, in units of its width
+LEAST_SHARE = 0.02  # of the plasmon in 1/S at the shortest wavevector, for the uncertainty
 STEP = 1e-3  # relative, of the derivative with respect to temperature
 
 
@@ -73,21 +74,40 @@ def _hotter_and_colder(system):
     return [dataclasses.replace(system, theta=system.theta * (1 + sign * STEP)) for sign in (1, -1)]
 
 
-def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray | None = None) -> np.ndarray:
-    """S of all electrons for small q > 0 (1/bohr), from S_0 (computed if it is not given) and the plasmon."""
-    ideal = structure_factor(system, q) if ideal is None else ideal
+def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray, softness: float = 0.0) -> np.ndarray:
+    """S of all electrons for small q > 0 (1/bohr), from S_0 (`ideal`) and the plasmon; arguments as above."""
     if not system.coupling:
         return ideal
-    return 1 / (1 / ideal + 1 / plasmon_structure(system, q))
+    return 1 / (1 / ideal + 1 / ((1 + softness * q**2) * plasmon_structure(system, q)))
 
 
-def beyond_first_order(system: System) -> tuple[float, float]:
-    """What F and the potential energy of the cell lack beyond first order, hartree per electron."""
+def uncertainty(system: System, q: float, measured: float) -> float:
+    """Of the size correction of F: how much another form of S for long waves changes it, hartree per electron.
+
+    In that form the plasmon's share of 1/S falls with q, so that S goes through what was measured.
+
+    Args:
+      q: the shortest wavevector of the cell, 1/bohr.
+      measured: S of all electrons there.
+    """
+    if not system.coupling:
+        return 0.0
+    at = np.array([q])
+    share = ((1 / measured - 1 / structure_factor(system, at)) * plasmon_structure(system, at))[0]
+    softness = (1 / np.clip(share, LEAST_SHARE, 1.0) - 1) / q**2
+    return abs(beyond_first_order(system)[0] - beyond_first_order(system, softness)[0])
+
+
+def beyond_first_order(system: System, softness: float = 0.0) -> tuple[float, float]:
+    """What F and the potential energy of the cell lack beyond first order, hartree per electron.
+
+    Args:
+      softness: b, bohr^2: the plasmon's share of 1/S falls as 1 / (1 + b q^2).
+    """
     q, half_v = missing_waves(system)
     ideal = structure_factor(system, q)
-    missed = lambda share: (
-        half_v @ (long_wave_structure(dataclasses.replace(system, coupling=share * system.coupling), q, ideal) - ideal)
-    )
+    share_of = lambda share: dataclasses.replace(system, coupling=share * system.coupling)
+    missed = lambda share: half_v @ (long_wave_structure(share_of(share), q, ideal, softness) - ideal)
     # the coupling enters as its square root
     nodes, weights = _gauss(NODES)
     of_share = np.array([missed(node**2) for node in nodes])

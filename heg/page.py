@@ -74,7 +74,7 @@ def _rows(table):
     rows = []
     for row in range(len(columns["dim"])):
         cells = [f"{columns[name][row]:g}" for name in ("electrons", "zeta", "rs_bohr", "theta")]
-        cells += [of("f_xc_cell", "ha", row), of("correction", "ha", row), of("f_xc", "ha", row)]
+        cells += [of("f_xc_cell", "ha", row), of("f_correction", "ha", row), of("f_xc", "ha", row)]
         cells += [f"{columns[f'f_xc_{name}_ha'][row]:.5f}" for name in published]
         cells += [of(name, unit, row) for name, unit in (("f", "ha"), ("e", "ha"), ("s", "kb"), ("p", volume))]
         known = np.isfinite(columns["c_kb"][row])

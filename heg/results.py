@@ -8,7 +8,7 @@ import numpy as np
 
 from heg.config import Config
 from heg.ideal import choose_cutoff, heat_capacity
-from heg.infinite_gas import long_wave_structure, size_correction
+from heg.infinite_gas import size_correction, uncertainty
 from heg.instruments import Instruments, block_size
 from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
@@ -179,11 +179,9 @@ def ideal_values(system: System) -> dict[str, float]:
 def _infinite(system, found):
     """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's)."""
     correction, f_xc = size_correction(system), found["f_xc"]
-    # how far S of the longest waves is from the form that stands for the missing ones
-    q, s = found["q"].value[:1], found["S_q"].value[:, 0]
+    s = found["S_q"].value[:, 0]
     measured = s[0] if len(s) == 1 else s[0] + 2 * s[1] + s[2]
-    unsure = abs(measured / long_wave_structure(system, q)[0] - 1)
-    error = float(abs(correction.free_energy - correction.exchange) * unsure)
+    error = float(uncertainty(system, found["q"].value[0], measured))
     facts = {
         "exchange_correction_ha": correction.exchange,
         "potential_correction_ha": correction.potential,

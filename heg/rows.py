@@ -14,6 +14,7 @@ import numpy as np
 
 from heg import ideal_infinite
 from heg.eos import NAMES
+from heg.infinite_gas import correlation_correction, size_correction, uncertainty
 from heg.references import published
 from heg.statistics import Estimate
 from heg.system import System
@@ -37,10 +38,33 @@ class Part(NamedTuple):
 
 def make_row(parts: list[Part]) -> dict:
     """The row of a gas from its twists, but for what the surface says.  Units are in the names."""
-    first = parts[0].observables
-    system = _system(first["system"])
-    volume = f"ha_per_bohr{system.dim}"
-    row = {
+    system = _system(parts[0])
+    units = {"f": "ha", "e": "ha", "s": "kb", "p": f"ha_per_bohr{system.dim}"}
+    row = _gas(system) | {"twists": len(parts)}
+    added, unsure = _size(parts)
+    ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
+    columns = lambda name, unit, found: {f"{name}_{unit}": found.mean, f"{name}_error_{unit}": found.error}
+    for letter, unit in units.items():
+        cell, error = _average(parts, letter), unsure[letter]
+        xc = Estimate(cell.mean + added[letter], float(np.hypot(cell.error, error)))
+        row |= columns(f"{letter}_xc_cell", unit, cell)
+        row |= columns(f"{letter}_correction", unit, Estimate(added[letter], error))
+        row |= columns(f"{letter}_xc", unit, xc)
+        row |= {f"{letter}_ideal_{unit}": ideal[letter]}
+        row |= columns(letter, unit, Estimate(ideal[letter] + xc.mean, xc.error))
+    row |= {"exchange_correction_ha": added["exchange"], "c_ideal_kb": ideal["c"]}
+    row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
+    return row | {
+        "samples": sum(part.facts["samples"] for part in parts),
+        "steps": sum(part.facts["steps"] for part in parts),
+        "reached": int(all(part.facts["reached"] for part in parts)),
+        "run": " ".join(part.run for part in parts),
+        "version": parts[0].observables["version"],
+    }
+
+
+def _gas(system):
+    return {
         "dim": system.dim,
         "electrons": system.electrons,
         "n_up": system.n_up,
@@ -50,45 +74,6 @@ def make_row(parts: list[Part]) -> dict:
         "theta": system.theta,
         "temperature_ha": system.temperature,
         "fermi_energy_ha": system.fermi_energy,
-        "twists": len(parts),
-    }
-    units = {"f": "ha", "e": "ha", "s": "kb", "p": volume}
-    cell = {letter: _average(parts, letter) for letter in units}
-    for letter, unit in units.items():
-        row |= _columns(f"{letter}_xc_cell", unit, cell[letter])
-    infinite = lambda name: float(np.sum([part.weight * part.observables["infinite_gas"][name] for part in parts]))
-    correction = [part.observables["infinite_gas"]["f_xc_correction_ha"] for part in parts]
-    weights = np.array([part.weight for part in parts])
-    added = Estimate(
-        float(weights @ [one["mean"] for one in correction]), float(weights @ [one["error"] for one in correction])
-    )
-    row["exchange_correction_ha"] = infinite("exchange_correction_ha")
-    row |= _columns("correction", "ha", added)
-    of_energy = infinite("potential_correction_ha") + infinite("kinetic_correction_ha")
-    of_pressure = (infinite("potential_correction_ha") + 2 * infinite("kinetic_correction_ha")) * system.density
-    added_to = {
-        "f": added.mean,
-        "e": of_energy,
-        "s": (of_energy - added.mean) / system.temperature,
-        "p": of_pressure / system.dim,
-    }
-    unsure = added.error / max(abs(added.mean - row["exchange_correction_ha"]), 1e-300)
-    ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
-    for letter, unit in units.items():
-        # of the first order, which is exact, none of the correction's error
-        error = float(np.hypot(cell[letter].error, unsure * abs(added_to[letter]) if letter != "f" else added.error))
-        xc = Estimate(cell[letter].mean + added_to[letter], error)
-        row |= _columns(f"{letter}_xc", unit, xc) if letter == "f" else {}
-        row[f"{letter}_ideal_{unit}"] = ideal[letter]
-        row |= _columns(letter, unit, Estimate(ideal[letter] + xc.mean, xc.error))
-    row["c_ideal_kb"] = ideal["c"]
-    row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
-    return row | {
-        "samples": sum(part.facts["samples"] for part in parts),
-        "steps": sum(part.facts["steps"] for part in parts),
-        "reached": int(all(part.facts["reached"] for part in parts)),
-        "run": " ".join(part.run for part in parts),
-        "version": first["version"],
     }
 
 
@@ -104,10 +89,30 @@ def _average(parts, letter):
     return Estimate(mean, float(np.sqrt(variance)))
 
 
-def _columns(name, unit, estimate):
-    return {f"{name}_{unit}": estimate.mean, f"{name}_error_{unit}": estimate.error}
+def _size(parts):
+    """The size correction of f, e, s, p, and of f by exchange alone; and how uncertain each of the four is.
+
+    Exchange is exact; of the rest all four are uncertain by the same share.
+    """
+    system, weights = _system(parts[0]), np.array([part.weight for part in parts])
+    whole = weights @ [_four(system, size_correction(_system(part))) for part in parts]
+    exchange = weights @ [size_correction(_system(part)).exchange for part in parts]
+    s_of = [np.array(part.observables["S_q"]["mean"])[:, 0] for part in parts]
+    s = weights @ [one[0] if len(one) == 1 else one[0] + 2 * one[1] + one[2] for one in s_of]
+    error = uncertainty(system, parts[0].observables["q"]["mean"][0], s)
+    rest = _four(system, correlation_correction(system))
+    share = error / max(abs(rest[0]), 1e-300)
+    return dict(zip("fesp", whole.tolist())) | {"exchange": float(exchange)}, dict(zip("fesp", share * np.abs(rest)))
 
 
-def _system(facts):
-    names = ("n_up", "n_down", "dim")
-    return System(*(facts[name] for name in names), facts["rs_bohr"], facts["theta"], facts["twist"], facts["coupling"])
+def _four(system, correction):
+    """What a size correction is of f, e, s, p."""
+    energy = correction.potential + correction.kinetic
+    pressure = (correction.potential + 2 * correction.kinetic) * system.density / system.dim
+    return np.array([correction.free_energy, energy, (energy - correction.free_energy) / system.temperature, pressure])
+
+
+def _system(part):
+    gas = part.observables["system"]
+    spins = (gas[name] for name in ("n_up", "n_down", "dim"))
+    return System(*spins, gas["rs_bohr"], gas["theta"], gas["twist"], gas["coupling"])

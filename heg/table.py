@@ -127,8 +127,8 @@ def _fits(columns, twists):
             continue
         gas = System(*cell, int(columns["dim"][0]), 1.0, 1.0, (0.0,) * int(columns["dim"][0]))
         data = eos.Data(gas, twists[cell], of("rs_bohr"), of("theta"), of("f_xc_cell_ha"), of("f_xc_cell_error_ha"))
-        beyond = np.abs(of("correction_ha") - of("exchange_correction_ha"))
-        unsure = of("correction_error_ha") / np.maximum(beyond, 1e-300)
+        beyond = np.abs(of("f_correction_ha") - of("exchange_correction_ha"))
+        unsure = of("f_correction_error_ha") / np.maximum(beyond, 1e-300)
         found[cell] = Series(rows, eos.fit(data), unsure)
     return found
 

@@ -7,7 +7,8 @@ import pytest
 
 from heg import ideal_infinite
 from heg.eos import excess
-from heg.infinite_gas import size_correction
+from heg.ideal_infinite import structure_factor
+from heg.infinite_gas import long_wave_structure, size_correction
 from heg.references import gdsmfb
 from heg.rows import Part, make_row
 from heg.storage import StorageError, save_tree
@@ -21,18 +22,15 @@ ERROR = 1e-3
 
 def part(system, f_xc, weight=1.0, error=ERROR):
     """What a run of a gas with this f_xc would leave; e_xc, s_xc, p_xc as if f_xc were a constant over r_s."""
-    correction = size_correction(system)
     ideal = {"F": 1.0, "E": 2.0, "S": 3.0, "pressure": 0.1}
     added = {"F": f_xc, "E": f_xc, "S": 0.0, "pressure": f_xc * system.density / 3}
     facts = {name: getattr(system, name) for name in ("n_up", "n_down", "dim", "theta", "twist", "coupling")}
-    infinite = {
-        "exchange_correction_ha": correction.exchange,
-        "potential_correction_ha": correction.potential,
-        "kinetic_correction_ha": correction.kinetic,
-        "f_xc_correction_ha": {"mean": correction.free_energy, "error": 0.0},
-    }
+    q = np.array([2 * np.pi / system.box])
+    # of the form that the size correction assumes, so that it has no error
+    s_q = long_wave_structure(system, q, structure_factor(system, q))
     observables = {name: {"mean": ideal[name] + added[name], "error": error} for name in ideal}
-    observables |= {"ideal": ideal, "system": facts | {"rs_bohr": system.rs}, "infinite_gas": infinite, "version": "1"}
+    observables |= {"q": {"mean": q}, "S_q": {"mean": [s_q]}, "version": "1"}
+    observables |= {"ideal": ideal, "system": facts | {"rs_bohr": system.rs}}
     return Part(weight, f"run-{system.rs:g}", observables, {"samples": 100, "steps": 50, "reached": True})
 
 
