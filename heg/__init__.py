@@ -4,6 +4,7 @@ from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerC
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.statistics import Estimate
 from heg.system import System
+from heg.table import Table, load_table
 from heg.training import build
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "SamplerConfig",
     "System",
     "SystemConfig",
+    "Table",
     "build",
     "choose_cutoff",
+    "load_table",
     "thermodynamics",
 ]
