@@ -1,0 +1,122 @@
+"""What a table costs: warm and cold starts, the time to a first table, the overhead of a point, interruptions.
+
+    python scripts/bench_eos.py warm          # a row of r_s, 3D polarised N = 7, each point from its neighbour and alone
+    python scripts/bench_eos.py table         # 3 x 3 of the same gas, from nothing to CSV and page
+    python scripts/bench_eos.py overhead      # 100 points of two electrons without flow and transformer
+    python scripts/bench_eos.py interrupted   # the 3 x 3 grid, killed twice, once on two processes, beside the undisturbed one
+
+All begin in fresh processes, so that compilation counts.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import cyclopts
+import numpy as np
+
+GAS = {"dim": 3, "electrons": [7], "polarization": ["1"]}
+SMALL = {"rs": [1.0, 2.0, 4.0], "theta": [0.25, 0.5, 1.0]}
+app = cyclopts.App(help=__doc__)
+
+
+def heg_eos(grid: dict, run_dir: Path, more: str = "", processes: int = 1, wait: bool = True):
+    """Starts heg-eos; its process, or the seconds it took."""
+    path = run_dir.with_suffix(".toml")
+    lines = [f"{name} = {json.dumps(value)}" for name, value in grid.items()]
+    path.write_text("\n".join(["[grid]", *lines, more]))
+    launcher = ["mpirun", "-n", str(processes)] if processes > 1 else []
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        [*launcher, "heg-eos", str(path), "--run-dir", str(run_dir)], stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    if not wait:
+        return process
+    if process.wait():
+        raise SystemExit(f"heg-eos ended with exit code {process.returncode}")
+    return time.monotonic() - begin
+
+
+def facts(run_dir: Path) -> dict[str, dict]:
+    """point.json of each point."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob("*/point.json"))}
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run_dir / "table.csv").read_text().splitlines()))
+
+
+@app.command
+def warm(*, theta: float = 0.5, accuracy: float = 1e-3):
+    """Steps until F has settled to the accuracy."""
+    grid = GAS | {"rs": [1.0, 2.0, 3.0, 4.0, 6.0, 10.0], "theta": [theta], "accuracy": accuracy}
+    with tempfile.TemporaryDirectory() as place:
+        found = []
+        for name in ("warm", "cold"):
+            heg_eos(grid | {"warm": name == "warm"}, Path(place) / name)
+            found.append(facts(Path(place) / name))
+    print(f"{'point':28}{'steps':>7}{'cold':>7}{'F, Ha':>12}{'cold':>12}{'errors apart':>14}")
+    for name, one in found[0].items():
+        other = found[1][name]
+        apart = (one["F"]["mean"] - other["F"]["mean"]) / np.hypot(one["F"]["error"], other["F"]["error"])
+        means = f"{one['F']['mean']:12.5f}{other['F']['mean']:12.5f}"
+        print(f"{name:28}{one['steps']:7d}{other['steps']:7d}{means}{apart:14.1f}")
+
+
+@app.command
+def table():
+    """Seconds from nothing to table and page."""
+    with tempfile.TemporaryDirectory() as place:
+        seconds = heg_eos(GAS | SMALL, Path(place) / "a")
+        points = facts(Path(place) / "a")
+    spent = sum(point["seconds"] for point in points.values())
+    print(f"{len(points)} points, {seconds:.0f} s: {spent:.0f} s in the points, {seconds - spent:.0f} s for the rest")
+
+
+@app.command
+def overhead(*, side: int = 10):
+    """Seconds of each point beyond its training and measurement steps."""
+    grid = {"dim": 2, "electrons": [2], "polarization": ["1"], "accuracy": 10.0, "steps": 30, "samples": 2048}
+    grid |= {"rs": [1.0 + place for place in range(side)], "theta": [0.2 * (1 + place) for place in range(side)]}
+    more = "[model]\nflow_layers = 0\ntransformer_layers = 0\n[sampler]\nbatch = 64\n"
+    with tempfile.TemporaryDirectory() as place:
+        seconds = heg_eos(grid, Path(place) / "a", more)
+        points = facts(Path(place) / "a")
+    spent = np.array([point["seconds"] for point in points.values()])
+    print(
+        f"{len(points)} points, {seconds:.0f} s, {seconds / len(points):.2f} s a point with all; in the points "
+        f"{np.sum(spent):.0f} s, {np.sort(spent)[side:].mean():.2f} s each; median {np.median(spent):.2f} s, "
+        f"first of a row (compiling) {np.sort(spent)[-side:].mean():.1f} s; rest {seconds - np.sum(spent):.0f} s"
+    )
+
+
+@app.command
+def interrupted(*, after: tuple[float, float] = (60.0, 60.0)):
+    """Rows of the table beside the undisturbed one, and what was computed twice."""
+    with tempfile.TemporaryDirectory() as place:
+        calm, killed = Path(place) / "calm", Path(place) / "killed"
+        heg_eos(GAS | SMALL, calm)
+        times = {}
+        for processes, seconds in zip((1, 2), after):
+            process = heg_eos(GAS | SMALL, killed, processes=processes, wait=False)
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            times = {name: times.get(name, point) for name, point in facts(killed).items()}
+            print(f"killed on {processes} processes after {seconds:.0f} s with {len(times)} points done")
+        heg_eos(GAS | SMALL, killed)
+        again = [name for name, point in times.items() if facts(killed)[name] != point]
+        print(f"points done before and computed again: {len(again)}")
+        for one, other in zip(rows(calm), rows(killed)):
+            error = np.hypot(float(one["f_xc_cell_error_ha"]), float(other["f_xc_cell_error_ha"]))
+            apart = (float(one["f_xc_cell_ha"]) - float(other["f_xc_cell_ha"])) / error
+            print(f"r_s {one['rs_bohr']:4} Theta {one['theta']:5} {apart:6.2f} errors apart")
+
+
+if __name__ == "__main__":
+    app()
