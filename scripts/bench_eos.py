@@ -1,11 +1,14 @@
 """What a table costs: warm and cold starts, the time to a first table, the overhead of a point, interruptions.
 
-    python scripts/bench_eos.py warm          # a row of r_s, 3D polarised N = 7, each point from its neighbour and alone
-    python scripts/bench_eos.py table         # 3 x 3 of the same gas, from nothing to CSV and page
-    python scripts/bench_eos.py overhead      # 100 points of two electrons without flow and transformer
-    python scripts/bench_eos.py interrupted   # the 3 x 3 grid, killed twice, once on two processes, beside the undisturbed one
+    python scripts/bench_eos.py warm
+    python scripts/bench_eos.py table
+    python scripts/bench_eos.py overhead
+    python scripts/bench_eos.py interrupted
 
-All begin in fresh processes, so that compilation counts.
+`warm`: a row of r_s of 3D polarised N = 7, each point from its neighbour and alone.  `table`: 3 x 3 of the same gas, from
+nothing to CSV and page.  `overhead`: 100 points of two electrons without flow and transformer.  `interrupted`: the 3 x 3
+grid, killed twice, once on two processes, beside the undisturbed one.  All begin in fresh processes, so that compilation
+counts.
 """
 
 import csv

@@ -39,7 +39,7 @@ def main(*, batch: int = 256, repetitions: int = 7) -> None:
         solver, tools = build(config), instruments(gas.build(), config.model, config.sampler)
         state = solver.init(jax.random.key(0))
         flow = jax.tree.map(
-            lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(1), leaf.shape), state.params.flow
+            lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(1), leaf.shape), state.params.flow
         )
         params = state.params._replace(flow=flow)
         times = {"energies": [], "observe": []}
