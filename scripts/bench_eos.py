@@ -5,10 +5,10 @@
     python scripts/bench_eos.py overhead
     python scripts/bench_eos.py interrupted
 
-`warm`: a row of r_s of 3D polarised N = 7, each point from its neighbour and alone.  `table`: 3 x 3 of the same gas, from
-nothing to CSV and page.  `overhead`: 100 points of two electrons without flow and transformer.  `interrupted`: the 3 x 3
-grid, killed twice, once on two processes, beside the undisturbed one.  All begin in fresh processes, so that compilation
-counts.
+`warm`: a row of r_s of 3D polarised N = 7, each point from its neighbour and alone.  `table`: 3 x 3 of the same gas,
+from nothing to CSV and page.  `overhead`: 100 points of two electrons without flow and transformer.  `interrupted`: the
+3 x 3 grid, killed twice, once on two processes, beside the undisturbed one.  All begin in fresh processes, so that
+compilation counts.
 """
 
 import csv
