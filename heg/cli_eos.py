@@ -1,5 +1,6 @@
 """The command line of heg-eos."""
 
+import functools
 import sys
 import time
 from collections import defaultdict
@@ -163,16 +164,22 @@ def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
         gases[system.electrons, system.polarization, system.rs, system.theta].append(point)
     rows = []
     for _, group in sorted(gases.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])):
-        directories = [asked.run_dir / point.name for point in group]
-        if all((directory / DONE).exists() for directory in directories):
-            rows.append(make_row([_part(point, path) for point, path in zip(group, directories)]))
+        done = [asked.run_dir / point.name / DONE for point in group]
+        if all(path.exists() for path in done):
+            rows.append(_row(tuple((point.weight, path, path.stat().st_mtime_ns) for point, path in zip(group, done))))
     if not rows:
         return None
     every_twist = twists(asked.table.grid)
-    cells = {(row["n_up"], row["n_down"]): every_twist for row in rows}
-    return make_table(rows, cells, surfaces)
+    return make_table(rows, {(row["n_up"], row["n_down"]): every_twist for row in rows}, surfaces)
 
 
-def _part(point, directory):
+@functools.cache
+def _row(parts):
+    """From the weight, point.json and its time of each twist; kept, as the table is written after every point."""
     load = records.load_json
-    return Part(point.weight, point.name, load(directory / "observables.json"), load(directory / DONE))
+    return make_row(
+        [
+            Part(weight, path.parent.name, load(path.parent / "observables.json"), load(path))
+            for weight, path, _ in parts
+        ]
+    )

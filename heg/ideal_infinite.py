@@ -144,6 +144,7 @@ def _structure_factor(dim, polarization, theta, q):
     return total
 
 
+@functools.lru_cache(maxsize=512)
 def _across(dim, eta):
     """Integral of n over the directions across an axis as a function of the place on it, k in units of sqrt(2 T)."""
     if dim == 3:

@@ -95,8 +95,9 @@ def _size(parts):
     Exchange is exact; of the rest all four are uncertain by the same share.
     """
     system, weights = _system(parts[0]), np.array([part.weight for part in parts])
-    whole = weights @ [_four(system, size_correction(_system(part))) for part in parts]
-    exchange = weights @ [size_correction(_system(part)).exchange for part in parts]
+    corrections = [size_correction(_system(part)) for part in parts]
+    whole = weights @ [_four(system, one) for one in corrections]
+    exchange = weights @ [one.exchange for one in corrections]
     s_of = [np.array(part.observables["S_q"]["mean"])[:, 0] for part in parts]
     s = weights @ [one[0] if len(one) == 1 else one[0] + 2 * one[1] + one[2] for one in s_of]
     error = uncertainty(system, parts[0].observables["q"]["mean"][0], s)

@@ -16,7 +16,7 @@ from heg.config import tables
 from heg.convergence import settled
 from heg.grid import Point, TableConfig, points, run_config
 from heg.measure import measure
-from heg.parallel import on_first
+from heg.parallel import any_process, on_first
 from heg.solve import HISTORY, RunError, solve
 from heg.statistics import Estimate
 from heg.trained import configuration
@@ -74,7 +74,7 @@ def survey(table: TableConfig, run_dir: Path, hooks: Hooks) -> bool:
     for point in every:
         if on_first(is_done, table, run_dir, point):
             continue
-        if hooks.stop():
+        if any_process(hooks.stop()):
             return True
         outcome = _attempts(table, run_dir, point, hooks)
         if outcome == "stopped":

@@ -33,6 +33,15 @@ class Series(NamedTuple):
     surface: eos.Surface
     unsure: np.ndarray
 
+    def at(self, rs: float, theta: float) -> System:
+        """The cell at a density and temperature."""
+        return dataclasses.replace(self.surface.data.gas, rs=float(rs), theta=float(theta))
+
+    def unsure_at(self, rs: float, theta: float) -> float:
+        """`unsure` of the nearest row."""
+        distance = np.sum((np.asarray(self.surface.logs) - np.log([rs, theta])) ** 2, axis=1)
+        return float(self.unsure[np.argmin(distance)])
+
 
 class Table(NamedTuple):
     """A table.
@@ -53,24 +62,26 @@ class Table(NamedTuple):
         Raises:
           ValueError: the table does not reach so far, or has no such polarisation.
         """
-        return self.equation_of_state(rs, theta, zeta)["f"]
+        excess = self.excess_free_energy(rs, theta, zeta)
+        ideal = ideal_infinite.thermodynamics(self.series_of(rs, theta, zeta).at(rs, theta)).free_energy
+        return Estimate(ideal + excess.mean, excess.error)
+
+    def excess_free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
+        """f_xc per electron of the infinite gas, hartree; as `free_energy`."""
+        series = self.series_of(rs, theta, zeta)
+        gas, found = series.at(rs, theta), eos.beyond_first_order(series.surface, rs, theta)
+        correlation = beyond_first_order(gas)[0]
+        error = np.hypot(found.error[0], series.unsure_at(rs, theta) * abs(correlation))
+        return Estimate(float(exchange(gas) + found.value[0] + correlation), float(error))
 
     def equation_of_state(self, rs: float, theta: float, zeta: float) -> dict[str, Estimate]:
         """f, e (hartree), s, c (k_B), p, B (hartree / bohr^d) of the infinite gas, per electron; as `free_energy`."""
         series = self.series_of(rs, theta, zeta)
-        gas = dataclasses.replace(series.surface.data.gas, rs=float(rs), theta=float(theta), coupling=1.0)
+        gas = series.at(rs, theta)
         found, added = eos.beyond_first_order(series.surface, rs, theta), _size_terms(gas)
-        logs = np.asarray(series.surface.logs)
-        nearest = np.argmin(np.sum((logs - np.log([rs, theta])) ** 2, axis=1))
-        errors = np.hypot(found.error, series.unsure[nearest] * np.abs(added["correlation"]))
+        errors = np.hypot(found.error, series.unsure_at(rs, theta) * np.abs(added["correlation"]))
         values = ideal_infinite.equation_of_state(gas) + found.value + added["exchange"] + added["correlation"]
         return {name: Estimate(float(value), float(error)) for name, value, error in zip(eos.NAMES, values, errors)}
-
-    def excess_free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
-        """f_xc per electron of the infinite gas, hartree; as `free_energy`."""
-        whole, series = self.free_energy(rs, theta, zeta), self.series_of(rs, theta, zeta)
-        gas = dataclasses.replace(series.surface.data.gas, rs=float(rs), theta=float(theta))
-        return Estimate(whole.mean - ideal_infinite.thermodynamics(gas).free_energy, whole.error)
 
     def series_of(self, rs: float, theta: float, zeta: float) -> "Series":
         """The cell that stands for a gas; raises as `free_energy`."""
