@@ -55,7 +55,7 @@ def _curves(table, series, path):
             for style, published in zip(("--", ":"), ("gdsmfb", "amgb")):
                 if (name := f"f_xc_{published}_ha") in table.columns:
                     axis.plot(along[own], (rs * of(name))[own], style, color=colour, linewidth=0.9)
-        axis.set_xscale("log")
+        _logarithmic(axis, along)
         axis.legend(fontsize=7)
     for style, published in (("--", "gdsmfb"), (":", "amgb")):
         if f"f_xc_{published}_ha" in table.columns:
@@ -90,12 +90,20 @@ def _pressure(table, series, path):
     own = np.argsort(theta)
     left.plot(theta[own], (of(f"p_ideal_ha_per_bohr{dim}") / classical)[own], "k--", linewidth=0.8, label="ideal gas")
     right.plot(theta[own], of("c_ideal_kb")[own], "k--", linewidth=0.8, label="ideal gas")
-    left.set(xlabel="Θ", ylabel="p / n k_B T (measured)", xscale="log")
-    right.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)", xscale="log")
+    left.set(xlabel="Θ", ylabel="p / n k_B T (measured)")
+    right.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)")
     for axis in (left, right):
+        _logarithmic(axis, theta)
         axis.legend(fontsize=7)
     figure.savefig(path, dpi=150)
     return path
+
+
+def _logarithmic(axis, values):
+    """A logarithmic axis with the values of the table as its ticks."""
+    axis.set_xscale("log")
+    axis.minorticks_off()
+    axis.set_xticks(np.unique(values), [f"{value:g}" for value in np.unique(values)])
 
 
 def _deviations(table, series, path):
