@@ -1,6 +1,7 @@
 """The command line of heg-eos."""
 
 import functools
+import json
 import sys
 import time
 from collections import defaultdict
@@ -11,12 +12,12 @@ import cyclopts
 import numpy as np
 from cyclopts import App, Parameter
 
-from heg import page, parallel, records, storage, table_figures
+from heg import page, parallel, storage, table_figures
 from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, flatten, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
 from heg.rows import Part, make_row
-from heg.survey import DONE, Hooks, claim, status, survey
+from heg.survey import Hooks, check, finished, status, survey
 from heg.table import Table, make_table, save
 
 HELP = """Table of the equation of state over r_s and Theta.
@@ -60,6 +61,8 @@ def parse(arguments: list[str]) -> Asked | None:
         ] = False,
         max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
     ):
+        if max_seconds is not None and max_seconds <= 0:
+            raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
         return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)
 
     if arguments and not arguments[0].startswith("-"):
@@ -118,7 +121,7 @@ def _end(asked, every, unfinished):
 
 def _status(asked):
     def show():
-        claim(asked.table, asked.run_dir)
+        check(asked.table, asked.run_dir)
         every = points(asked.table.grid)
         _print(every, {point.name: status(asked.table, asked.run_dir, point) for point in every})
         _write(asked, every, surfaces=True)
@@ -164,9 +167,9 @@ def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
         gases[system.electrons, system.polarization, system.rs, system.theta].append(point)
     rows = []
     for _, group in sorted(gases.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])):
-        done = [asked.run_dir / point.name / DONE for point in group]
-        if all(path.exists() for path in done):
-            rows.append(_row(tuple((point.weight, path, path.stat().st_mtime_ns) for point, path in zip(group, done))))
+        done = [finished(asked.run_dir, point) for point in group]
+        if all(done):
+            rows.append(_row(tuple((point.weight, point.name, json.dumps(one)) for point, one in zip(group, done))))
     if not rows:
         return None
     every_twist = twists(asked.table.grid)
@@ -175,11 +178,5 @@ def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
 
 @functools.cache
 def _row(parts):
-    """From the weight, point.json and its time of each twist; kept, as the table is written after every point."""
-    load = records.load_json
-    return make_row(
-        [
-            Part(weight, path.parent.name, load(path.parent / "observables.json"), load(path))
-            for weight, path, _ in parts
-        ]
-    )
+    """From the weight, name and point.json of each twist; kept, as the table is written after every point."""
+    return make_row([Part(weight, name, json.loads(facts)) for weight, name, facts in parts])

@@ -100,22 +100,27 @@ def points(grid: GridConfig) -> list[Point]:
     Raises:
       ValueError: a gas is impossible; the message names the field.
     """
-    return list(_points(grid))
+    found = list(_points(grid))
+    if len({point.name for point in found}) < len(found):
+        raise ValueError("the grid has a gas twice: give each electrons, polarization, rs and theta once")
+    return found
 
 
 def _points(grid: GridConfig) -> Iterator[Point]:
     """Hot rows first, as the plane waves of a colder gas are among those of a hotter one."""
     for electrons in grid.electrons:
         for polarization in grid.polarization:
-            before = {}  # the last name at each r_s, and of the row
+            before = {}  # names by Theta and r_s, of the twist before
             for twist in twists(grid):
+                hotter = {}
                 for theta in sorted(grid.theta, reverse=True):
                     last = ()
                     for rs in sorted(grid.rs):
                         system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
                         name = _name(system)
-                        yield Point(name, system, twist.weight, last + before.get(rs, ()), grid.accuracy / rs)
-                        last, before[rs] = (name,), (name,)
+                        near = last + hotter.get(rs, ()) + before.get((theta, rs), ())
+                        yield Point(name, system, twist.weight, near, grid.accuracy / rs)
+                        last = hotter[rs] = before[theta, rs] = (name,)
 
 
 def _name(system):

@@ -1,5 +1,6 @@
 """Text files of a run: configuration in TOML, history in CSV, results in JSON, events in lines of JSON."""
 
+import contextlib
 import csv
 import json
 import os
@@ -18,9 +19,13 @@ def append_line(path: Path, value: dict) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Values of the lines of a file of `append_line`, a partial last one left out; none if there is no file."""
+    """Values of the lines of a file of `append_line`, damaged ones left out; none if there is no file."""
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):  # cut off where a process or the disk ended
+            found.append(json.loads(line))
+    return found
 
 
 def save_json(path: Path, value: dict) -> None:

@@ -26,14 +26,17 @@ class Part(NamedTuple):
     Attributes:
       weight: of the twist.
       run: name of the run directory.
-      observables: what observables.json holds.
       facts: what point.json holds.
     """
 
     weight: float
     run: str
-    observables: dict
     facts: dict
+
+    @property
+    def observables(self) -> dict:
+        """Of observables.json, what a row is made of."""
+        return self.facts["measured"]
 
 
 def make_row(parts: list[Part]) -> dict:
@@ -98,9 +101,9 @@ def _size(parts):
     corrections = [size_correction(_system(part)) for part in parts]
     whole = weights @ [_four(system, one) for one in corrections]
     exchange = weights @ [one.exchange for one in corrections]
-    s_of = [np.array(part.observables["S_q"]["mean"])[:, 0] for part in parts]
+    s_of = [part.observables["S_q"] for part in parts]
     s = weights @ [one[0] if len(one) == 1 else one[0] + 2 * one[1] + one[2] for one in s_of]
-    error = uncertainty(system, parts[0].observables["q"]["mean"][0], s)
+    error = uncertainty(system, parts[0].observables["q"], s)
     rest = _four(system, correlation_correction(system))
     share = error / max(abs(rest[0]), 1e-300)
     return dict(zip("fesp", whole.tolist())) | {"exchange": float(exchange)}, dict(zip("fesp", share * np.abs(rest)))

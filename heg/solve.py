@@ -95,18 +95,22 @@ def _first(config, solver, say):
     if not config.run.start:
         return first
 
-    def with_start(first):
-        path = Path(config.run.run_dir) / "checkpoint-0.h5"
-        with contextlib.suppress(storage.StorageError):
-            return storage.load_tree(path, solver.template, resized="walkers")[0]
-        _set_aside([path], say)
+    path = Path(config.run.run_dir) / "checkpoint-0.h5"
+    begun = on_first(_begun, path, solver, say)
+    if begun is None:
         params = start_from(config.run.start, solver)
-        first = first._replace(params=params, average=params)
-        storage.save_tree(path, first)
+        begun = jax.tree.map(np.asarray, first)._replace(params=params, average=params)
+        on_first(storage.save_tree, path, begun)
         say(f"Starting from {config.run.start}.")
-        return first
+    return begun
 
-    return on_first(with_start, jax.tree.map(np.asarray, first))
+
+def _begun(path, solver, say):
+    """The state in a file, if it can be used."""
+    with contextlib.suppress(storage.StorageError):
+        return storage.load_tree(path, solver.template, resized="walkers")[0]
+    _set_aside([path], say)
+    return None
 
 
 def _done(config, step, rows):

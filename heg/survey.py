@@ -11,20 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import jax
+
 from heg import records, storage
-from heg.config import tables
+from heg.config import FREE_FIELDS, TOLD_FIELDS, tables
 from heg.convergence import settled
 from heg.grid import Point, TableConfig, points, run_config
 from heg.measure import measure
-from heg.parallel import any_process, on_first
+from heg.parallel import any_process, is_first, on_first
 from heg.solve import HISTORY, RunError, solve
 from heg.statistics import Estimate
 from heg.trained import configuration
 
+# too little memory among them
+FAILURES_OF_A_POINT = (RunError, storage.StorageError, ValueError, RuntimeError, MemoryError, OverflowError)
 DONE, FAILURES = "point.json", "failures.jsonl"
-ROUNDS = 3  # measurements of a point, each with as many samples as the one before says are needed
 MARGIN = 1.1  # of the number of samples
-FIXED = ("dim", "twist_kind", "seed", "warm")  # what a grid that is continued may not change
+FREE = ("twists", "accuracy", "steps", "samples", "retries")  # what may change when a grid is continued
+LISTS = ("electrons", "rs", "theta", "polarization")  # what may grow
+KEPT = ("F", "E", "S", "pressure", "ideal", "system", "version")  # of observables.json, for the row of the table
 
 
 class Hooks(NamedTuple):
@@ -68,16 +73,17 @@ def survey(table: TableConfig, run_dir: Path, hooks: Hooks) -> bool:
       ValueError: the grid is impossible, or the directory holds another one.
       OSError: a file cannot be written.
     """
-    run_dir, every = Path(run_dir), points(table.grid)
+    run_dir, every = Path(run_dir).resolve(), points(table.grid)
     on_first(claim, table, run_dir)
+    asked = run_dir / "STOP"
+    hooks = hooks._replace(stop=lambda stop=hooks.stop: stop() or (is_first() and asked.exists()))
     held = False
     for point in every:
         if on_first(is_done, table, run_dir, point):
             continue
-        if any_process(hooks.stop()):
-            return True
-        outcome = _attempts(table, run_dir, point, hooks)
+        outcome = "stopped" if any_process(hooks.stop()) else _attempts(table, run_dir, point, hooks)
         if outcome == "stopped":
+            on_first(lambda: asked.unlink(missing_ok=True))
             return True
         held |= outcome == "held"
         if outcome == "done":
@@ -91,29 +97,51 @@ def claim(table: TableConfig, run_dir: Path) -> None:
     Raises:
       ValueError: the directory holds another grid, or something else.
     """
-    path, wanted = run_dir / "grid.toml", tables(table)
-    if path.exists():
-        before = records.load_config(path)
-        for name, fields in wanted.items():
-            there = before.get(name, {})
-            for field, value in fields.items():
-                if (name != "grid" or field in FIXED) and value != there.get(field):
-                    raise ValueError(
-                        f"{run_dir} holds another grid: [{name}] {field} is {value}, it has {there.get(field)}; "
-                        "choose another --run-dir"
-                    )
+    check(table, run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    records.save_config(path, wanted)
+    records.save_config(run_dir / "grid.toml", tables(table))
+
+
+def check(table: TableConfig, run_dir: Path) -> None:
+    """The part of `claim` that writes nothing."""
+    path = run_dir / "grid.toml"
+    if not path.exists():
+        if any(run_dir.glob("table.*")):
+            raise ValueError(f"{run_dir} holds a table without its grid.toml: choose another --run-dir")
+        return
+    before = records.load_config(path)
+    for name, fields in tables(table).items():
+        there = before.get(name, {})
+        free = FREE if name == "grid" else FREE_FIELDS.get(name, ()) + TOLD_FIELDS.get(name, ())
+        for field, value in fields.items():
+            if name == "grid" and field in LISTS:
+                if missing := [one for one in there.get(field, []) if one not in value]:
+                    raise ValueError(
+                        f"{run_dir} has a table with {field} {missing[0]} too: add it, or choose another --run-dir"
+                    )
+            elif field not in free and value != there.get(field):
+                raise ValueError(
+                    f"{run_dir} holds another grid: [{name}] {field} is {value}, it has {there.get(field)}; "
+                    "choose another --run-dir"
+                )
 
 
 def is_done(table: TableConfig, run_dir: Path, point: Point) -> bool:
     """Is the point known as well as is asked for, or as well as the limits allow?"""
-    path = run_dir / point.name / DONE
-    if not path.exists():
+    found = finished(run_dir, point)
+    if not found:
         return False
-    found = records.load_json(path)
-    as_well = found["accuracy_ha"] <= point.accuracy
+    as_well = found["reached"] and found["accuracy_ha"] <= point.accuracy
     return as_well or (not found["reached"] and found["limits"] == [table.grid.steps, table.grid.samples])
+
+
+def finished(run_dir: Path, point: Point) -> dict:
+    """What point.json holds; empty if the point is not done or the file cannot be used."""
+    try:
+        found = records.load_json(run_dir / point.name / DONE)
+    except storage.StorageError:
+        return {}
+    return found if isinstance(found, dict) and "measured" in found else {}
 
 
 def status(table: TableConfig, run_dir: Path, point: Point) -> Status:
@@ -121,7 +149,7 @@ def status(table: TableConfig, run_dir: Path, point: Point) -> Status:
     directory = run_dir / point.name
     failed = [line for line in records.read_lines(run_dir / FAILURES) if line["point"] == point.name]
     if is_done(table, run_dir, point):
-        found = records.load_json(directory / DONE)
+        found = finished(run_dir, point)
         return Status("done", Estimate(**found["F"]), found["steps"], found["samples"], found["seconds"])
     rows = records.read_history(directory / HISTORY)
     state = "failed" if failed else "begun" if directory.exists() else "waiting"
@@ -137,7 +165,9 @@ def _attempts(table, run_dir, point, hooks):
         except storage.InUse as error:
             hooks.say(f"{point.name} is passed over: {error}.")
             return "held"
-        except (RunError, storage.StorageError, ValueError) as error:
+        except FAILURES_OF_A_POINT as error:
+            if jax.process_count() > 1 and not isinstance(error, RunError | storage.StorageError | ValueError):
+                raise  # the other processes may not know of it
             sentence = " ".join(str(error).split())
             on_first(records.append_line, run_dir / FAILURES, {"point": point.name, "what": sentence})
             hooks.say(f"{point.name} failed: {sentence}.")
@@ -154,16 +184,17 @@ def _compute(table, run_dir, point, attempt, hooks):
     if not summary:
         return False
     trained, count, error = time.monotonic(), summary["samples"], summary["F"]["error"]
-    for _ in range(ROUNDS):
-        # errors fall with the square root of the number of samples
-        wanted = math.ceil(MARGIN * count * (error / point.accuracy) ** 2)
+    while True:  # each round has at least twice the samples
+        # errors fall with the square root of their number
+        wanted = MARGIN * count * (error / point.accuracy) ** 2
         count = min(max(wanted, 2 * count), table.grid.samples)
-        found = measure(directory, count, partial(hooks.show, point, "samples"), hooks.stop)
+        found = measure(directory, math.ceil(count), partial(hooks.show, point, "samples"), hooks.stop)
         if found is None:
             return False
-        error = float(found.quantities["F"].error)
+        count, error = found.facts["samples"], float(found.quantities["F"].error)
         if error <= point.accuracy or count >= table.grid.samples:
             break
+    observables = on_first(records.load_json, directory / "observables.json")
     history = on_first(records.read_history, directory / HISTORY)
     ready = settled(history, point.accuracy)
     facts = {
@@ -178,6 +209,9 @@ def _compute(table, run_dir, point, attempt, hooks):
         "attempt": attempt,
         "seconds": time.monotonic() - begin,
         "seconds_of_training": trained - begin,
+        # the table is made of this: another measurement of the run does not change it
+        "measured": {name: observables[name] for name in KEPT}
+        | {"q": observables["q"]["mean"][0], "S_q": [row[0] for row in observables["S_q"]["mean"]]},
     }
     on_first(records.save_json, directory / DONE, facts)
     return True

@@ -229,6 +229,8 @@ def load_table(path: str | Path) -> Table:
 
 def _unit(name):
     """In words, from the end of a column's name."""
+    if name in ("temperature_ha", "fermi_energy_ha"):
+        return "hartree"
     ends = {"_ha": "hartree per electron", "_kb": "k_B per electron", "_bohr": "bohr", "_sigma": "standard errors"}
     ends |= {f"_ha_per_bohr{dim}": f"hartree / bohr^{dim}" for dim in (2, 3)}
     return next((unit for end, unit in ends.items() if name.endswith(end)), "none")

@@ -9,6 +9,7 @@ from heg import records, storage
 from heg.config import Config, from_tables
 from heg.free_energy import Params
 from heg.orbitals import Orbitals
+from heg.parallel import on_first
 from heg.state import TrainState
 from heg.training import Solver, build
 
@@ -48,18 +49,19 @@ def trained_state(run_dir: Path, template: TrainState, step: int | None = None) 
 def start_from(run_dir: Path, solver: Solver) -> Params:
     """Parameters for a run to start from: the average of another run of as many electrons of each spin.
 
-    They serve any r_s, temperature and twist: features are in units of the cell, levels in units of E_F.
+    They serve any r_s, temperature and twist: features are in units of the cell, levels in units of E_F.  Called by all
+    processes, as its solver is built by all.
 
     Raises:
       ValueError: that run is of other electrons or of another model, or holds no checkpoint.
     """
     run_dir = Path(run_dir)
-    before = build(configuration(run_dir))
+    before = build(on_first(configuration, run_dir))
     for name in ("n_up", "n_down", "dim"):
         there, here = (getattr(gas, name) for gas in (before.system, solver.system))
         if there != here:
             raise ValueError(f"start is {run_dir}: it has {name} {there}, this run {here}; give one of equal {name}")
-    state = trained_state(run_dir, before.template)
+    state = on_first(trained_state, run_dir, before.template)
     found = transfer(state.average, before.cutoff.orbitals, solver.cutoff.orbitals)
     shapes = lambda params: jax.tree.map(np.shape, params)
     if shapes(found) != shapes(solver.template.params):

@@ -67,6 +67,8 @@ def test_grids_that_make_no_sense_are_refused(change, words):
     ("change", "words"),
     [
         ({"polarization": ("0",)}, "polarization is 0: with 5 electrons it must be one of"),
+        ({"rs": (1.0, 1.0000001)}, "the grid has a gas twice"),
+        ({"polarization": ("1", "1.0")}, "the grid has a gas twice"),
         ({"rs": (-1.0,)}, "rs is -1.0: it must be a positive number of bohr"),
     ],
 )

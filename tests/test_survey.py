@@ -1,13 +1,17 @@
 """heg-eos: a small table from nothing to its page, goes on, points that fail, points held by others, bad input."""
 
+import contextlib
 import csv
+import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from heg import cli_eos, records, storage, survey
+from heg.grid import points
 from heg.solve import RunError
 from heg.table import load_table
 
@@ -91,12 +95,28 @@ def test_nothing_is_computed_twice_and_points_may_be_added(made, grid, capsys, m
     done = heg_eos(capsys, grid, "--rs", 1.0, 2.0, 3.0, "--run-dir", made)
     assert done.code == 0 and computed == ["2d-2u-rs3-theta1", "2d-2u-rs3-theta0.5"] and len(rows(made)) == 6
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    # a better accuracy is one more reason to compute
-    computed.clear()
-    heg_eos(capsys, grid, "--accuracy", 9.0, "--theta", 1.0, "--run-dir", made)
-    assert computed == ["2d-2u-rs1-theta1", "2d-2u-rs2-theta1"]
-    refused = heg_eos(capsys, grid, "--flow-layers", 1, "--run-dir", made)
-    assert refused.code == 2 and "[model] flow_layers is 1, it has 0" in refused.err
+    # nothing is lost by asking for less
+    for change, words in (
+        (("--flow-layers", 1, "--rs", 1.0, 2.0, 3.0), "[model] flow_layers is 1, it has 0"),
+        (("--rs", 1.0, 2.0), "has a table with rs 3.0"),
+    ):
+        refused = heg_eos(capsys, grid, *change, "--run-dir", made)
+        assert refused.code == 2 and words in refused.err and len(rows(made)) == 6
+
+
+def test_better_accuracy_higher_limits_and_damaged_files_are_reasons_to_compute(made, grid, tmp_path):
+    run_dir = tmp_path / "a"
+    shutil.copytree(made, run_dir)
+    table = cli_eos.parse([str(grid), "--run-dir", str(run_dir)]).table
+    point, path = points(table.grid)[0], run_dir / "2d-2u-rs1-theta1" / "point.json"
+    asking = lambda **change: dataclasses.replace(table, grid=dataclasses.replace(table.grid, **change))
+    of = lambda table: survey.is_done(table, run_dir, points(table.grid)[0])
+    assert of(table) and of(asking(accuracy=11.0)) and not of(asking(accuracy=9.0))
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"reached": False}))  # the limits came first
+    assert of(table) and not of(asking(steps=50)) and not of(asking(samples=4096))
+    path.write_text(path.read_text()[:50])
+    assert not of(table) and survey.status(table, run_dir, point).state == "begun"
 
 
 def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(grid, tmp_path, capsys, monkeypatch):
@@ -109,7 +129,7 @@ def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(grid, tmp_pat
         return solve(config, *rest)
 
     monkeypatch.setattr(survey, "solve", sometimes)
-    ended = heg_eos(capsys, grid, "--run-dir", tmp_path / "a", "--retries", 1, "--theta", 1.0, 0.5)
+    ended = heg_eos(capsys, grid, "--run-dir", tmp_path / "a", "--retries", 1)
     assert ended.code == 1 and "2d-2u-rs2-theta1 failed: steps failed one after the other." in ended.out
     assert [one[2] for one in seen if one[:2] == (2.0, 1.0)] == [0.1, 0.05]
     lines = records.read_lines(tmp_path / "a" / "failures.jsonl")
@@ -124,12 +144,15 @@ def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(grid, tmp_pat
 def test_a_stop_in_order_loses_nothing_and_a_point_that_another_holds_is_passed_over(grid, tmp_path, capsys):
     run_dir = tmp_path / "a"
     assert heg_eos(capsys, grid, "--run-dir", run_dir, "--max-seconds", 1e-3).code == 75
-    held = run_dir / "2d-2u-rs1-theta1"
-    held.mkdir()
-    with storage.locked(held):
-        ended = heg_eos(capsys, grid, "--run-dir", run_dir, "--theta", 1.0)
-        assert ended.code == 75 and "2d-2u-rs1-theta1 is passed over" in ended.out
-    assert heg_eos(capsys, grid, "--run-dir", run_dir, "--theta", 1.0).code == 0
+    (run_dir / "STOP").touch()
+    assert heg_eos(capsys, grid, "--run-dir", run_dir).code == 75 and not (run_dir / "STOP").exists()
+    names = [f"2d-2u-rs{rs}-theta{theta}" for rs in (1, 2) for theta in (0.5, 1)]
+    with contextlib.ExitStack() as held:
+        for name in names:
+            (run_dir / name).mkdir()
+            held.enter_context(storage.locked(run_dir / name))
+        ended = heg_eos(capsys, grid, "--run-dir", run_dir)
+        assert ended.code == 75 and all(f"{name} is passed over" in ended.out for name in names)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,10 @@ def part(system, f_xc, weight=1.0, error=ERROR):
     # of the form that the size correction assumes, so that it has no error
     s_q = long_wave_structure(system, q, structure_factor(system, q))
     observables = {name: {"mean": ideal[name] + added[name], "error": error} for name in ideal}
-    observables |= {"q": {"mean": q}, "S_q": {"mean": [s_q]}, "version": "1"}
+    observables |= {"q": float(q[0]), "S_q": [float(s_q[0])], "version": "1"}
     observables |= {"ideal": ideal, "system": facts | {"rs_bohr": system.rs}}
-    return Part(weight, f"run-{system.rs:g}", observables, {"samples": 100, "steps": 50, "reached": True})
+    facts = {"samples": 100, "steps": 50, "reached": True, "measured": observables}
+    return Part(weight, f"run-{system.rs:g}", facts)
 
 
 def published_cell(system):
