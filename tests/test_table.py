@@ -1,6 +1,7 @@
 """Tables: rows from twists, errors with their spread, files, the infinite gas between the rows, what is refused."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,3 +147,12 @@ def test_sizes_are_extrapolated_linearly_in_the_inverse_number():
     assert found.error == pytest.approx(expected)
     with pytest.raises(ValueError, match="the table has none"):
         table.free_energy(2.0, 0.5, 1.0)
+
+
+def test_the_shipped_table_of_seven_electrons_answers_as_its_page_says():
+    table = load_table(Path(__file__).parents[1] / "docs" / "results" / "3d-polarised.h5")
+    assert len(table.columns["rs_bohr"]) == 20 and np.all(table.columns["reached"] == 1)
+    for rs, theta in ((1.5, 0.3), (3.0, 0.7), (6.0, 0.4)):
+        published = gdsmfb(System(7, 0, 3, rs, theta, (0.0,) * 3))
+        found = table.excess_free_energy(rs, theta, 1.0)
+        assert found.mean == pytest.approx(published, rel=0.03) and abs(found.mean - published) < 3 * found.error
