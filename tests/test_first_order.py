@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from exact import reference_rows  # noqa: F401  the tables are where the tests look for them
 
 from heg.ewald import fourier_transform, madelung
 from heg.first_order import first_order
