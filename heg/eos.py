@@ -143,20 +143,23 @@ def quantities(f: Callable, gas: System) -> Callable:
 
     f may give a vector; its axes come last in the result.
     """
-    dim, volume = gas.dim, gas.of_unit_density.box**gas.dim / gas.electrons
     by_rs, by_t = jax.jacfwd(f, 0), jax.jacfwd(f, 1)
     by_rs_rs, by_t_t = jax.jacfwd(by_rs, 0), jax.jacfwd(by_t, 1)
 
     def of(rs, temperature):
-        free, slope, entropy = f(rs, temperature), by_rs(rs, temperature), -by_t(rs, temperature)
-        density = 1 / (volume * rs**dim)
-        pressure = -density * rs / dim * slope
-        # p goes as -r_s^(1 - d) df/dr_s
-        bulk = density * rs / dim**2 * ((1 - dim) * slope + rs * by_rs_rs(rs, temperature))
-        capacity = -temperature * by_t_t(rs, temperature)
-        return jnp.stack([free, free + temperature * entropy, entropy, pressure, capacity, bulk])
+        derivatives = (function(rs, temperature) for function in (f, by_rs, by_t, by_rs_rs, by_t_t))
+        return jnp.stack(from_derivatives(gas, rs, temperature, *derivatives))
 
     return of
+
+
+def from_derivatives(gas: System, rs, temperature, *derivatives) -> list:
+    """f, e, s, p, c, B of f and its derivatives df/dr_s, df/dT, d2f/dr_s2, d2f/dT2, arrays of equal shape."""
+    f, by_rs, by_t, by_rs_rs, by_t_t = derivatives
+    dim, density = gas.dim, gas.of_unit_density.density / rs**gas.dim
+    # p goes as -r_s^(1 - d) df/dr_s
+    bulk = density * rs / dim**2 * ((1 - dim) * by_rs + rs * by_rs_rs)
+    return [f, f - temperature * by_t, -by_t, -density * rs / dim * by_rs, -temperature * by_t_t, bulk]
 
 
 def _prior(scales, a, b):

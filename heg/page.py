@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heg.report import STYLE, embedded, rows_of
+from heg.report import document, embedded, rows_of
 from heg.statistics import Estimate
 from heg.table import Table, extrapolated
 
@@ -29,9 +29,6 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     title = f"Equation of state of the {dim}D electron gas"
     version = columns["version"][0]
     parts = [
-        "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>',
-        f"<body><h1>{title}</h1>",
         f"<p>heg {html.escape(str(version))}. {ABOUT}</p>",
         f'<div style="overflow-x: auto">{rows_of(*_rows(table))}</div>',
     ]
@@ -45,9 +42,9 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     ]
     parts += [
         f"<p>Surface, each point against the fit of all others: {'; '.join(fits) or 'too few points'}.</p>",
-        f"<h2>Grid</h2><pre>{html.escape(grid.read_text())}</pre></body></html>",
+        f"<h2>Grid</h2><pre>{html.escape(grid.read_text())}</pre>",
     ]
-    path.write_text("\n".join(parts))
+    path.write_text(document(title, parts))
     return path
 
 

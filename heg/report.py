@@ -49,9 +49,6 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
         if name in observables
     ]
     parts = [
-        "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head>',
-        f"<body><h1>{html.escape(title)}</h1>",
         f"<p>{observables['samples']} independent samples at step {observables['step']}, heg {observables['version']}. "
         "Errors are standard errors.</p>",
         rows_of(("quantity", "value", "ideal gas, exact", "unit"), rows),
@@ -65,10 +62,18 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
     explained = ", ".join(f"{share:.1%}" for share in observables["landau"]["explained"])
     parts += [
         f"<p>Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: {explained}.</p>",
-        f"<h2>Configuration</h2><pre>{html.escape(configuration)}</pre></body></html>",
+        f"<h2>Configuration</h2><pre>{html.escape(configuration)}</pre>",
     ]
-    path.write_text("\n".join(parts))
+    path.write_text(document(title, parts))
     return path
+
+
+def document(title: str, parts: list[str]) -> str:
+    """A whole page with a heading, from the parts of its body in HTML."""
+    title = html.escape(title)
+    head = f'<head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
+    body = "\n".join([f"<h1>{title}</h1>", *parts])
+    return f'<!DOCTYPE html>\n<html lang="en">{head}\n<body>{body}</body></html>'
 
 
 def _value(number):

@@ -115,10 +115,8 @@ def _size_terms(gas):
     up, down = terms(rs * (1 + STEP), t), terms(rs * (1 - STEP), t)
     hot, cold = terms(rs, t * (1 + STEP)), terms(rs, t * (1 - STEP))
     slope, curved = (up - down) / (2 * STEP * rs), (up - 2 * here + down) / (STEP * rs) ** 2
-    entropy, capacity = -(hot - cold) / (2 * STEP * t), -(hot - 2 * here + cold) / STEP**2 / t
-    density, dim = gas.density, gas.dim
-    bulk = density * rs / dim**2 * ((1 - dim) * slope + rs * curved)
-    values = np.stack([here, here + t * entropy, entropy, -density * rs / dim * slope, capacity, bulk])
+    by_t, by_t_t = (hot - cold) / (2 * STEP * t), (hot - 2 * here + cold) / (STEP * t) ** 2
+    values = np.stack(eos.from_derivatives(gas, rs, t, here, slope, by_t, curved, by_t_t))
     return {"exchange": values[:, 0], "correlation": values[:, 1]}
 
 
