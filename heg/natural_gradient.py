@@ -6,9 +6,14 @@ parameters than rows of A the same vector comes from the samples x samples matri
 
 .. math:: (A^T A + \lambda)^{-1} g = [g - A^T (A A^T + \lambda)^{-1} A g] / \lambda .
 
+One batch knows little of a matrix with as many rows, and its noise goes into every step.  The flow has few parameters,
+whatever N, and its Fisher matrix is the mean over the latest batches.
+
 Sources: Sorella, Phys. Rev. Lett. 80, 4558 (1998), doi:10.1103/PhysRevLett.80.4558; the two metrics of a density
 matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,23 +25,42 @@ from heg.free_energy import Model, Params
 from heg.parallel import map_walkers, shared_product
 from heg.sampling import Walkers
 
+MEMORY = 0.95  # of the flow's Fisher matrix from batch to batch
 TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
 TRUSTEES = 32  # walkers that are asked
 HALVINGS = 20  # of a step
 
 
-def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
-    """(S + damping)^{-1} g, block by block.
+class Fisher(NamedTuple):
+    """The flow's Fisher matrix so far.
 
-    `update` takes grads, a tuple of blocks (any pytrees), and keyword-only `scores`, a tuple of matrices A [rows, P].
+    Attributes:
+      mean: over the latest batches.                        [P, P]
+      batches: seen.                                        []
     """
+
+    mean: jax.Array
+    batches: jax.Array
+
+
+def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
+    """(S + damping)^{-1} g of Params, block by block.
+
+    `update` takes grads, and keyword-only `scores`: Params of matrices A [rows, P].  The state is the flow's Fisher.
+    """
+
+    def init(params):
+        size = sum(leaf.size for leaf in jax.tree.leaves(params.flow))
+        return Fisher(jnp.zeros((size, size)), jnp.zeros((), int))
 
     def update(grads, state, params=None, *, scores, **_):
         del params
-        blocks = [_solve(block, matrix, damping) for block, matrix in zip(grads, scores)]
-        return type(grads)(*blocks), state
+        fisher = _update_fisher(state, scores.flow)
+        of_flow = lambda vector: jax.scipy.linalg.solve(_damped(fisher.mean, damping), vector, assume_a="pos")
+        of_p = lambda vector: _solve(vector, scores.occupations, damping)
+        return Params(*(_of_vector(of, block) for of, block in zip((of_p, of_flow), grads))), fisher
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
@@ -75,17 +99,29 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
     return updates._replace(flow=halved(lax.while_loop(too_far, lambda number: number + 1, 0)))
 
 
-def _solve(block, matrix, damping):
+def _update_fisher(fisher, matrix):
+    weight = jnp.maximum(1 - MEMORY, 1 / (fisher.batches + 1))
+    return Fisher(fisher.mean + weight * (shared_product(matrix.T, matrix) - fisher.mean), fisher.batches + 1)
+
+
+def _of_vector(function, block):
+    """Of the parameters of a block as one vector, if there are any."""
     vector, unravel = ravel_pytree(block)
+    return unravel(function(vector)) if vector.size else block
+
+
+def _damped(matrix, damping):
+    return matrix + damping * jnp.eye(len(matrix))
+
+
+def _solve(vector, matrix, damping):
+    """(A^T A + damping)^{-1} of the vector, by the smaller of the two systems."""
     rows, parameters = matrix.shape
-    if parameters == 0:
-        return block
     if parameters <= rows:
-        fisher = shared_product(matrix.T, matrix) + damping * jnp.eye(parameters)
-        return unravel(jax.scipy.linalg.solve(fisher, vector, assume_a="pos"))
-    gram = shared_product(matrix, matrix.T) + damping * jnp.eye(rows)
-    inside = jax.scipy.linalg.solve(gram, matrix @ vector, assume_a="pos")
-    return unravel((vector - matrix.T @ inside) / damping)
+        fisher = _damped(shared_product(matrix.T, matrix), damping)
+        return jax.scipy.linalg.solve(fisher, vector, assume_a="pos")
+    gram = _damped(shared_product(matrix, matrix.T), damping)
+    return (vector - matrix.T @ jax.scipy.linalg.solve(gram, matrix @ vector, assume_a="pos")) / damping
 
 
 def _shorten(block, matrix, max_norm):

@@ -111,17 +111,11 @@ def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTr
     units = Params(system.temperature, 2 * (system.fermi_energy + system.coupling * system.rs**-1.5))
     scale = lambda grads: Params(*(jax.tree.map(lambda g: g / unit, grad) for grad, unit in zip(grads, units)))
     in_units = optax.stateless(lambda grads, params: scale(grads))
-    rate = lambda step: -config.learning_rate / (1 + step / config.decay)
+    rate = optax.scale(-config.learning_rate)
+    decay = optax.scale_by_schedule(lambda step: 1 / (1 + step / config.decay))
     if config.optimizer == "adam":
-        return optax.with_extra_args_support(
-            optax.chain(in_units, optax.scale_by_adam(), optax.scale_by_schedule(rate))
-        )
-    return optax.chain(
-        in_units,
-        natural_gradient(config.damping),
-        optax.scale_by_schedule(rate),
-        bound_step(config.max_norm),
-    )
+        return optax.with_extra_args_support(optax.chain(in_units, optax.scale_by_adam(), rate, decay))
+    return optax.chain(in_units, natural_gradient(config.damping), rate, bound_step(config.max_norm), decay)
 
 
 def build(config: Config) -> Solver:
