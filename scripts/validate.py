@@ -9,6 +9,7 @@ docs/validation.json is not repeated.  Gases that differ by r_s alone follow eac
 once for all.  For 2 to 4 electrons the reference is full diagonalisation (heg.exact).
 """
 
+import csv
 import dataclasses
 import functools
 import itertools
@@ -26,6 +27,7 @@ import numpy as np
 
 from heg import cli, parallel
 from heg.convergence import thirds
+from heg.ewald import madelung
 from heg.exact import infinite_basis, spectrum
 from heg.records import read_history
 from heg.solve import RunError, solve
@@ -47,6 +49,7 @@ class Rung(NamedTuple):
     system: System
     flow: bool = True
     steps: int = STEPS
+    samples: int = SAMPLES
 
     @property
     def name(self) -> str:
@@ -62,7 +65,7 @@ class Rung(NamedTuple):
         words = f"heg-solve --electrons {gas.electrons} --dim {gas.dim}"
         words += f" --polarization {gas.n_up - gas.n_down}/{gas.electrons} --rs {gas.rs:g} --theta {gas.theta:g}"
         words += f" --twist {' '.join(f'{angle:g}' for angle in gas.twist)} --steps {self.steps}"
-        words += f" --samples {SAMPLES}" + ("" if self.flow else " --flow-layers 0")
+        words += f" --samples {self.samples}" + ("" if self.flow else " --flow-layers 0")
         return [*words.split(), "--run-dir", str(run_dir / self.name.replace(" ", "-"))]
 
 
@@ -81,6 +84,8 @@ LARGE = (
     Rung(System(13, 0, 2, 10.0, 0.15, (0.25, 0.25)), steps=300),
     Rung(System(7, 7, 3, 2.0, 0.25, (0.0, 0.0, 0.0)), steps=300),
     Rung(System(7, 0, 3, 1.0, 1.0, (0.0, 0.0, 0.0)), steps=300),
+    *(Rung(System(7, 7, 3, rs, 0.02, (0.0, 0.0, 0.0)), steps=300, samples=131072) for rs in (5.0, 1.0, 2.0, 10.0)),
+    *(Rung(System(29, 0, 2, rs, 0.15, (0.25, 0.25)), steps=300) for rs in (10.0, 5.0, 3.0, 1.0)),
 )
 
 
@@ -124,6 +129,10 @@ def save(row: dict) -> None:
     partial.replace(RESULTS)
 
 
+def _gas(rung):
+    return rung.name.rsplit(" ", 1)[0]
+
+
 def _line(rung, row):
     """A row of the table of small systems, mHa per electron."""
     mean, error = row["F"]["mean"], row["F"]["error"]
@@ -134,7 +143,7 @@ def _line(rung, row):
     above = mean - (exact if rung.flow else diagonal).mean
     spread = np.hypot(np.hypot(error, RESOLUTION), (exact if rung.flow else diagonal).error)
     quality = row["quality"]
-    cells = [rung.name.rsplit(" ", 1)[0], milli(mean, error), milli(*exact)]
+    cells = [_gas(rung), milli(mean, error), milli(*exact)]
     cells += [f"{1e3 * (degenerate.mean - exact.mean):.2f}", f"{1e3 * room:.2f}", milli(above, spread)]
     cells += [f"{above / spread:.1f}", share, f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.2g}"]
     return "| " + " | ".join([*cells, str(quality["redrawn"]), f"{row['seconds']:.0f}"]) + " |"
@@ -150,7 +159,7 @@ def _large_line(rung, row):
     (before, before_error), (after, after_error) = row["thirds"]
     drift = (after - before) / np.hypot(before_error, after_error)
     quality = row["quality"]
-    cells = [rung.name.rsplit(" ", 1)[0], str(Estimate(**row["untrained"])), str(Estimate(**row["F"]))]
+    cells = [_gas(rung), str(Estimate(**row["untrained"])), str(Estimate(**row["F"]))]
     cells += [str(Estimate(before, before_error)), str(Estimate(after, after_error)), f"{drift:.1f}"]
     cells += [f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.2g}", str(quality["redrawn"])]
     return "| " + " | ".join([*cells, str(row["steps"]), f"{row['seconds']:.0f}"]) + " |"
@@ -185,6 +194,32 @@ def verdicts(found: dict[str, dict]) -> list[str]:
             kind = "Polarised" if polarized else "Two spins"
             good = f", {sum(v >= 0.7 for v in values)} of {len(values)} at 70 % or more" if polarized else ""
             lines.append(f"- {kind}: share of F_diag − F_exact from {min(values):.0%} to {max(values):.0%}{good}.")
+    return lines
+
+
+def published() -> list[tuple[str, str, Estimate]]:
+    """Gas, method and free energy, hartree per electron, of docs/published.csv."""
+    lines = [line for line in (DOCS / "published.csv").read_text().splitlines() if not line.startswith("#")]
+    systems = {_gas(rung): rung.system for rung in LARGE}
+    found = []
+    for row in csv.DictReader(lines):
+        system, value, error = systems[row["gas"]], float(row["value"]), float(row["error"])
+        self_image = madelung(system) / 2 if "no self-image" in row["unit"] else 0.0
+        unit = {"h": 1 / system.electrons, "r": 0.5}[row["unit"][0]]
+        found.append((row["gas"], row["method"], Estimate(unit * value + self_image, unit * error)))
+    return found
+
+
+def _published_lines(found):
+    """Rows of the table of published values, Ha per electron."""
+    ours = {_gas(rung): found[rung.name] for rung in LARGE if rung.name in found}
+    lines = []
+    for gas, method, theirs in published():
+        if gas in ours:
+            free_energy, entropy = Estimate(**ours[gas]["F"]), Estimate(**ours[gas]["S"])
+            above = Estimate(free_energy.mean - theirs.mean, float(np.hypot(free_energy.error, theirs.error)))
+            milli = Estimate(1e3 * above.mean, 1e3 * above.error)
+            lines.append(f"| {gas} | {free_energy} | {entropy} | {method} | {theirs} | {milli} |")
     return lines
 
 
@@ -228,6 +263,7 @@ def page(found: dict[str, dict]) -> None:
         "identity": table(False),
         "flow": table(True),
         "large": "\n".join(_large_line(rung, row) for rung, row in large),
+        "published": "\n".join(_published_lines(found)),
         "commands": "\n".join("    " + " ".join(rung.command(Path("runs/validate"))) for rung in LARGE),
     }
     for name, part in parts.items():
