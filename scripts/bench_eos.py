@@ -4,11 +4,12 @@
     python scripts/bench_eos.py table
     python scripts/bench_eos.py overhead
     python scripts/bench_eos.py interrupted
+    python scripts/bench_eos.py spread
 
 `warm`: a row of r_s of 3D polarised N = 7, each point from its neighbour and alone.  `table`: 3 x 3 of the same gas,
 from nothing to CSV and page.  `overhead`: 100 points of two electrons without flow and transformer.  `interrupted`: the
-3 x 3 grid, killed twice, once on two processes, beside the undisturbed one.  All begin in fresh processes, so that
-compilation counts.
+3 x 3 grid, killed twice, once on two processes, beside the undisturbed one.  `spread`: the same grid with all cores on
+one point, and by one job for each core.  All begin in fresh processes, so that compilation counts.
 """
 
 import csv
@@ -28,7 +29,7 @@ SMALL = {"rs": [1.0, 2.0, 4.0], "theta": [0.25, 0.5, 1.0]}
 app = cyclopts.App(help=__doc__)
 
 
-def heg_eos(grid: dict, run_dir: Path, more: str = "", processes: int = 1, wait: bool = True):
+def heg_eos(grid: dict, run_dir: Path, more: str = "", processes: int = 1, wait: bool = True, cores: set | None = None):
     """Starts heg-eos; its process, or the seconds it took."""
     path = run_dir.with_suffix(".toml")
     lines = [f"{name} = {json.dumps(value)}" for name, value in grid.items()]
@@ -36,7 +37,10 @@ def heg_eos(grid: dict, run_dir: Path, more: str = "", processes: int = 1, wait:
     launcher = ["mpirun", "-n", str(processes)] if processes > 1 else []
     begin = time.monotonic()
     process = subprocess.Popen(
-        [*launcher, "heg-eos", str(path), "--run-dir", str(run_dir)], stdout=subprocess.DEVNULL, start_new_session=True
+        [*launcher, "heg-eos", str(path), "--run-dir", str(run_dir)],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores or os.sched_getaffinity(0)),
     )
     if not wait:
         return process
@@ -54,21 +58,29 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run_dir / "table.csv").read_text().splitlines()))
 
 
+def first_steps_at(run_dir: Path, point: dict) -> int:
+    """Steps until F, over ten steps, is within the accuracy of what was measured at the end, or below."""
+    history = [float(row["F_ha"]) for row in csv.DictReader((run_dir / "history.csv").read_text().splitlines())]
+    means = np.convolve(history, np.full(10, 0.1), "valid")
+    return int(np.argmax(means <= point["F"]["mean"] + point["accuracy_ha"])) + 10
+
+
 @app.command
 def warm(*, theta: float = 0.5, accuracy: float = 1e-3):
-    """Steps until F has settled to the accuracy."""
+    """Steps until F is there, and until it is known to have settled."""
     grid = GAS | {"rs": [1.0, 2.0, 3.0, 4.0, 6.0, 10.0], "theta": [theta], "accuracy": accuracy}
     with tempfile.TemporaryDirectory() as place:
-        found = []
+        found, there = [], []
         for name in ("warm", "cold"):
             heg_eos(grid | {"warm": name == "warm"}, Path(place) / name)
             found.append(facts(Path(place) / name))
-    print(f"{'point':28}{'steps':>7}{'cold':>7}{'F, Ha':>12}{'cold':>12}{'errors apart':>14}")
+            there.append({run: first_steps_at(Path(place) / name / run, point) for run, point in found[-1].items()})
+    print(f"{'point':28}{'there':>7}{'cold':>7}{'settled':>9}{'cold':>7}{'F, Ha':>12}{'cold':>12}{'errors apart':>14}")
     for name, one in found[0].items():
         other = found[1][name]
         apart = (one["F"]["mean"] - other["F"]["mean"]) / np.hypot(one["F"]["error"], other["F"]["error"])
-        means = f"{one['F']['mean']:12.5f}{other['F']['mean']:12.5f}"
-        print(f"{name:28}{one['steps']:7d}{other['steps']:7d}{means}{apart:14.1f}")
+        steps = f"{there[0][name]:7d}{there[1][name]:7d}{one['steps']:9d}{other['steps']:7d}"
+        print(f"{name:28}{steps}{one['F']['mean']:12.5f}{other['F']['mean']:12.5f}{apart:14.1f}")
 
 
 @app.command
@@ -119,6 +131,25 @@ def interrupted(*, after: tuple[float, float] = (60.0, 60.0)):
             error = np.hypot(float(one["f_xc_cell_error_ha"]), float(other["f_xc_cell_error_ha"]))
             apart = (float(one["f_xc_cell_ha"]) - float(other["f_xc_cell_ha"])) / error
             print(f"r_s {one['rs_bohr']:4} Theta {one['theta']:5} {apart:6.2f} errors apart")
+
+
+@app.command
+def spread():
+    """Seconds of the grid when one job takes all cores for each point, and when each core has a job of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        together = heg_eos(GAS | SMALL, Path(place) / "a")
+        begin = time.monotonic()
+        jobs = [
+            heg_eos(GAS | SMALL, Path(place) / "b", wait=False, cores={core})
+            for core in sorted(os.sched_getaffinity(0))
+        ]
+        for job in jobs:
+            job.wait()
+        apart = time.monotonic() - begin
+        steps = [sum(point["steps"] for point in facts(Path(place) / name).values()) for name in "ab"]
+    print(
+        f"all cores on one point {together:.0f} s, {steps[0]} steps; one job for each core {apart:.0f} s, {steps[1]} steps"
+    )
 
 
 if __name__ == "__main__":
