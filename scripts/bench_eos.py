@@ -147,9 +147,8 @@ def spread():
             job.wait()
         apart = time.monotonic() - begin
         steps = [sum(point["steps"] for point in facts(Path(place) / name).values()) for name in "ab"]
-    print(
-        f"all cores on one point {together:.0f} s, {steps[0]} steps; one job for each core {apart:.0f} s, {steps[1]} steps"
-    )
+    print(f"all cores on one point {together:.0f} s, {steps[0]} steps")
+    print(f"one job for each core {apart:.0f} s, {steps[1]} steps")
 
 
 if __name__ == "__main__":
