@@ -35,7 +35,7 @@ from heg.statistics import Estimate
 from heg.system import System
 
 DOCS = Path(__file__).parents[1] / "docs"
-RESULTS = DOCS / "validation.json"
+RESULTS, PUBLISHED = DOCS / "validation.json", DOCS / "published.csv"
 STEPS, SAMPLES = 150, 32768
 RESOLUTION = 1e-6  # hartree per electron: what the orbital cutoff of p(K) and the references leave open
 # highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and dimension
@@ -199,7 +199,7 @@ def verdicts(found: dict[str, dict]) -> list[str]:
 
 def published() -> list[tuple[str, str, Estimate]]:
     """Gas, method and free energy, hartree per electron, of docs/published.csv."""
-    lines = [line for line in (DOCS / "published.csv").read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in PUBLISHED.read_text().splitlines() if not line.startswith("#")]
     systems = {_gas(rung): rung.system for rung in LARGE}
     found = []
     for row in csv.DictReader(lines):

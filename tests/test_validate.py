@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -16,7 +17,7 @@ def row(rung, free_energy, exact=-1.001, degenerate=-1.0005, diagonal=-1.0):
     quality = {"E_variance_cell_ha2": 0.1, "min_det": 0.5, "redrawn": 0}
     estimate = {"mean": free_energy, "error": 1e-6}
     rest = {"thirds": [[-1.0, 1e-5], [-1.0, 1e-5]], "steps": 150, "seconds": 1.0, "untrained": estimate}
-    return {"name": rung.name, "F": estimate, "quality": quality, "references": kinds, **rest}
+    return {"name": rung.name, "F": estimate, "S": estimate, "quality": quality, "references": kinds, **rest}
 
 
 def test_rungs_are_those_of_the_ladder():
@@ -63,3 +64,23 @@ def test_page_holds_every_result_at_hand(tmp_path, monkeypatch):
     assert "{{" not in text and (tmp_path / "validation.png").stat().st_size > 1000
     for rung in RUNGS[:6] + RUNGS[-3:]:
         assert f"| {rung.name.rsplit(' ', 1)[0]} |" in text
+
+
+def test_published_values_are_in_hartree_per_electron():
+    found = {(gas, method): value for gas, method, value in validate.published()}
+    gas = "3D 7u7d rs 5 Theta 0.02 twist 0"
+    # with the self-image the Hartree-Fock energy of the cell is -0.81254870 Ha, that of a Slater VMC -0.812484(27)
+    np.testing.assert_allclose(14 * found[gas, "Hartree-Fock"].mean, -0.81254870, atol=1e-6)
+    np.testing.assert_allclose(14 * np.array(found[gas, "fixed-node DMC"]), (-1.110199, 0.000032), rtol=1e-12)
+    two = found["2D 29u rs 10 Theta 0.15 twist 0.25 0.25", "canonical transformation, median"]
+    np.testing.assert_allclose(2 * two.mean, -0.1690733, rtol=1e-12)
+    assert {gas for gas, _ in found} <= {validate._gas(rung) for rung in validate.LARGE}
+
+
+def test_page_sets_ours_beside_what_is_published(tmp_path, monkeypatch):
+    (tmp_path / "validation.in.md").write_text((validate.DOCS / "validation.in.md").read_text())
+    monkeypatch.setattr(validate, "DOCS", tmp_path)
+    rung = next(rung for rung in validate.LARGE if rung.system.rs == 5 and rung.system.electrons == 14)
+    validate.page({rung.name: row(rung, -1.084963 / 14 + 1e-3)})
+    lines = (tmp_path / "validation.md").read_text().splitlines()
+    assert any("Slater-Jastrow-backflow" in line and line.endswith("| 1.0000(21) |") for line in lines)
