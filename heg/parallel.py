@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -237,9 +238,10 @@ def _bypass_proxies(host):
 
 def _end_all(kind, error, trace):
     """What an exception that nobody expected does: ends every process, with its message."""
-    sys.stderr.write(f"Process {_world().rank} failed:\n")
-    traceback.print_exception(kind, error, trace)
+    words = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(f"Process {_world().rank} failed:\n{words}")
     sys.stderr.flush()
+    time.sleep(1.0)  # until the launcher has read it: what it has not read when it hears of the end, it drops
     _world().Abort(1)
 
 
