@@ -73,7 +73,7 @@ class ModelConfig:
     "width of its tokens, a multiple of the heads"
     transformer_heads: int = 4
     "attention heads"
-    flow_layers: int = 3
+    flow_layers: int = 6
     "backflow layers; 0: plane waves"
     flow_width: int = 16
     "width of the pair networks"
