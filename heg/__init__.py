@@ -2,6 +2,7 @@
 
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.ideal import choose_cutoff, thermodynamics
+from heg.notebook import Run, load_run, measure, plot, plot_momentum, solve
 from heg.statistics import Estimate
 from heg.system import System
 from heg.table import Table, load_table
@@ -12,6 +13,7 @@ __all__ = [
     "Estimate",
     "ModelConfig",
     "OptimizerConfig",
+    "Run",
     "RunConfig",
     "SamplerConfig",
     "System",
@@ -19,6 +21,11 @@ __all__ = [
     "Table",
     "build",
     "choose_cutoff",
+    "load_run",
     "load_table",
+    "measure",
+    "plot",
+    "plot_momentum",
+    "solve",
     "thermodynamics",
 ]

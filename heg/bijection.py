@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from heg.devices import map_walkers
 from heg.free_energy import Model
-from heg.parallel import map_walkers
 from heg.sampling import Walkers
 from heg.system import System
 

@@ -1,7 +1,6 @@
 """The command line.  What a person types and sees; nothing is computed here."""
 
 import dataclasses
-import difflib
 import os
 import signal
 import sys
@@ -16,9 +15,9 @@ from cyclopts import App, Parameter
 
 from heg import doctor as examination
 from heg import figures, parallel, records, storage
-from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
-from heg.solve import HISTORY, RunError
-from heg.solve import solve as solve_run
+from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, suggestion, tables
+from heg.run import HISTORY, RunError
+from heg.run import solve as solve_run
 from heg.statistics import Estimate
 from heg.summary import ideal_reference, system_facts
 from heg.training import build
@@ -152,9 +151,7 @@ def flatten(file: str, schema: type = Config) -> dict:
         known = [field.name for field in dataclasses.fields(groups[name])]
         for key, value in table.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                meant = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(known)}"
-                raise ValueError(f"{file}: [{name}] has no key {key!r}: {meant}")
+                raise ValueError(f"{file}: [{name}] has no key {key!r}: {suggestion(key, known)}")
             flat[key.replace("_", "-")] = value
     return flat
 
@@ -228,11 +225,17 @@ def _draw(config, summary):
     if not history:
         return
     try:
-        path = figures.training_curve(history, Estimate(**summary["ideal"]["S"]), run_dir / "training.png")
+        figure = figures.training_curve(records.columns(history), Estimate(**summary["ideal"]["S"]))
     except ImportError:
         print("No figure: matplotlib is not installed; pip install 'heg[plot]' brings it.")
     else:
-        print(f"Training curve: {path}")
+        print(f"Training curve: {save_figure(figure, run_dir / 'training.png')}")
+
+
+def save_figure(figure, path: Path) -> Path:
+    """Writes a figure as a PNG; the path."""
+    figure.savefig(path, dpi=150)
+    return path
 
 
 def _dry_run(config):

@@ -10,13 +10,20 @@ import numpy as np
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records, report, storage
-from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, stop_signals
-from heg.measure import measure as measure_run
+from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, save_figure, stop_signals
+from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
-from heg.solve import HISTORY, RunError
+from heg.run import HISTORY, RunError
 from heg.statistics import Estimate
 
+TITLES = {
+    "structure": "Structure factor and pair correlation",
+    "momentum": "Momentum distribution",
+    "levels": "Quasi-particle energies",
+    "training": "Training",
+    "energies": "Local energies",
+}
 HELP = """Observables of a trained run with error bars, its parameters frozen.
 
 Usage: heg-measure RUN_DIR [FLAGS].  Writes observables.json, observables.h5, figures and report.html to the run's
@@ -121,22 +128,18 @@ def _print(found, differences):
 
 def _draw(run_dir, found):
     """Figures, and the report that holds them."""
-    system = found.system
-    ideal = ideal_momentum(system, found.orbitals)
-    history = records.read_history(run_dir / HISTORY)
+    history = records.columns(records.read_history(run_dir / HISTORY))
     try:
-        pictures = {
-            "Structure factor and pair correlation": figures.structure(
-                found.quantities, system, run_dir / "structure.png"
-            ),
-            "Momentum distribution": figures.momentum(found.quantities, ideal, run_dir / "momentum.png"),
-            "Quasi-particle energies": figures.levels(found.landau, run_dir / "levels.png"),
+        drawn = {
+            "structure": figures.structure(found.quantities, found.system),
+            "momentum": figures.momentum(found.quantities, ideal_momentum(found.system, found.orbitals)),
+            "levels": figures.levels(found.landau),
         }
         if history:
-            entropy = Estimate(found.facts["ideal"]["S"], 0.0)
-            pictures["Training"] = figures.training_curve(history, entropy, run_dir / "training.png")
+            drawn["training"] = figures.training_curve(history, Estimate(found.facts["ideal"]["S"], 0.0))
         if energies := _energies(run_dir / f"samples-{found.facts['step']}.h5"):
-            pictures["Local energies"] = figures.local_energies(energies[0], run_dir / "energies.png")
+            drawn["energies"] = figures.local_energies(energies[0])
+        pictures = {TITLES[name]: save_figure(figure, run_dir / f"{name}.png") for name, figure in drawn.items()}
     except ImportError:
         print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
         pictures = {}

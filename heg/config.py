@@ -4,7 +4,9 @@ The groups are the tables of a TOML file; the string below a field is its help o
 """
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Annotated, Literal, NamedTuple
 
@@ -57,8 +59,8 @@ class SystemConfig:
             raise ValueError(
                 f"polarization is {self.polarization}: with {self.electrons} electrons it must be one of {allowed}"
             )
-        twist = self.twist or (0.0,) * self.dim
-        return System(int(n_up), self.electrons - int(n_up), self.dim, self.rs, self.theta, twist, self.coupling)
+        n_down = self.electrons - int(n_up)
+        return System(int(n_up), n_down, self.dim, self.rs, self.theta, self.twist, self.coupling)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +184,12 @@ FREE_FIELDS = {
     "sampler": ("chunk",),
 }
 TOLD_FIELDS = {"sampler": ("batch", "moves"), "optimizer": ("learning_rate", "decay", "damping", "max_norm")}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What a name that nothing has may have meant, in words."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
 
 def tables(config: Config) -> dict[str, dict]:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from heg import parallel
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
+from heg.devices import everywhere, jit, map_walkers
 from heg.training import build
 
 PACKAGES = ("heg", "jax", "jaxlib", "dm-haiku", "optax", "numpy", "scipy", "h5py", "mpi4py")
@@ -86,8 +86,8 @@ def seconds_of_product() -> float:
 def seconds_of_collective() -> float:
     """One gathering of 1 MiB from each device by all, after compilation."""
     share = np.zeros((jax.device_count(), NUMBERS))
-    gather = parallel.jit(lambda share: parallel.map_walkers(lambda row: row + 1, share, 1))
-    return _fastest(gather, parallel.everywhere(share))
+    gather = jit(lambda share: map_walkers(lambda row: row + 1, share, 1))
+    return _fastest(gather, everywhere(share))
 
 
 def seconds_of_step() -> float:

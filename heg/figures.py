@@ -1,6 +1,12 @@
-"""Figures of a run.  matplotlib is optional: the extra `plot` brings it."""
+"""Figures of a run, as matplotlib's Figure.  matplotlib is optional: the extra `plot` brings it.
 
-from pathlib import Path
+Raises:
+  ImportError: every function here, where matplotlib is not installed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,40 +16,37 @@ from heg.statistics import Estimate
 from heg.structure import plasmon_structure
 from heg.system import System
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # imported where it is used, so that a run without figures needs no matplotlib
 
-def training_curve(history: list[dict[str, str]], ideal: Estimate, path: Path) -> Path:
-    """F and S of every step with their errors, the ideal gas beside them, as a PNG.
+
+def training_curve(history: dict[str, np.ndarray], ideal: Estimate) -> Figure:
+    """F and S of every step with their errors, the ideal gas beside them.
 
     Args:
-      history: rows of history.csv.
+      history: columns of history.csv.
       ideal: exact entropy of the ideal gas, k_B per electron.
-      path: of the figure.
-    Raises:
-      ImportError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # imported here, so that a run without figures needs no matplotlib
+    from matplotlib.figure import Figure
 
-    step = [int(row["step"]) for row in history]
     figure = Figure(figsize=(7, 5), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
     for axis, name, label in ((top, "F", "F / N (hartree)"), (bottom, "S", "S / N (k_B)")):
         unit = "ha" if name == "F" else "kb"
-        mean = [float(row[f"{name}_{unit}"]) for row in history]
-        error = [float(row[f"{name}_error_{unit}"]) for row in history]
-        axis.errorbar(step, mean, error, fmt=".", markersize=3, elinewidth=0.7)
+        mean, error = history[f"{name}_{unit}"], history[f"{name}_error_{unit}"]
+        axis.errorbar(history["step"], mean, error, fmt=".", markersize=3, elinewidth=0.7)
         axis.set_ylabel(label)
     bottom.axhline(ideal.mean, color="grey", linestyle="--", label="ideal gas")
     bottom.legend()
     bottom.set_xlabel("step")
-    figure.savefig(path, dpi=150)
-    return path
+    return figure
 
 
 PAIRS, SPINS = ("up up", "up down", "down down"), ("up", "down")
 
 
-def structure(quantities: dict[str, Quantity], system: System, path: Path) -> Path:
-    """S(q) with the plasmon's limit, g(r) of the electrons and of bare determinants, as a PNG."""
+def structure(quantities: dict[str, Quantity], system: System) -> Figure:
+    """S(q) with the plasmon's limit, g(r) of the electrons and of bare determinants."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
@@ -66,12 +69,11 @@ def structure(quantities: dict[str, Quantity], system: System, path: Path) -> Pa
     right.set(xlabel="r (bohr); the line: half of the cell", ylabel="g(r)", xlim=(0, None), ylim=(0, None))
     for axis in (left, right):
         axis.legend(fontsize=7)
-    figure.savefig(path, dpi=150)
-    return path
+    return figure
 
 
-def momentum(quantities: dict[str, Quantity], ideal: np.ndarray, path: Path) -> Path:
-    """n(k) of each spin beside that of the ideal gas [spins, S], as a PNG."""
+def momentum(quantities: dict[str, Quantity], ideal: np.ndarray) -> Figure:
+    """n(k) of each spin beside that of the ideal gas [spins, S]."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 3.8), layout="constrained")
@@ -83,12 +85,11 @@ def momentum(quantities: dict[str, Quantity], ideal: np.ndarray, path: Path) -> 
         axis.plot(k, ideal[spin], "--", linewidth=0.8, color=colour, label=f"{name}, ideal gas")
     axis.set(xlabel="k (1/bohr)", ylabel="n(k)")
     axis.legend(fontsize=7)
-    figure.savefig(path, dpi=150)
-    return path
+    return figure
 
 
-def levels(landau: Landau, path: Path) -> Path:
-    """Quasi-particle energies of Landau's fit against k^2 / 2, as a PNG."""
+def levels(landau: Landau) -> Figure:
+    """Quasi-particle energies of Landau's fit against k^2 / 2."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 3.8), layout="constrained")
@@ -106,12 +107,11 @@ def levels(landau: Landau, path: Path) -> Path:
     )
     axis.set(xlabel="k² / 2 (hartree)", ylabel="ε (hartree)")
     axis.legend(fontsize=7)
-    figure.savefig(path, dpi=150)
-    return path
+    return figure
 
 
-def local_energies(energies: np.ndarray, path: Path) -> Path:
-    """Histogram of the local energies of the final samples, hartree per electron, as a PNG."""
+def local_energies(energies: np.ndarray) -> Figure:
+    """Histogram of the local energies of the final samples, hartree per electron."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 3.8), layout="constrained")
@@ -120,5 +120,4 @@ def local_energies(energies: np.ndarray, path: Path) -> Path:
     axis.axvline(energies.mean(), color="black", linewidth=0.8, label="mean")
     axis.set(xlabel="E_loc / N (hartree)", ylabel="samples")
     axis.legend(fontsize=7)
-    figure.savefig(path, dpi=150)
-    return path
+    return figure

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from heg.control_variates import Controls, Regression, controlled
+from heg.devices import map_walkers
 from heg.flow import Flow
 from heg.hamiltonian import LocalEnergy
 from heg.occupations import Occupations
-from heg.parallel import map_walkers
 from heg.sampling import Walkers
 from heg.statistics import Estimate
 from heg.system import System

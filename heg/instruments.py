@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from heg.chunks import divisor, walkers_at_once
 from heg.config import ModelConfig, SamplerConfig
+from heg.devices import jit, map_walkers
 from heg.free_energy import evaluate, per_electron, sample_of
 from heg.ideal import choose_cutoff
 from heg.observables import make_sample, observe
-from heg.parallel import jit, map_walkers
 from heg.sampling import Walkers
 from heg.structure import Grid, make_grid
 from heg.system import System

@@ -21,8 +21,8 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from heg.devices import map_walkers, shared_product
 from heg.free_energy import Model, Params
-from heg.parallel import map_walkers, shared_product
 from heg.sampling import Walkers
 
 MEMORY = 0.95  # of the flow's Fisher matrix from batch to batch

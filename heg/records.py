@@ -7,6 +7,7 @@ import os
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import tomli_w
 
 from heg.storage import StorageError, replace
@@ -74,6 +75,14 @@ def read_history(path: Path) -> list[dict[str, str]]:
     text = path.read_text()
     lines = text[: text.rfind("\n") + 1].splitlines()
     return list(csv.DictReader(lines))
+
+
+def columns(history: list[dict[str, str]]) -> dict[str, np.ndarray]:
+    """Columns of a history: whole numbers where all are, floats elsewhere.  [rows] each; empty without rows."""
+    number = lambda values: (
+        np.array(values, int) if all(v.lstrip("-").isdigit() for v in values) else np.array(values, float)
+    )
+    return {name: number([row[name] for row in history]) for name in (history[0] if history else ())}
 
 
 def rewind_history(path: Path, step: int) -> list[dict[str, str]]:

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from heg.devices import map_walkers
 from heg.flow import Flow
 from heg.orbitals import Orbitals, make_waves
-from heg.parallel import map_walkers
 from heg.system import System
 
 CANDIDATES = 32  # positions tried at once

@@ -17,9 +17,9 @@ from heg import records, storage
 from heg.config import FREE_FIELDS, TOLD_FIELDS, tables
 from heg.convergence import settled
 from heg.grid import Point, TableConfig, points, run_config
-from heg.measure import measure
+from heg.measurement import measure
 from heg.parallel import any_process, is_first, on_first
-from heg.solve import HISTORY, RunError, solve
+from heg.run import HISTORY, RunError, solve
 from heg.statistics import Estimate
 from heg.trained import configuration
 

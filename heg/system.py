@@ -28,7 +28,7 @@ class System:
       dim: 2 or 3.
       rs: Wigner-Seitz radius, bohr.
       theta: temperature over the Fermi energy of the majority spin.
-      twist: twist angle per direction in units of 2 pi, [-1/2, 1/2).     [dim]
+      twist: twist angle per direction in units of 2 pi, [-1/2, 1/2); none: zero.    [dim]
       coupling: lambda, scales the Coulomb energy; 0 is the ideal gas.
     Raises:
       ValueError: a value is impossible; the message names the field and the remedy.
@@ -39,11 +39,12 @@ class System:
     dim: int
     rs: float
     theta: float
-    twist: tuple[float, ...]
+    twist: tuple[float, ...] = ()
     coupling: float = 1.0
 
     def __post_init__(self):
-        object.__setattr__(self, "twist", tuple(float(angle) for angle in self.twist))
+        angles = self.twist if len(self.twist) else (0.0,) * self.dim
+        object.__setattr__(self, "twist", tuple(float(angle) for angle in angles))
         checks = (
             (self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3"),
             (self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative"),

@@ -19,6 +19,7 @@ from heg.control_variates import (
     make_controls,
     update_regression,
 )
+from heg.devices import everywhere, jit
 from heg.flow import FlowSize, make_flow
 from heg.free_energy import (
     Model,
@@ -37,7 +38,6 @@ from heg.kinetic import make_kinetic_energy
 from heg.natural_gradient import bound_step, natural_gradient, trusted
 from heg.occupations import TransformerSize, make_occupations
 from heg.orbitals import Orbitals
-from heg.parallel import everywhere, jit
 from heg.sampling import make_draw
 from heg.state import FIRST_BATCH, SAMPLING, STARTING, StepInfo, TrainState, stream
 from heg.system import System

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from heg.config import SamplerConfig
+from heg.devices import map_walkers
 from heg.free_energy import Model
-from heg.parallel import map_walkers
 from heg.sampling import Walkers, adapt_width, first_width, make_chain
 from heg.system import System
 

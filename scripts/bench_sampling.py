@@ -21,8 +21,9 @@ from bench_step import LIST, Timed, correlated, in_rounds
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.chunks import walkers_at_once
 from heg.control_variates import baseline, controlled, first_regression, update_regression
+from heg.devices import jit, map_walkers
 from heg.free_energy import evaluate, per_electron, scores
-from heg.parallel import jit, map_walkers, start
+from heg.parallel import start
 from heg.sampling import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
 

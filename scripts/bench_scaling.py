@@ -25,6 +25,7 @@ import jax
 
 from heg import parallel
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
+from heg.devices import everywhere, jit, map_walkers
 from heg.training import build, programs
 
 GAS = SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25))
@@ -95,8 +96,8 @@ def collective(megabytes: float) -> None:
     """Time of gathering as many bytes, the same share from each device."""
     parallel.start()
     devices = jax.device_count()
-    share = parallel.everywhere(jax.numpy.zeros((devices, max(1, int(megabytes * 2**20 / 8 / devices)))))
-    gather = parallel.jit(lambda share: parallel.map_walkers(lambda row: row + 1, share, 1))
+    share = everywhere(jax.numpy.zeros((devices, max(1, int(megabytes * 2**20 / 8 / devices)))))
+    gather = jit(lambda share: map_walkers(lambda row: row + 1, share, 1))
     of_gathering = seconds(lambda: gather(share))
     if parallel.is_first():
         print("RESULT " + json.dumps({"seconds": of_gathering}), flush=True)

@@ -24,10 +24,11 @@ import numpy as np
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.chunks import divisor, walkers_at_once
+from heg.devices import map_walkers
 from heg.ewald import coulomb_energy, lattice
 from heg.free_energy import Params, scores
 from heg.kinetic import generic_kinetic_energy, make_kinetic_energy
-from heg.parallel import map_walkers, start
+from heg.parallel import start
 from heg.sampling import Walkers, first_width, make_chain
 from heg.training import build_optimizer
 

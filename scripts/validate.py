@@ -30,7 +30,7 @@ from heg.convergence import thirds
 from heg.ewald import madelung
 from heg.exact import infinite_basis, spectrum
 from heg.records import read_history
-from heg.solve import RunError, solve
+from heg.run import RunError, solve
 from heg.statistics import Estimate
 from heg.system import System
 

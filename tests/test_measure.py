@@ -11,8 +11,8 @@ from test_training import small_config
 
 from heg import cli_measure, storage
 from heg.config import RunConfig, SystemConfig
-from heg.measure import measure
-from heg.solve import solve
+from heg.measurement import measure
+from heg.run import solve
 from heg.statistics import independent, jackknife
 from heg.structure import make_grid
 

@@ -6,7 +6,7 @@ from exact import POLARIZED_2D, POLARIZED_3D
 from threadpoolctl import threadpool_info
 
 from heg.chunks import CACHE, FEWEST, WALKER_NUMBERS, divisor, walkers_at_once
-from heg.parallel import jit, map_walkers
+from heg.devices import jit, map_walkers
 from heg.system import System
 
 

@@ -10,7 +10,7 @@ import pytest
 from test_training import small_config
 
 from heg import records, storage
-from heg import solve as loop
+from heg import run as loop
 from heg.config import RunConfig, SystemConfig
 from heg.training import build
 

@@ -12,7 +12,7 @@ import pytest
 
 from heg import cli_eos, records, storage, survey
 from heg.grid import points
-from heg.solve import RunError
+from heg.run import RunError
 from heg.table import load_table
 
 GRID = """

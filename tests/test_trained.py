@@ -11,7 +11,7 @@ from heg import storage
 from heg.config import RunConfig, SystemConfig
 from heg.convergence import SHORTEST, drift, settled
 from heg.free_energy import Params
-from heg.solve import solve
+from heg.run import solve
 from heg.statistics import Estimate
 from heg.trained import start_from, transfer
 from heg.training import build

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from heg import records, storage
+from heg.devices import everywhere
 from heg.instruments import block_size, instruments
-from heg.parallel import any_process, everywhere, on_first
+from heg.parallel import any_process, on_first
 from heg.results import Frozen, Measurement, evaluate
-from heg.solve import HISTORY, check_draws
+from heg.run import HISTORY, check_draws
 from heg.state import OBSERVING, stream
 from heg.trained import configuration, trained_state
 from heg.training import build

@@ -12,7 +12,8 @@ import numpy as np
 from heg import records, storage
 from heg.config import Config, changes, tables
 from heg.convergence import settled
-from heg.parallel import any_process, everywhere, is_first, on_first
+from heg.devices import everywhere
+from heg.parallel import any_process, is_first, on_first
 from heg.state import MEASURING, SAMPLING, TrainState, stream
 from heg.summary import QUANTITIES, history_row, summarise
 from heg.trained import start_from

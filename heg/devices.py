@@ -1,0 +1,64 @@
+"""How the devices of all processes share the walkers; parameters are whole on every device."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def devices_mesh() -> Mesh:
+    """All devices, along the axis `walkers`."""
+    return Mesh(np.array(jax.devices()), ("walkers",))
+
+
+def everywhere(tree):
+    """Numbers that all processes hold, a pytree, as arrays that are whole on every device."""
+    whole = NamedSharding(devices_mesh(), PartitionSpec())
+
+    def array(leaf):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, whole, lambda part: leaf[part])
+
+    return jax.tree.map(array, tree)
+
+
+def jit(function: Callable) -> Callable:
+    """jax.jit whose arguments and results are whole on every device, so that it is compiled once."""
+    whole = NamedSharding(devices_mesh(), PartitionSpec())
+    return jax.jit(function, in_shardings=whole, out_shardings=whole)
+
+
+def map_walkers(function: Callable, walkers, chunk: int):
+    """The function of one walker for all of them, `chunk` at a time on each device.
+
+    Args:
+      function: walker -> any pytree of arrays.
+      walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the devices; where these do
+        not divide it, some walkers are computed twice.
+      chunk: bounds memory.
+    """
+    batch, share = len(jax.tree.leaves(walkers)[0]), PartitionSpec("walkers")
+    mapped = jax.shard_map(
+        lambda walkers: lax.map(function, walkers, batch_size=chunk),
+        mesh=devices_mesh(),
+        in_specs=share,
+        out_specs=share,
+        check_vma=False,
+    )
+    rest = -batch % jax.device_count()
+    if not rest:
+        return mapped(walkers)
+    again = np.arange(batch + rest) % batch
+    return jax.tree.map(lambda leaf: leaf[:batch], mapped(jax.tree.map(lambda leaf: leaf[again], walkers)))
+
+
+def shared_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a @ b, the rows of a shared among the devices.  [R, C], [C, D] -> [R, D]"""
+    share, rest = PartitionSpec("walkers"), -len(a) % jax.device_count()
+    product = jax.shard_map(
+        jnp.matmul, mesh=devices_mesh(), in_specs=(share, PartitionSpec()), out_specs=share, check_vma=False
+    )
+    return product(jnp.pad(a, ((0, rest), (0, 0))), b)[: len(a)]

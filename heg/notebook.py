@@ -1,0 +1,132 @@
+"""heg in Python, for notebooks and scripts: from a System to arrays."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from heg import figures, parallel, records
+from heg.config import Config, SystemConfig, suggestion
+from heg.measurement import measure as measure_run
+from heg.momentum import ideal_momentum
+from heg.results import Measurement
+from heg.run import HISTORY
+from heg.run import solve as solve_run
+from heg.statistics import Estimate
+from heg.summary import history_row
+from heg.system import System
+from heg.trained import configuration
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      directory: where its files are.
+      summary: what summary.json holds.
+      history: a column of history.csv each, such as F_ha and F_error_ha.    [steps] each
+    """
+
+    directory: Path
+    summary: dict
+    history: dict[str, np.ndarray]
+
+    def estimate(self, name: str) -> Estimate:
+        """F, E, kinetic, potential (hartree) or S (k_B) per electron, of independent samples."""
+        return Estimate(**self.summary[name])
+
+
+def solve(system: System, run_dir: str | Path, callback: Callable | None = None, **flags) -> Run:
+    """Minimises the free energy of a gas, or goes on with the run in `run_dir`: heg-solve without a command line.
+
+    Args:
+      system: the gas.
+      run_dir: directory of the run.
+      callback: takes the row of history.csv of every step, a dict; the run ends in order when it returns True, and
+        goes on with the next call.
+      flags: those of heg-solve by name, as steps=300, batch=512, flow_layers=6.
+    Returns:
+      The run; its summary is that of the step reached, empty if the callback ended it.
+    Raises:
+      ValueError: a flag is unknown, a value impossible, or the directory holds another run.
+      heg.run.RunError, heg.storage.StorageError, OSError: it cannot go on.
+    """
+    config = _configuration(system, run_dir, flags)
+    parallel.join()
+    asked = [False]
+
+    def show(step, info):
+        asked[0] = callback is not None and callback(history_row(step, info)) is True
+
+    summary = solve_run(config, lambda sentence: None, show, lambda: asked[0])
+    return load_run(run_dir)._replace(summary=summary)
+
+
+def load_run(run_dir: str | Path) -> Run:
+    """A run of heg-solve or `solve` from its directory; its summary is empty as long as it is not finished.
+
+    Raises:
+      ValueError: the directory holds no run.
+      StorageError: a file cannot be read.
+    """
+    run_dir = Path(run_dir)
+    configuration(run_dir)
+    path = run_dir / "summary.json"
+    summary = records.load_json(path) if path.exists() else {}
+    return Run(run_dir, summary, records.columns(records.read_history(run_dir / HISTORY)))
+
+
+def measure(run: Run | str | Path, samples: int = 100_000, callback: Callable | None = None) -> Measurement:
+    """Every observable of a run with its error, as heg-measure has them.
+
+    Args:
+      run: of `solve`, or its directory.
+      samples: wanted in all; those of an earlier measurement count.
+      callback: takes the numbers of samples at hand and wanted.
+    Raises:
+      ValueError: there is no such run, or fewer samples than an error needs.
+      heg.run.RunError, heg.storage.StorageError, OSError: it cannot go on.
+    """
+    if samples < 2:
+        raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
+    parallel.join()
+    directory = run.directory if isinstance(run, Run) else Path(run)
+    return measure_run(directory, samples, callback or (lambda have, wanted: None), lambda: False)
+
+
+def plot(result: Run | Measurement):
+    """A matplotlib Figure: F and S over the training of a run, S(q) and g(r) of a measurement.
+
+    Raises:
+      ImportError: matplotlib is not installed: pip install 'heg[plot]'.
+    """
+    if isinstance(result, Run):
+        return figures.training_curve(result.history, Estimate(**result.summary["ideal"]["S"]))
+    return figures.structure(result.quantities, result.system)
+
+
+def plot_momentum(measurement: Measurement):
+    """n(k) beside that of the ideal gas, a matplotlib Figure.
+
+    Raises:
+      ImportError: matplotlib is not installed: pip install 'heg[plot]'.
+    """
+    ideal = ideal_momentum(measurement.system, measurement.orbitals)
+    return figures.momentum(measurement.quantities, ideal)
+
+
+def _configuration(system, run_dir, flags):
+    groups = {group.name: group.type for group in dataclasses.fields(Config) if group.name != "system"}
+    home = {flag.name: name for name, group in groups.items() for flag in dataclasses.fields(group)}
+    parts = {"run": {"run_dir": str(run_dir)}}
+    for flag, value in flags.items():
+        if flag not in home:
+            raise ValueError(f"there is no flag {flag!r}: {suggestion(flag, home)}")
+        parts.setdefault(home[flag], {})[flag] = value
+    polarization = f"{system.n_up - system.n_down}/{system.electrons}"
+    gas = SystemConfig(
+        system.electrons, system.dim, system.rs, system.theta, polarization, system.twist, system.coupling
+    )
+    return Config(gas, **{name: groups[name](**values) for name, values in parts.items()})

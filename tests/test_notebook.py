@@ -1,0 +1,66 @@
+"""heg from Python: the same runs as the command line's."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import heg
+from heg import cli, records
+
+GAS = heg.System(n_up=2, n_down=0, dim=2, rs=2.0, theta=0.5)
+SMALL = {"batch": 16, "samples": 64, "flow_layers": 1, "flow_width": 4, "transformer_layers": 0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run, and the rows that its callback has seen."""
+    rows = []
+    return heg.solve(GAS, tmp_path_factory.mktemp("runs") / "a", rows.append, steps=4, **SMALL), rows
+
+
+def test_a_run_is_that_of_the_command_line(run, tmp_path):
+    flags = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = "--electrons 2 --dim 2 --polarization 1 --rs 2 --theta 0.5 --steps 4 --run-dir"
+    with pytest.raises(SystemExit, match="0"):
+        cli.solve([*words.split(), str(tmp_path / "b"), *flags])
+    assert records.load_json(tmp_path / "b" / "summary.json")["F"] == run[0].summary["F"]
+
+
+def test_the_callback_sees_the_rows_of_the_history(run):
+    found, rows = run
+    assert [row["step"] for row in rows] == found.history["step"].tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose([row["F_ha"] for row in rows], found.history["F_ha"], rtol=1e-12)
+    assert found.history["redrawn"].dtype == int and np.ptp(found.history["S_kb"]) > 0
+
+
+def test_a_run_ended_by_its_callback_goes_on_with_the_next_call(run, tmp_path):
+    ended = heg.solve(GAS, tmp_path, lambda row: row["step"] == 2, steps=4, **SMALL)
+    assert len(ended.history["step"]) == 2 and not ended.summary
+    again = heg.solve(GAS, tmp_path, steps=4, **SMALL)
+    assert again.estimate("F") == run[0].estimate("F")
+    np.testing.assert_array_equal(again.history["E_ha"], run[0].history["E_ha"])
+
+
+def test_a_finished_run_is_loaded_and_measured(run):
+    found = heg.load_run(run[0].directory)
+    assert found.summary == run[0].summary
+    measured = heg.measure(found, 64)
+    gas, value = measured.system, lambda name: measured.quantities[name].value
+    assert gas == GAS
+    # the virial theorem, by hand
+    virial = (2 * value("kinetic") + value("potential")) * gas.density / gas.dim
+    assert value("pressure") == pytest.approx(virial, rel=1e-9)
+    for figure, axes in ((heg.plot(found), 2), (heg.plot(measured), 2), (heg.plot_momentum(measured), 1)):
+        assert isinstance(figure, Figure) and len(figure.axes) == axes
+
+
+def test_bad_input_is_told(tmp_path):
+    with pytest.raises(ValueError, match="no flag 'stepz': did you mean 'steps'"):
+        heg.solve(GAS, tmp_path / "a", stepz=3)
+    with pytest.raises(ValueError, match="batch is 1: it must be at least 2"):
+        heg.solve(GAS, tmp_path / "a", batch=1)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError, match="holds no run"):
+        heg.load_run(tmp_path / "a")
+    with pytest.raises(ValueError, match="samples is 1"):
+        heg.measure(tmp_path / "a", 1)
