@@ -115,8 +115,9 @@ def jackknife(blocks, function, groups: int = 256) -> Derived:
       blocks: pytree of arrays with the blocks along the first axis.
       function: the pytree of means -> array or number.
       groups: blocks are pooled to at most so many, each left out once.
-    Accuracy: the value's bias is of order 1 / groups^2 (it is corrected for that of order 1 / groups); the error is
-      known to a share of 1 / sqrt(2 groups).
+    Accuracy:
+      The value's bias is of order 1 / groups^2 (it is corrected for that of order 1 / groups); the error is known to a
+      share of 1 / sqrt(2 groups).
     Raises:
       ValueError: fewer than two blocks.
     Source: Efron and Stein, Ann. Statist. 9, 586 (1981), doi:10.1214/aos/1176345462.

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# The one gate: lint and tests.  PYTHON=python3.12 bash scripts/test.sh uses another Python, in its own environment.
+# The one gate: lint, tests and, with the default Python, the documentation.  PYTHON=python3.12 bash scripts/test.sh uses
+# another Python, in its own environment.  Arguments go to pytest, which then is all that runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh mpi,plot,test
 ruff check .
 ruff format --check .
 pytest -n 2 --dist loadfile "$@"
+if [ $# -eq 0 ] && [ -z "${PYTHON:-}" ]; then bash scripts/docs.sh; fi

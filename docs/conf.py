@@ -1,0 +1,36 @@
+"""The documentation site: sphinx-build -W docs site.  Tutorials are run when it is built."""
+
+from importlib import metadata
+
+project, author, copyright = "heg", "the heg developers", "the heg developers"
+release = version = metadata.version("heg")
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["validation.in.md", "_generated"]
+html_theme, html_title = "furo", f"heg {version}"
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode, nb_execution_timeout, nb_execution_in_temp = "cache", 900, True
+nb_execution_raise_on_error = nb_merge_streams = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+napoleon_custom_sections = ["Accuracy", "Source", "Sources"]
+napoleon_use_ivar = True
+
+
+def setup(app):
+    """Bars in docstrings are absolute values, not reStructuredText's substitutions."""
+
+    def escape(app, what, name, thing, options, lines):
+        in_math = False
+        for place, line in enumerate(lines):
+            in_math = line.startswith(".. math::") or in_math and (not line or line.startswith(" "))
+            if not in_math:
+                lines[place] = line.replace("|", "\\|").replace("*", "\\*")
+
+    app.connect("autodoc-process-docstring", escape, priority=100)
