@@ -1,4 +1,4 @@
-"""The documentation site: sphinx-build -W docs site.  Tutorials are run when it is built."""
+"""The documentation site: sphinx-build -W docs site/html.  Tutorials are run when it is built."""
 
 from importlib import metadata
 
@@ -15,7 +15,7 @@ exclude_patterns = ["validation.in.md", "_generated"]
 html_theme, html_title = "furo", f"heg {version}"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode, nb_execution_timeout, nb_execution_in_temp = "cache", 900, True
+nb_execution_mode, nb_execution_timeout, nb_execution_in_temp = "force", 900, True
 nb_execution_raise_on_error = nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

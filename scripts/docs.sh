@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the documentation site in site/, running its tutorials; any warning is an error.
+# Builds the documentation site in site/html, running its tutorials; any warning is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh plot,docs
-sphinx-build -q -j 2 -W --keep-going docs site
-echo "Site: site/index.html"
+sphinx-build -q -j 2 -W --keep-going docs site/html
+echo "Site: site/html/index.html"
