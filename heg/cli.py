@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import cyclopts
 import jax
@@ -124,17 +124,33 @@ def _examine():
     return FAILED if findings else 0
 
 
-def solve(arguments: list[str] | None = None) -> None:
-    """heg-solve: from r_s and temperature to a free energy with an error bar."""
-    begin("heg-solve")
+def command(program: str, parse: Callable, act: Callable, arguments: list[str] | None) -> NoReturn:
+    """Runs a command and leaves with its exit code; what the user can mend is one sentence on standard error.
+
+    Args:
+      program: its name.
+      parse: arguments -> what they ask for, None where only help was asked for; called by one process.
+      act: what was asked for -> exit code; called by all processes.
+      arguments: none: those of this process.
+    """
+    begin(program)
     try:
-        parsed = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
-        code = 0 if parsed is None else _dry_run(parsed[0]) if parsed[1] else _run(parsed[0])
+        asked = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
+        code = 0 if asked is None else act(asked)
     except (ValueError, storage.StorageError) as error:
-        code = complain(error, BAD_INPUT)
+        code = complain(error, BAD_INPUT, program)
     except (RunError, OSError) as error:
-        code = complain(error, FAILED)
+        code = complain(error, FAILED, program)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        code = complain(MemoryError("the memory is not enough: lower --batch, --chunk or the sizes"), FAILED, program)
     parallel.end(code)
+
+
+def solve(arguments: list[str] | None = None) -> NoReturn:
+    """heg-solve: from r_s and temperature to a free energy with an error bar."""
+    command("heg-solve", parse, lambda asked: _dry_run(asked[0]) if asked[1] else _run(asked[0]), arguments)
 
 
 def flatten(file: str, schema: type = Config) -> dict:

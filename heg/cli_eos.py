@@ -2,18 +2,17 @@
 
 import functools
 import json
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, NoReturn
 
 import cyclopts
 import numpy as np
 from cyclopts import App, Parameter
 
-from heg import page, parallel, storage, table_figures
-from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, flatten, stop_signals
+from heg import page, parallel, table_figures
+from heg.cli import CONTINUE, EVERY, FAILED, command, flatten, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
 from heg.rows import Part, make_row
@@ -77,17 +76,9 @@ def parse(arguments: list[str]) -> Asked | None:
     return asked
 
 
-def table(arguments: list[str] | None = None) -> None:
+def table(arguments: list[str] | None = None) -> NoReturn:
     """heg-eos: a table of the equation of state."""
-    begin("heg-eos")
-    try:
-        asked = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
-        code = 0 if asked is None else _status(asked) if asked.status else _run(asked)
-    except (ValueError, storage.StorageError) as error:
-        code = complain(error, BAD_INPUT, "heg-eos")
-    except OSError as error:
-        code = complain(error, FAILED, "heg-eos")
-    parallel.end(code)
+    command("heg-eos", parse, lambda asked: _status(asked) if asked.status else _run(asked), arguments)
 
 
 def _run(asked):

@@ -1,20 +1,19 @@
 """The command line of heg-measure."""
 
-import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import cyclopts
 import numpy as np
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records, report, storage
-from heg.cli import BAD_INPUT, CONTINUE, EVERY, FAILED, begin, complain, save_figure, stop_signals
+from heg.cli import CONTINUE, EVERY, command, save_figure, stop_signals
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
-from heg.run import HISTORY, RunError
+from heg.run import HISTORY
 from heg.statistics import Estimate
 
 TITLES = {
@@ -75,17 +74,9 @@ def parse(arguments: list[str]) -> dict | None:
         raise ValueError(str(error)) from None
 
 
-def measure(arguments: list[str] | None = None) -> None:
+def measure(arguments: list[str] | None = None) -> NoReturn:
     """heg-measure: every observable of a run, with an error bar."""
-    begin("heg-measure")
-    try:
-        asked = parallel.on_first(parse, sys.argv[1:] if arguments is None else arguments)
-        code = 0 if asked is None else _measure(**asked)
-    except (ValueError, storage.StorageError) as error:
-        code = complain(error, BAD_INPUT, "heg-measure")
-    except (RunError, OSError) as error:
-        code = complain(error, FAILED, "heg-measure")
-    parallel.end(code)
+    command("heg-measure", parse, lambda asked: _measure(**asked), arguments)
 
 
 def _measure(run_dir, samples, step, beside, max_seconds):

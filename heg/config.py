@@ -5,7 +5,6 @@ The groups are the tables of a TOML file; the string below a field is its help o
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Annotated, Literal, NamedTuple
@@ -14,10 +13,21 @@ from cyclopts import Parameter
 
 from heg.system import System
 
+# beyond them no machine of today goes
+MOST_LAYERS, MOST_WIDTH, MOST_SAMPLES, MOST_STEPS = 100, 1024, 2**22, 2**40
 
-def _require(config, passed, name, sentence):
+
+def require(config, passed: bool, name: str, sentence: str) -> None:
+    """Refuses a field of a configuration: a ValueError that names it and its value, unless the check has passed."""
     if not passed:
         raise ValueError(f"{name} is {getattr(config, name)}: it {sentence}")
+
+
+def within(config, low: float, high: float, *names: str) -> None:
+    """Refuses fields outside of a range; None is inside."""
+    for name in names:
+        value = getattr(config, name)
+        require(config, value is None or low <= value <= high, name, f"must lie between {low:g} and {high:g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +91,11 @@ class ModelConfig:
     "width of the pair networks"
 
     def __post_init__(self):
-        _require(self, 0 < self.orbital_tolerance < 1, "orbital_tolerance", "must lie between 0 and 1")
-        _require(self, self.transformer_layers >= 0, "transformer_layers", "must be zero or more")
-        _require(self, self.transformer_heads >= 1, "transformer_heads", "must be at least 1")
-        positive = self.transformer_width >= 1 and self.transformer_width % self.transformer_heads == 0
-        _require(self, positive, "transformer_width", f"must be a multiple of the {self.transformer_heads} heads")
-        _require(self, self.flow_layers >= 0, "flow_layers", "must be zero or more")
-        _require(self, self.flow_width >= 1, "flow_width", "must be at least 1")
+        within(self, 1e-12, 0.1, "orbital_tolerance")
+        within(self, 0, MOST_LAYERS, "transformer_layers", "flow_layers")
+        within(self, 1, MOST_WIDTH, "transformer_heads", "transformer_width", "flow_width")
+        sentence = f"must be a multiple of the {self.transformer_heads} heads"
+        require(self, self.transformer_width % self.transformer_heads == 0, "transformer_width", sentence)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +114,10 @@ class SamplerConfig:
     "walkers computed at once, which bounds memory; none: as many as fit the memory at hand"
 
     def __post_init__(self):
-        _require(self, self.batch >= 2, "batch", "must be at least 2, for an error bar")
-        _require(self, self.moves >= 1, "moves", "must be at least 1")
-        _require(self, 0 < self.acceptance < 1, "acceptance", "must lie between 0 and 1")
-        _require(self, self.chunk is None or self.chunk >= 1, "chunk", "must be at least 1")
+        require(self, self.batch >= 2, "batch", "must be at least 2, for an error bar")
+        within(self, 2, MOST_SAMPLES, "batch")
+        within(self, 1, MOST_SAMPLES, "moves", "chunk")
+        within(self, 0.01, 0.99, "acceptance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +136,7 @@ class OptimizerConfig:
     "largest step in the metric of the Fisher matrices"
 
     def __post_init__(self):
-        for name in ("learning_rate", "decay", "damping", "max_norm"):
-            _require(self, 0 < getattr(self, name) < math.inf, name, "must be positive")
+        within(self, 1e-12, 1e12, "learning_rate", "decay", "damping", "max_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,13 +165,13 @@ class RunConfig:
     "stop in order after this time, with exit code 75"
 
     def __post_init__(self):
-        _require(self, self.steps >= 0, "steps", "must be zero or more")
-        _require(self, self.accuracy is None or self.accuracy > 0, "accuracy", "must be positive")
-        _require(self, self.samples >= 2, "samples", "must be at least 2, for an error bar")
-        _require(self, 0 <= self.seed < 2**63, "seed", "must be a non-negative integer")
-        for name in ("save_every", "keep", "keep_every"):
-            _require(self, getattr(self, name) >= 1, name, "must be at least 1")
-        _require(self, self.max_seconds is None or self.max_seconds > 0, "max_seconds", "must be positive")
+        require(self, self.samples >= 2, "samples", "must be at least 2, for an error bar")
+        within(self, 0, MOST_STEPS, "steps")
+        within(self, 2, MOST_STEPS, "samples")
+        within(self, 1, MOST_STEPS, "save_every", "keep", "keep_every")
+        within(self, 0, 2**63 - 1, "seed")
+        within(self, 1e-12, 1e12, "accuracy", "max_seconds")
+        require(self, self.run_dir.strip() and "\0" not in self.run_dir, "run_dir", "must be the name of a directory")
 
 
 @dataclasses.dataclass(frozen=True)

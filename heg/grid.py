@@ -7,10 +7,21 @@ from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
+from heg.config import (
+    MOST_STEPS,
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SamplerConfig,
+    SystemConfig,
+    require,
+    within,
+)
 from heg.twists import Twist, random_twists, special_twists
 
 MANY = Parameter(consume_multiple=True, negative="")
+MOST_TWISTS = 1000  # divisions or number
 SOLVED = 1024  # final samples of the runs themselves; what counts is measured afterwards
 
 
@@ -46,17 +57,15 @@ class GridConfig:
     "of all random numbers"
 
     def __post_init__(self):
-        lists = ("electrons", "rs", "theta", "polarization")
-        values = [len(set(getattr(self, name))) == len(getattr(self, name)) > 0 for name in lists]
-        checks = [(name, passed, "must be a list of different values") for name, passed in zip(lists, values)]
-        checks += [
-            (name, getattr(self, name) >= least, f"must be at least {least}")
-            for name, least in (("twists", 1), ("steps", 30), ("samples", 2 * SOLVED), ("retries", 0), ("seed", 0))
-        ]
-        checks.append(("accuracy", self.accuracy > 0, "must be positive"))
-        for name, passed, sentence in checks:
-            if not passed:
-                raise ValueError(f"{name} is {getattr(self, name)}: it {sentence}")
+        for name in ("electrons", "rs", "theta", "polarization"):
+            values = getattr(self, name)
+            require(self, len(set(values)) == len(values) > 0, name, "must be a list of different values")
+        within(self, 1, MOST_TWISTS, "twists")
+        within(self, 30, MOST_STEPS, "steps")
+        within(self, 2 * SOLVED, MOST_STEPS, "samples")
+        within(self, 0, 100, "retries")
+        within(self, 0, 2**63 - 1, "seed")
+        within(self, 1e-12, 1e12, "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)

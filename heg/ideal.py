@@ -21,6 +21,7 @@ from heg.orbitals import Orbitals, plane_waves, shell_ends
 from heg.system import System
 
 LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
+MOST = 4 * 10**6  # plane waves to choose from
 TAIL = 60.0  # levels above the Fermi level by more than TAIL * T weigh e^-60: no double sees them
 WINDOW = 20.0  # levels within WINDOW * T settle the ratio Z_{N-1} / Z_N from above
 
@@ -171,8 +172,11 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
       tolerance: bound on the missing probability, summed over spins.
     Returns:
       Orbitals and the bound reached.
+    Raises:
+      ValueError: it takes more plane waves than can be handled.
     """
     highest = _filled_level(system)
+    _refuse_too_many(system, highest + TAIL * system.temperature)
     candidates = plane_waves(system, highest + TAIL * system.temperature)
     window = np.searchsorted(candidates.energy, highest + WINDOW * system.temperature)
     levels = system.beta * candidates.energy
@@ -183,6 +187,15 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     ends = ends[ends >= max(system.spins)]
     count = next((int(end) for end in ends if missing[end] < tolerance), int(ends[-1]))
     return Cutoff(candidates.first(count), float(missing[count]))
+
+
+def _refuse_too_many(system, cutoff):
+    radius = np.sqrt(2 * cutoff) * system.box / (2 * np.pi)
+    count = (np.pi * radius**2, 4 / 3 * np.pi * radius**3)[system.dim - 2]
+    if count > MOST:
+        raise ValueError(
+            f"theta is {system.theta}: that takes {count:.1g} plane waves, {MOST:.0e} is the most; lower it"
+        )
 
 
 def _filled_level(system):

@@ -15,6 +15,9 @@ import jax
 
 jax.config.update("jax_enable_x64", True)  # energies per electron to 1e-6 are lost in single precision
 
+MOST = 1000  # electrons
+# what the program can be expected to compute; far beyond the gases of any use
+RANGES = {"rs": (1e-4, 1e5, "bohr"), "theta": (1e-5, 1e4, "E_F"), "coupling": (0.0, 1e4, "")}
 STATIC = ("n_up", "n_down", "dim", "theta", "twist")  # fields that decide shapes: others may be traced
 
 
@@ -49,11 +52,13 @@ class System:
             (self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3"),
             (self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative"),
             (self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down"),
-            (_is_traced(self.rs) or 0 < self.rs < math.inf, f"rs is {self.rs}: it must be a positive number of bohr"),
-            (0 < self.theta < math.inf, f"theta is {self.theta}: it must be positive (T in units of E_F)"),
-            (
-                _is_traced(self.coupling) or 0 <= self.coupling < math.inf,
-                f"coupling is {self.coupling}: it must be zero or positive",
+            (self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}"),
+            *(
+                (
+                    _is_traced(value := getattr(self, name)) or low <= value <= high,
+                    f"{name} is {value}: it must lie between {low:g} and {high:g} {unit}",
+                )
+                for name, (low, high, unit) in RANGES.items()
             ),
             (len(self.twist) == self.dim, f"twist has {len(self.twist)} numbers: give one per direction, {self.dim}"),
             (all(-0.5 <= t < 0.5 for t in self.twist), f"twist is {self.twist}: each must lie in [-0.5, 0.5)"),

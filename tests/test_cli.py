@@ -108,8 +108,8 @@ def exit_code(arguments):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("rs", "-1", "rs is -1.0: it must be a positive number"),
-        ("theta", "0", "theta is 0.0: it must be positive"),
+        ("rs", "-1", "rs is -1.0: it must lie between 0.0001 and 100000 bohr"),
+        ("theta", "0", "theta is 0.0: it must lie between 1e-05 and 10000 E_F"),
         ("dim", "4", "Choose from: 2, 3"),
         ("twist", "0.5 0", "each must lie in [-0.5, 0.5)"),
         ("twist", "0.1 0 0", "twist has 3 numbers"),

@@ -53,9 +53,9 @@ def test_points_have_random_numbers_of_their_own_and_smaller_steps_when_tried_ag
     [
         ({"rs": (1.0, 1.0)}, "rs is .*: it must be a list of different values"),
         ({"theta": ()}, "theta is .*: it must be a list"),
-        ({"accuracy": 0.0}, "accuracy is 0.0: it must be positive"),
-        ({"steps": 10}, "steps is 10: it must be at least 30"),
-        ({"twists": 0}, "twists is 0: it must be at least 1"),
+        ({"accuracy": 0.0}, "accuracy is 0.0: it must lie between"),
+        ({"steps": 10}, "steps is 10: it must lie between 30"),
+        ({"twists": 0}, "twists is 0: it must lie between 1"),
     ],
 )
 def test_grids_that_make_no_sense_are_refused(change, words):
@@ -69,7 +69,7 @@ def test_grids_that_make_no_sense_are_refused(change, words):
         ({"polarization": ("0",)}, "polarization is 0: with 5 electrons it must be one of"),
         ({"rs": (1.0, 1.0000001)}, "the grid has a gas twice"),
         ({"polarization": ("1", "1.0")}, "the grid has a gas twice"),
-        ({"rs": (-1.0,)}, "rs is -1.0: it must be a positive number of bohr"),
+        ({"rs": (-1.0,)}, "rs is -1.0: it must lie between"),
     ],
 )
 def test_gases_that_do_not_exist_are_refused(change, words):
