@@ -69,12 +69,27 @@ def load_config(path: Path) -> dict:
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """Whole rows of a history, oldest first; a partial last line is dropped.  Empty if there is no file."""
+    """Whole rows of a history, oldest first; a partial last line is dropped.  Empty if there is no file.
+
+    Raises:
+      StorageError: a row is damaged.
+    """
     if not path.exists():
         return []
-    text = path.read_text()
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    return list(csv.DictReader(lines))
+    lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
+    rows = list(csv.DictReader(lines))
+    for number, row in enumerate(rows, 1):
+        if not _is_whole(row):
+            raise StorageError(f"{path} is damaged in line {number + 1}: mend it, or move it away to go on without it")
+    return rows
+
+
+def _is_whole(row):
+    if None in row or None in row.values() or not row.get("step", "").isdigit():
+        return False
+    with contextlib.suppress(ValueError):
+        return bool([float(value) for value in row.values()])
+    return False
 
 
 def columns(history: list[dict[str, str]]) -> dict[str, np.ndarray]:

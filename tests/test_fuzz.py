@@ -1,0 +1,31 @@
+"""A few of the inputs of scripts/fuzz.py, which tries thousands."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import fuzz  # noqa: E402
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_no_input_ends_in_a_traceback_or_changes_a_file(kind):
+    tally = fuzz.campaign(kind, 40)
+    assert sum(tally.values()) >= 40
+    outcomes = {name.split(": ")[-1] for name in tally}
+    assert outcomes <= set(fuzz.OUTCOMES.values()) and "refused" in outcomes
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (lambda arguments: 1 / 0, "division"),
+        (lambda arguments: sys.exit(3), "exit code 3"),
+        (lambda arguments: sys.exit(2), "not one sentence"),
+        (lambda arguments: print("one\ntwo", file=sys.stderr) or sys.exit(1), "not one sentence"),
+    ],
+)
+def test_what_a_command_must_not_do_is_noticed(command, words):
+    with pytest.raises((AssertionError, ZeroDivisionError), match=words):
+        fuzz.outcome(command, [])
