@@ -1,5 +1,7 @@
 """heg: the equation of state of the uniform electron gas at finite temperature, variationally."""
 
+from importlib.metadata import version
+
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.notebook import Run, load_run, measure, plot, plot_momentum, solve
@@ -7,6 +9,8 @@ from heg.statistics import Estimate
 from heg.system import System
 from heg.table import Table, load_table
 from heg.training import build
+
+__version__ = version("heg")
 
 __all__ = [
     "Config",

@@ -2,9 +2,12 @@
 
 import importlib
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+import heg
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(set(re.findall(r"`(heg(?:\.\w+)+)`", "".join(p.read_text() for p in ROOT.glob("docs/*.md")))))
@@ -22,7 +25,10 @@ def test_the_documents_name_the_functions_of_the_theory():
     assert len(NAMES) > 30
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("theory", "conventions", "design", "running", "performance"))]
+PAGES = [
+    str(page.relative_to(ROOT))
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("checkpoints/*.md"))
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -44,3 +50,10 @@ def test_every_setting_in_the_readme_is_a_flag():
     }
     flags = set(re.findall(r"(?<![-|])--([a-z][a-z-]+)", (ROOT / "README.md").read_text())) - {"help", "dry-run"}
     assert flags and flags <= {field.replace("_", "-") for field in fields}
+
+
+def test_the_version_is_the_same_everywhere():
+    version = metadata.version("heg")
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert heg.__version__ == version
