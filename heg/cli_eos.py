@@ -12,7 +12,7 @@ import numpy as np
 from cyclopts import App, Parameter
 
 from heg import page, parallel, table_figures
-from heg.cli import CONTINUE, EVERY, FAILED, command, flatten, stop_signals
+from heg.cli import CONTINUE, EVERY, FAILED, Json, command, flatten, run_app, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
 from heg.rows import Part, make_row
@@ -59,6 +59,7 @@ def parse(arguments: list[str]) -> Asked | None:
             bool, Parameter(help="show how far the points are and write the table of those done", negative="")
         ] = False,
         max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
+        json: Json = False,
     ):
         if max_seconds is not None and max_seconds <= 0:
             raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
@@ -67,10 +68,7 @@ def parse(arguments: list[str]) -> Asked | None:
     if arguments and not arguments[0].startswith("-"):
         file, *arguments = arguments
         app.config = (cyclopts.config.Dict(flatten(file, TableConfig), source=file),)
-    try:
-        asked = app(arguments)
-    except cyclopts.CycloptsError as error:
-        raise ValueError(str(error)) from None
+    asked = run_app(app, arguments)
     if asked is not None:
         points(asked.table.grid)  # every gas is possible
     return asked
@@ -106,17 +104,24 @@ def _end(asked, every, unfinished):
     _write(asked, every, surfaces=True)
     if unfinished:
         print(f"Not all points are done; the same command goes on with the table in {asked.run_dir}.", flush=True)
-        return CONTINUE
-    return FAILED if any(state.state != "done" for state in states.values()) else 0
+        return CONTINUE, _plain(states)
+    return FAILED if any(state.state != "done" for state in states.values()) else 0, _plain(states)
+
+
+def _plain(states):
+    """For JSON."""
+    estimate = lambda value: value and value._asdict()
+    return {name: state._asdict() | {"free_energy": estimate(state.free_energy)} for name, state in states.items()}
 
 
 def _status(asked):
     def show():
         check(asked.table, asked.run_dir)
         every = points(asked.table.grid)
-        _print(every, {point.name: status(asked.table, asked.run_dir, point) for point in every})
+        states = {point.name: status(asked.table, asked.run_dir, point) for point in every}
+        _print(every, states)
         _write(asked, every, surfaces=True)
-        return 0
+        return 0, _plain(states)
 
     return parallel.on_first(show)
 

@@ -4,12 +4,11 @@ import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import cyclopts
 import numpy as np
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records, report, storage
-from heg.cli import CONTINUE, EVERY, command, save_figure, stop_signals
+from heg.cli import CONTINUE, EVERY, Json, command, run_app, save_figure, stop_signals
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
@@ -50,6 +49,7 @@ def parse(arguments: list[str]) -> dict | None:
         step: int | None = None,
         beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
         max_seconds: float | None = None,
+        json: Json = False,
     ):
         """
         Args:
@@ -68,10 +68,7 @@ def parse(arguments: list[str]) -> dict | None:
             raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
         return {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside, "max_seconds": max_seconds}
 
-    try:
-        return app(arguments)
-    except cyclopts.CycloptsError as error:
-        raise ValueError(str(error)) from None
+    return run_app(app, arguments)
 
 
 def measure(arguments: list[str] | None = None) -> NoReturn:
@@ -91,11 +88,11 @@ def _measure(run_dir, samples, step, beside, max_seconds):
     found = measure_run(run_dir, samples, show, stop_signals(max_seconds), step)
     if found is None:
         print(f"Stopped in order; the same command goes on with the measurement in {run_dir}.", flush=True)
-        return CONTINUE
+        return CONTINUE, None
     if parallel.is_first():
         _print(found, differences)
         _draw(run_dir, found)
-    return 0
+    return 0, parallel.on_first(records.load_json, run_dir / "observables.json")
 
 
 def _differences(beside):

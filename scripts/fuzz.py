@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import heg
-from heg import cli, cli_eos, cli_measure, storage
+from heg import cli, cli_eos, cli_measure, cli_solve, storage
 from heg.config import Config
 from heg.grid import TableConfig
 
@@ -118,7 +118,7 @@ def digest(directory: Path) -> dict[str, str]:
 
 def of_flags(place: Path) -> tuple:
     """heg-solve, its flags."""
-    return flags(), lambda words: outcome(cli.solve, ["--run-dir", str(place / "a"), *words, "--dry-run"])
+    return flags(), lambda words: outcome(cli_solve.solve, ["--run-dir", str(place / "a"), *words, "--dry-run"])
 
 
 def of_files(place: Path) -> tuple:
@@ -132,7 +132,7 @@ def of_files(place: Path) -> tuple:
 
     def judge(content):
         path.write_bytes(content if isinstance(content, bytes) else tomli_w.dumps(content).encode())
-        return outcome(cli.solve, [str(path), "--dry-run"])
+        return outcome(cli_solve.solve, [str(path), "--dry-run"])
 
     return st.one_of(tables(Config, base), damage(tomli_w.dumps(base).encode())), judge
 
@@ -156,7 +156,7 @@ def of_runs(place: Path) -> tuple:
     run_dir, kept = place / "run", place / "kept"
     words = [word for name, value in (GAS | SMALL).items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [*words, "--run-dir", str(run_dir)]
-    outcome(cli.solve, command)
+    outcome(cli_solve.solve, command)
     shutil.copytree(run_dir, kept)
     whole = {path.name: path.read_bytes() for path in sorted(kept.iterdir())}
     whole_table = sorted(name for name in whole if not name.startswith("lock"))
@@ -167,7 +167,7 @@ def of_runs(place: Path) -> tuple:
         shutil.copytree(kept, run_dir)
         (run_dir / name).write_bytes(content)
         before = digest(run_dir)
-        result = outcome(cli.solve, command)
+        result = outcome(cli_solve.solve, command)
         if result == "refused":
             assert digest(run_dir) == before, "a refusal changed a file"
         return f"{name}: {result}"

@@ -25,7 +25,7 @@ from typing import Annotated, NamedTuple
 import cyclopts
 import numpy as np
 
-from heg import cli, parallel
+from heg import cli_solve, parallel
 from heg.convergence import thirds
 from heg.ewald import madelung
 from heg.exact import infinite_basis, spectrum
@@ -107,7 +107,7 @@ def references(rung: Rung) -> dict[str, tuple[float, float]]:
 
 def run(rung: Rung, run_dir: Path) -> dict:
     """The row of one rung: what its summary and its history say."""
-    config, _ = cli.parse(rung.command(run_dir)[1:])
+    config, _ = cli_solve.parse(rung.command(run_dir)[1:])
     begin, nothing = time.monotonic(), lambda *_: None
     summary = solve(config, nothing, nothing, lambda: False)
     history = read_history(Path(config.run.run_dir) / "history.csv")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from heg import cli, storage
+from heg import cli, cli_solve, storage
 
 FLAGS = {
     **{"electrons": "3", "dim": "2", "polarization": "1", "rs": "4", "theta": "0.3", "twist": "0.1 0.2"},
@@ -101,7 +101,7 @@ def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
 
 def exit_code(arguments):
     with pytest.raises(SystemExit) as caught:
-        cli.solve(arguments)
+        cli_solve.solve(arguments)
     return caught.value.code
 
 
@@ -135,7 +135,7 @@ def test_a_file_gives_the_settings_and_flags_win(tmp_path):
         '[system]\nelectrons = 7\ndim = 3\nrs = 1\ntheta = 1\npolarization = "3/7"\ntwist = [0.1, 0.2, 0.3]\n'
         '[model]\nflow_layers = 1\n[run]\nrun_dir = "x"\n'
     )
-    config, dry_run = cli.parse([str(path), "--rs", "5", "--dry-run"])
+    config, dry_run = cli_solve.parse([str(path), "--rs", "5", "--dry-run"])
     assert dry_run and config.system.rs == 5 and config.model.flow_layers == 1
     system = config.system.build()
     assert (system.n_up, system.n_down, system.twist) == (5, 2, (0.1, 0.2, 0.3))
@@ -168,6 +168,15 @@ def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):
 def test_help_lists_every_field(capsys):
     assert exit_code(["--help"]) == 0
     text = capsys.readouterr().out
-    for table in cli.tables(cli.parse(command_line("x"))[0]).values():
+    for table in cli_solve.tables(cli_solve.parse(command_line("x"))[0]).values():
         for field in table:
             assert "--" + field.replace("_", "-") in text
+
+
+def test_json_is_all_that_standard_output_gets(tmp_path, capsys):
+    arguments = [*command_line(tmp_path / "d"), "--dry-run", "--json"]
+    assert exit_code(arguments) == 0
+    output, words = capsys.readouterr()
+    found = json.loads(output)
+    assert found["config"]["system"]["electrons"] == 3 and found["samples"] > 0
+    assert "exact ideal gas" in words and not (tmp_path / "d").exists()

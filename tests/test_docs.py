@@ -39,12 +39,12 @@ def test_links_between_documents_lead_somewhere(page):
 
 
 def test_every_setting_in_the_readme_is_a_flag():
-    from heg import cli
+    from heg import cli_solve
 
     fields = {
         field
-        for table in cli.tables(
-            cli.parse(["--electrons", "2", "--dim", "2", "--rs", "1", "--theta", "1", "--run-dir", "x"])[0]
+        for table in cli_solve.tables(
+            cli_solve.parse(["--electrons", "2", "--dim", "2", "--rs", "1", "--theta", "1", "--run-dir", "x"])[0]
         ).values()
         for field in table
     }

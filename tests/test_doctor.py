@@ -2,7 +2,7 @@
 
 import pytest
 
-from heg import cli, doctor
+from heg import cli, cli_doctor, doctor
 
 GOOD = {"jax": "0.12.0", "jaxlib": "0.12.0"}
 
@@ -35,7 +35,7 @@ def test_its_page_names_software_devices_and_speed(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "seconds_of_step", lambda: 0.5)  # compiles for long
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     with pytest.raises(SystemExit) as caught:
-        cli.doctor([])
+        cli_doctor.doctor([])
     page = capsys.readouterr().out
     assert caught.value.code == cli.FAILED
     for words in ("jax ", "none: one process", "cpu:0", "GFlop/s", "collective", "0.500 s", "unset it"):

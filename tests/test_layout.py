@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -13,7 +14,7 @@ ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunct
 structure infinite_gas references eos momentum hamiltonian control_variates statistics convergence parallel devices
 chunks sampling free_energy bijection natural_gradient observables quasiparticles determinants exact storage
 records config twists walks state training trained instruments summary run results measurement grid survey rows table
-figures notebook table_figures report page doctor cli cli_measure cli_eos""".split()
+figures notebook table_figures report page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}
 
@@ -61,6 +62,10 @@ def test_imports_point_up_the_table(path):
         package, _, rest = name.partition(".")
         if package == "heg" and rest:
             assert rest.split(".")[0] in above, f"{path.stem} imports {name}"
+
+
+def test_the_documentation_has_every_module_in_this_order():
+    assert re.findall(r"automodule:: heg\.(\w+)", (ROOT / "docs" / "modules.md").read_text()) == ORDER
 
 
 @each_module

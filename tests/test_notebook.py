@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import heg
-from heg import cli, records
+from heg import cli_solve, records
 
 GAS = heg.System(n_up=2, n_down=0, dim=2, rs=2.0, theta=0.5)
 SMALL = {"batch": 16, "samples": 64, "flow_layers": 1, "flow_width": 4, "transformer_layers": 0}
@@ -22,7 +22,7 @@ def test_a_run_is_that_of_the_command_line(run, tmp_path):
     flags = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     words = "--electrons 2 --dim 2 --polarization 1 --rs 2 --theta 0.5 --steps 4 --run-dir"
     with pytest.raises(SystemExit, match="0"):
-        cli.solve([*words.split(), str(tmp_path / "b"), *flags])
+        cli_solve.solve([*words.split(), str(tmp_path / "b"), *flags])
     assert records.load_json(tmp_path / "b" / "summary.json")["F"] == run[0].summary["F"]
 
 

@@ -31,10 +31,10 @@ def test_rungs_are_those_of_the_ladder():
 
 @pytest.mark.parametrize("rung", [RUNGS[0], RUNGS[1], RUNGS[-1]], ids=lambda rung: rung.name)
 def test_every_command_is_one_that_heg_solve_reads(rung, tmp_path):
-    from heg import cli
+    from heg import cli_solve
 
     program, *words = rung.command(tmp_path)
-    config, dry_run = cli.parse(words)
+    config, dry_run = cli_solve.parse(words)
     assert program == "heg-solve" and not dry_run
     assert config.system.build() == rung.system
     assert (config.model.flow_layers == 0) == (not rung.flow)

@@ -1,0 +1,60 @@
+"""The command line of heg-doctor."""
+
+import os
+from typing import NoReturn
+
+import jax
+from cyclopts import App
+
+from heg import doctor as examination
+from heg import parallel
+from heg.cli import FAILED, Json, command, run_app
+
+DOCTOR = "What a run would find here: software, processes, devices, speed, known trouble.  Also under mpirun."
+
+
+def doctor(arguments: list[str] | None = None) -> NoReturn:
+    """heg-doctor: what a run would find here."""
+    command("heg-doctor", _parse_doctor, lambda asked: _examine(), arguments)
+
+
+def _parse_doctor(arguments):
+    app = App(
+        name="heg-doctor", help=DOCTOR, usage="", exit_on_error=False, print_error=False, result_action="return_value"
+    )
+    app.default(_anything)
+    return run_app(app, arguments)
+
+
+def _anything(*, json: Json = False):
+    return True
+
+
+def _examine():
+    found, places = examination.versions(), parallel.gathered(examination.place())
+    print("software    " + ", ".join(f"{name} {version}" for name, version in found.items()))
+    print(f"launcher    {parallel.launcher()}")
+    for place in places:
+        where = f"process {place.process} on {place.host}, {place.cores} cores, memory in GiB: {place.memory}"
+        print(f"rank {place.rank:<7}{where}; devices {' '.join(place.devices)}")
+    speed = 2e-9 * examination.SIZE**3 / examination.seconds_of_product()
+    print(f"speed       {speed:.1f} GFlop/s in double precision, one product of matrices on one device")
+    collective = examination.seconds_of_collective()
+    print(f"collective  1 MiB from each of {jax.device_count()} devices to all: {1e3 * collective:.2f} ms")
+    step = examination.seconds_of_step()
+    print(f"small step  {step:.3f} s: 64 samples of 7 electrons in 3D, default model")
+    of_all = parallel.gathered(examination.findings(found, os.environ, len(places)))
+    findings = list(dict.fromkeys(finding for of_one in of_all for finding in of_one))
+    for finding in findings:
+        print(f"Trouble: {finding.what}. Remedy: {finding.remedy}.")
+    print("Trouble was found." if findings else "No known trouble.")
+    result = {
+        "software": found,
+        "launcher": parallel.launcher(),
+        "processes": [place._asdict() for place in places],
+        "speed_gflops": speed,
+        "collective_seconds": collective,
+        "small_step_seconds": step,
+        "trouble": [finding._asdict() for finding in findings],
+    }
+    return FAILED if findings else 0, result
