@@ -13,16 +13,19 @@ FEWEST = 4  # walkers computed at once, lest the cost of starting an operation r
 def walkers_at_once(system: System, batch: int) -> int:
     """Walkers computed at once that fit the memory at hand: a quarter of an accelerator's, the cache of a CPU's core.
 
-    What a walker needs is N^2 d^4 numbers a few times over: the second derivatives of its pairs (heg.kinetic).
-
     Args:
       system: gives N and d.
       batch: walkers in all; the result divides each device's share of them.
     """
     device = jax.local_devices()[0]
     memory = CACHE if device.platform == "cpu" else min(gathered(device.memory_stats()["bytes_limit"])) / 4
-    most = memory / (WALKER_NUMBERS * 8 * system.electrons**2 * system.dim**4)
+    most = memory / bytes_of_walker(system)
     return divisor(batch, max(most, FEWEST))
+
+
+def bytes_of_walker(system: System) -> int:
+    """What the second derivatives of its pairs need (heg.kinetic): N^2 d^4 numbers a few times over."""
+    return WALKER_NUMBERS * 8 * system.electrons**2 * system.dim**4
 
 
 def divisor(batch: int, most: float) -> int:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import cyclopts
-import jax
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records
@@ -15,7 +14,7 @@ from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerC
 from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
-from heg.summary import ideal_reference, system_facts
+from heg.summary import cost, ideal_reference, system_facts
 from heg.training import build
 
 HELP = """Variational free energy of the uniform electron gas at finite temperature.
@@ -24,6 +23,7 @@ Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [s
 names of the flags; flags win.  The same command again continues the run.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
+JUDGED = 3  # steps after which the time left is worth telling
 NOTES = {
     "F": "free energy, Ha",
     "E": "energy, Ha",
@@ -90,7 +90,7 @@ def _run(config):
 
 
 class _Progress:
-    """A line of progress: on a terminal the same line at every step, in a log a new one now and then."""
+    """A line of progress: on a terminal the same line at every step, in a log one a minute and an early one."""
 
     def __init__(self, steps):
         self.steps, self.terminal = steps, sys.stdout.isatty()
@@ -100,8 +100,8 @@ class _Progress:
     def __call__(self, step, info):
         now = time.monotonic()
         self.begin = self.begin or (step, now)
-        last = step == self.steps
-        if not self.terminal and not last and now - self.printed < EVERY:
+        last, telling = step == self.steps, step == self.begin[0] + JUDGED
+        if not (self.terminal or last or telling) and now - self.printed < EVERY:
             return
         self.printed = now
         seconds = (now - self.begin[1]) / max(step - self.begin[0], 1) * (self.steps - step)
@@ -158,11 +158,9 @@ def _dry_run(config):
         "  exact ideal gas, per electron: "
         + ", ".join(f"{k} {v.mean:.10g}" for k, v in ideal_reference(solver.system).items())
     )
-    blocks = [jax.eval_shape(part.init, jax.random.key(0)) for part in (solver.model.occupations, solver.model.flow)]
-    counts = [sum(leaf.size for leaf in jax.tree.leaves(block)) for block in blocks]
-    rows, total = config.sampler.batch, config.run.steps * config.sampler.batch + 2 * config.run.samples
+    found = cost(solver, config)
     print("cost")
-    print(f"  parameters = {counts[0]} of p(K), {counts[1]} of the flow")
-    print(f"  samples = {total} in all")
-    print(f"  scores = {8 * rows * (counts[0] + 2 * counts[1]) / 2**20:.1f} MiB")
-    return 0, {"config": tables(config), "system": system_facts(solver), "parameters": counts, "samples": total}
+    print(f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow")
+    print(f"  samples = {found['samples']} in all")
+    print(f"  memory = about {found['memory_mib']:.0f} MiB, and half a GiB for the program")
+    return 0, {"config": tables(config), "system": system_facts(solver), "cost": found}

@@ -178,5 +178,5 @@ def test_json_is_all_that_standard_output_gets(tmp_path, capsys):
     assert exit_code(arguments) == 0
     output, words = capsys.readouterr()
     found = json.loads(output)
-    assert found["config"]["system"]["electrons"] == 3 and found["samples"] > 0
+    assert found["config"]["system"]["electrons"] == 3 and found["cost"]["samples"] == 6 * 16 + 2 * 64
     assert "exact ideal gas" in words and not (tmp_path / "d").exists()
