@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import heg
+from heg import cli_eos, cli_measure, cli_solve
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(set(re.findall(r"`(heg(?:\.\w+)+)`", "".join(p.read_text() for p in ROOT.glob("docs/*.md")))))
@@ -38,18 +39,25 @@ def test_links_between_documents_lead_somewhere(page):
         assert (path.parent / target).exists(), target
 
 
-def test_every_setting_in_the_readme_is_a_flag():
-    from heg import cli_solve
-
-    fields = {
-        field
-        for table in cli_solve.tables(
-            cli_solve.parse(["--electrons", "2", "--dim", "2", "--rs", "1", "--theta", "1", "--run-dir", "x"])[0]
-        ).values()
-        for field in table
+COMMANDS = {"heg-solve": cli_solve, "heg-measure": cli_measure, "heg-eos": cli_eos}
+LINES = sorted(
+    {
+        (page, *found)
+        for page in PAGES
+        for found in re.findall(r"^[^|`]*?(heg-(?:solve|measure|eos)) (.*?)(?:  .*)?$", (ROOT / page).read_text(), re.M)
     }
-    flags = set(re.findall(r"(?<![-|])--([a-z][a-z-]+)", (ROOT / "README.md").read_text())) - {"help", "dry-run"}
-    assert flags and flags <= {field.replace("_", "-") for field in fields}
+)
+
+
+@pytest.mark.parametrize(("page", "command", "words"), LINES)
+def test_the_flags_of_a_command_in_the_documents_exist(page, command, words, capsys):
+    COMMANDS[command].parse(["--help"])
+    flags = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", words)) <= flags | {"--help"}
+
+
+def test_the_documents_have_many_commands():
+    assert len(LINES) > 30
 
 
 def test_the_version_is_the_same_everywhere():
