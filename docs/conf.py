@@ -1,5 +1,6 @@
 """The documentation site: sphinx-build -W docs site/html.  Tutorials are run when it is built."""
 
+import re
 from importlib import metadata
 
 project, author, copyright = "heg", "the heg developers", "the heg developers"
@@ -18,19 +19,22 @@ myst_heading_anchors = 3
 nb_execution_mode, nb_execution_timeout, nb_execution_in_temp = "force", 900, True
 nb_execution_raise_on_error = nb_merge_streams = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_typehints, autodoc_typehints_description_target = "description", "documented"
 napoleon_custom_sections = ["Accuracy", "Source", "Sources"]
 napoleon_use_ivar = True
 
 
 def setup(app):
-    """Bars in docstrings are absolute values, not reStructuredText's substitutions."""
+    """Docstrings are written for people: bars are absolute values, and a line may explain several attributes."""
 
-    def escape(app, what, name, thing, options, lines):
-        in_math = False
-        for place, line in enumerate(lines):
+    def translate(app, what, name, thing, options, lines):
+        found, in_math = [], False
+        for line in lines:
             in_math = line.startswith(".. math::") or in_math and (not line or line.startswith(" "))
             if not in_math:
-                lines[place] = line.replace("|", "\\|").replace("*", "\\*")
+                line = line.replace("|", "\\|").replace("*", "\\*")
+            several = re.match(r"(  )(\w+(?:, \w+)+): (.*)", line)
+            found += [f"  {one}: {several[3]}" for one in several[2].split(", ")] if several else [line]
+        lines[:] = found
 
-    app.connect("autodoc-process-docstring", escape, priority=100)
+    app.connect("autodoc-process-docstring", translate, priority=100)
