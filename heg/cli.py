@@ -38,7 +38,8 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
     begin(program)
     arguments, output = sys.argv[1:] if arguments is None else arguments, sys.stdout
     try:
-        with contextlib.redirect_stdout(sys.stderr) if "--json" in arguments else contextlib.nullcontext():
+        speaks = "--json" in arguments and parallel.launched_first()
+        with contextlib.redirect_stdout(sys.stderr) if speaks else contextlib.nullcontext():
             asked = parallel.on_first(parse, arguments)
             code, result = (0, None) if asked is None else act(asked)
         if "--json" in arguments and result is not None:
@@ -48,9 +49,10 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
     except (RunError, OSError) as error:
         code = complain(error, FAILED, program)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        code = complain(MemoryError("the memory is not enough: lower --batch, --chunk or the sizes"), FAILED, program)
+        of_memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        if not of_memory or jax.process_count() > 1:
+            raise  # the other processes do not know of it
+        code = complain(MemoryError("the memory is not enough: lower batch, chunk or the sizes"), FAILED, program)
     parallel.end(code)
 
 

@@ -22,11 +22,11 @@ def _parse_doctor(arguments):
     app = App(
         name="heg-doctor", help=DOCTOR, usage="", exit_on_error=False, print_error=False, result_action="return_value"
     )
-    app.default(_anything)
+    app.default(_flags)
     return run_app(app, arguments)
 
 
-def _anything(*, json: Json = False):
+def _flags(*, json: Json = False):
     return True
 
 

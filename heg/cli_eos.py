@@ -15,6 +15,7 @@ from heg import page, parallel, table_figures
 from heg.cli import CONTINUE, EVERY, FAILED, Json, command, flatten, run_app, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
+from heg.ideal import refuse_too_many
 from heg.rows import Part, make_row
 from heg.survey import Hooks, check, finished, status, survey
 from heg.table import Table, make_table, save
@@ -70,7 +71,8 @@ def parse(arguments: list[str]) -> Asked | None:
         app.config = (cyclopts.config.Dict(flatten(file, TableConfig), source=file),)
     asked = run_app(app, arguments)
     if asked is not None:
-        points(asked.table.grid)  # every gas is possible
+        for point in points(asked.table.grid):
+            refuse_too_many(point.system.build())
     return asked
 
 

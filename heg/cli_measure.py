@@ -15,7 +15,7 @@ from heg.results import difference
 from heg.run import HISTORY
 from heg.statistics import Estimate
 
-TITLES = {
+FIGURES = {
     "structure": "Structure factor and pair correlation",
     "momentum": "Momentum distribution",
     "levels": "Quasi-particle energies",
@@ -92,7 +92,8 @@ def _measure(run_dir, samples, step, beside, max_seconds):
     if parallel.is_first():
         _print(found, differences)
         _draw(run_dir, found)
-    return 0, parallel.on_first(records.load_json, run_dir / "observables.json")
+    beside = {f"{name}_by_difference": estimate._asdict() for name, estimate in differences.items()}
+    return 0, parallel.on_first(records.load_json, run_dir / "observables.json") | beside
 
 
 def _differences(beside):
@@ -127,7 +128,7 @@ def _draw(run_dir, found):
             drawn["training"] = figures.training_curve(history, Estimate(found.facts["ideal"]["S"], 0.0))
         if energies := _energies(run_dir / f"samples-{found.facts['step']}.h5"):
             drawn["energies"] = figures.local_energies(energies[0])
-        pictures = {TITLES[name]: save_figure(figure, run_dir / f"{name}.png") for name, figure in drawn.items()}
+        pictures = {FIGURES[name]: save_figure(figure, run_dir / f"{name}.png") for name, figure in drawn.items()}
     except ImportError:
         print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
         pictures = {}

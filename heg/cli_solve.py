@@ -154,13 +154,11 @@ def _dry_run(config):
     print("\nsystem")
     for name, value in system_facts(solver).items():
         print(f"  {name} = {value}")
-    print(
-        "  exact ideal gas, per electron: "
-        + ", ".join(f"{k} {v.mean:.10g}" for k, v in ideal_reference(solver.system).items())
-    )
+    ideal = {name: estimate.mean for name, estimate in ideal_reference(solver.system).items()}
+    print("  exact ideal gas, per electron: " + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items()))
     found = cost(solver, config)
     print("cost")
     print(f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow")
     print(f"  samples = {found['samples']} in all")
     print(f"  memory = about {found['memory_mib']:.0f} MiB, and half a GiB for the program")
-    return 0, {"config": tables(config), "system": system_facts(solver), "cost": found}
+    return 0, {"config": tables(config), "system": system_facts(solver), "ideal": ideal, "cost": found}

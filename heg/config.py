@@ -3,15 +3,16 @@
 The groups are the tables of a TOML file; the string below a field is its help on the command line.
 """
 
+import contextlib
 import dataclasses
 import difflib
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
 from cyclopts import Parameter
 
-from heg.system import System
+from heg.system import MOST, System
 
 # beyond them no machine of today goes
 MOST_LAYERS, MOST_WIDTH, MOST_SAMPLES, MOST_STEPS = 100, 1024, 2**22, 2**40
@@ -25,9 +26,18 @@ def require(config, passed: bool, name: str, sentence: str) -> None:
 
 def within(config, low: float, high: float, *names: str) -> None:
     """Refuses fields outside of a range; None is inside."""
+    whole = {field.name for field in dataclasses.fields(config) if field.type in (int, int | None)}
     for name in names:
         value = getattr(config, name)
+        kind, words = (int, "must be a whole number") if name in whole else (int | float, "must be a number")
+        require(config, value is None or isinstance(value, kind), name, words)
         require(config, value is None or low <= value <= high, name, f"must lie between {low:g} and {high:g}")
+
+
+def one_of(config, name: str) -> None:
+    """Refuses a field that is none of the words of its type."""
+    words = get_args(get_type_hints(type(config))[name])
+    require(config, getattr(config, name) in words, name, f"must be one of {', '.join(words)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +65,7 @@ class SystemConfig:
         Raises:
           ValueError: a value is impossible, or no whole numbers of electrons have this polarisation.
         """
-        if self.electrons < 1:
-            raise ValueError(f"electrons is {self.electrons}: give at least 1")
+        within(self, 1, MOST, "electrons")
         try:
             zeta = Fraction(str(self.polarization).strip()).limit_denominator(10**6)
         except (ValueError, ZeroDivisionError):
@@ -114,7 +123,7 @@ class SamplerConfig:
     "walkers computed at once, which bounds memory; none: as many as fit the memory at hand"
 
     def __post_init__(self):
-        require(self, self.batch >= 2, "batch", "must be at least 2, for an error bar")
+        one_of(self, "sampler")
         within(self, 2, MOST_SAMPLES, "batch")
         within(self, 1, MOST_SAMPLES, "moves", "chunk")
         within(self, 0.01, 0.99, "acceptance")
@@ -136,6 +145,7 @@ class OptimizerConfig:
     "largest step in the metric of the Fisher matrices"
 
     def __post_init__(self):
+        one_of(self, "optimizer")
         within(self, 1e-12, 1e12, "learning_rate", "decay", "damping", "max_norm")
 
 
@@ -165,7 +175,6 @@ class RunConfig:
     "stop in order after this time, with exit code 75"
 
     def __post_init__(self):
-        require(self, self.samples >= 2, "samples", "must be at least 2, for an error bar")
         within(self, 0, MOST_STEPS, "steps")
         within(self, 2, MOST_STEPS, "samples")
         within(self, 1, MOST_STEPS, "save_every", "keep", "keep_every")
@@ -214,6 +223,13 @@ def from_tables(found: dict[str, dict]) -> Config:
     return Config(**{name: kinds[name](**{k: as_tuple(v) for k, v in table.items()}) for name, table in found.items()})
 
 
+def _same_gas(config, saved):
+    """However it is written: polarisation 1 and 7/7, no twist and a twist of zero."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return SystemConfig(**saved["system"]).build() == config.system.build()
+    return False
+
+
 class Changes(NamedTuple):
     """Fields in which a run that is continued differs from what it was, as words.
 
@@ -230,6 +246,8 @@ def changes(config: Config, saved: dict[str, dict]) -> Changes:
     """Of `config` against the tables of the run, but for fields of no consequence."""
     found = Changes([], [])
     for name, table in tables(config).items():
+        if name == "system" and _same_gas(config, saved):
+            continue
         for field, value in table.items():
             before = saved.get(name, {}).get(field)
             if field not in FREE_FIELDS.get(name, ()) and value != before:

@@ -15,6 +15,7 @@ from heg.config import (
     RunConfig,
     SamplerConfig,
     SystemConfig,
+    one_of,
     require,
     within,
 )
@@ -60,6 +61,7 @@ class GridConfig:
         for name in ("electrons", "rs", "theta", "polarization"):
             values = getattr(self, name)
             require(self, len(set(values)) == len(values) > 0, name, "must be a list of different values")
+        one_of(self, "twist_kind")
         within(self, 1, MOST_TWISTS, "twists")
         within(self, 30, MOST_STEPS, "steps")
         within(self, 2 * SOLVED, MOST_STEPS, "samples")

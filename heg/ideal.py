@@ -176,7 +176,7 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
       ValueError: it takes more plane waves than can be handled.
     """
     highest = _filled_level(system)
-    _refuse_too_many(system, highest + TAIL * system.temperature)
+    refuse_too_many(system)
     candidates = plane_waves(system, highest + TAIL * system.temperature)
     window = np.searchsorted(candidates.energy, highest + WINDOW * system.temperature)
     levels = system.beta * candidates.energy
@@ -189,8 +189,13 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     return Cutoff(candidates.first(count), float(missing[count]))
 
 
-def _refuse_too_many(system, cutoff):
-    radius = np.sqrt(2 * cutoff) * system.box / (2 * np.pi)
+def refuse_too_many(system: System) -> None:
+    """Refuses a gas with more plane waves than can be handled, before they are made.
+
+    Raises:
+      ValueError: it has.
+    """
+    radius = np.sqrt(2 * (_filled_level(system) + TAIL * system.temperature)) * system.box / (2 * np.pi)
     count = (np.pi * radius**2, 4 / 3 * np.pi * radius**3)[system.dim - 2]
     if count > MOST:
         raise ValueError(

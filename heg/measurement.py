@@ -53,13 +53,13 @@ def measure(
       StorageError, OSError: a file cannot be used, or another measurement is going on.
     """
     run_dir = Path(run_dir)
-    frozen = freeze(run_dir, step)
+    frozen, history = freeze(run_dir, step), on_first(records.read_history, run_dir / HISTORY)
     with contextlib.ExitStack() as held:
         on_first(lambda: held.enter_context(storage.locked(run_dir, "lock-measure")) and None)
         blocks = _collect(frozen, run_dir, samples, show, lambda: any_process(stop()))
         if blocks is None:
             return None
-        found = evaluate(frozen, blocks, on_first(records.read_history, run_dir / HISTORY))
+        found = evaluate(frozen, blocks, history)
         on_first(save, run_dir, found)
     return found
 

@@ -1,6 +1,8 @@
 """heg in Python, for notebooks and scripts: from a System to arrays."""
 
 import dataclasses
+import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,17 +17,19 @@ from heg.results import Measurement
 from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
-from heg.summary import history_row
+from heg.summary import history_row, ideal_reference
 from heg.system import System
 from heg.trained import configuration
 
+LOG = logging.getLogger("heg")  # what heg-solve says between its steps
+
 
 class Run(NamedTuple):
-    """A finished run.
+    """A run.
 
     Attributes:
       directory: where its files are.
-      summary: what summary.json holds.
+      summary: what summary.json holds; empty as long as the run is not finished.
       history: a column of history.csv each, such as F_ha and F_error_ha.    [steps] each
     """
 
@@ -34,7 +38,13 @@ class Run(NamedTuple):
     history: dict[str, np.ndarray]
 
     def estimate(self, name: str) -> Estimate:
-        """F, E, kinetic, potential (hartree) or S (k_B) per electron, of independent samples."""
+        """F, E, kinetic, potential (hartree) or S (k_B) per electron, of independent samples.
+
+        Raises:
+          ValueError: the run is not finished.
+        """
+        if name not in self.summary:
+            raise ValueError(f"the run in {self.directory} is not finished: call heg.solve again")
         return Estimate(**self.summary[name])
 
 
@@ -44,24 +54,24 @@ def solve(system: System, run_dir: str | Path, callback: Callable | None = None,
     Args:
       system: the gas.
       run_dir: directory of the run.
-      callback: takes the row of history.csv of every step, a dict; the run ends in order when it returns True, and
-        goes on with the next call.
+      callback: takes the row of history.csv of every step, a dict, on every process; the run ends in order when it
+        returns something true, and goes on with the next call.
       flags: those of heg-solve by name, as steps=300, batch=512, flow_layers=6.
     Returns:
       The run; its summary is that of the step reached, empty if the callback ended it.
     Raises:
       ValueError: a flag is unknown, a value impossible, or the directory holds another run.
-      heg.run.RunError, heg.storage.StorageError, OSError: it cannot go on.
+      heg.run.RunError, heg.storage.StorageError, heg.parallel.ParallelError, OSError: it cannot go on.
     """
     config = _configuration(system, run_dir, flags)
     parallel.join()
-    asked = [False]
+    begin, limit, asked = time.monotonic(), config.run.max_seconds or np.inf, [False]
 
     def show(step, info):
-        asked[0] = callback is not None and callback(history_row(step, info)) is True
+        asked[0] = callback is not None and bool(callback(history_row(step, info)))
 
-    summary = solve_run(config, lambda sentence: None, show, lambda: asked[0])
-    return load_run(run_dir)._replace(summary=summary)
+    summary = solve_run(config, LOG.warning, show, lambda: asked[0] or time.monotonic() - begin > limit)
+    return parallel.on_first(load_run, run_dir)._replace(summary=summary)
 
 
 def load_run(run_dir: str | Path) -> Run:
@@ -75,7 +85,10 @@ def load_run(run_dir: str | Path) -> Run:
     configuration(run_dir)
     path = run_dir / "summary.json"
     summary = records.load_json(path) if path.exists() else {}
-    return Run(run_dir, summary, records.columns(records.read_history(run_dir / HISTORY)))
+    history = records.columns(records.read_history(run_dir / HISTORY))
+    if history and summary.get("steps", 0) < history["step"][-1]:  # of an earlier stage
+        summary = {}
+    return Run(run_dir, summary, history)
 
 
 def measure(run: Run | str | Path, samples: int = 100_000, callback: Callable | None = None) -> Measurement:
@@ -99,11 +112,17 @@ def measure(run: Run | str | Path, samples: int = 100_000, callback: Callable | 
 def plot(result: Run | Measurement):
     """A matplotlib Figure: F and S over the training of a run, S(q) and g(r) of a measurement.
 
+    It is made without pyplot: a notebook shows it after %matplotlib inline, a script saves it with savefig.
+
     Raises:
+      ValueError: the run has no step yet.
       ImportError: matplotlib is not installed: pip install 'heg[plot]'.
     """
     if isinstance(result, Run):
-        return figures.training_curve(result.history, Estimate(**result.summary["ideal"]["S"]))
+        if not result.history:
+            raise ValueError(f"the run in {result.directory} has no step to plot: train it")
+        gas = configuration(result.directory).system.build()
+        return figures.training_curve(result.history, ideal_reference(gas)["S"])
     return figures.structure(result.quantities, result.system)
 
 

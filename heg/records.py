@@ -12,6 +12,9 @@ import tomli_w
 
 from heg.storage import StorageError, replace
 
+# columns of a history that something is made of, and the most digits of a step
+NEEDED, DIGITS = {"step", "F_ha", "F_error_ha", "S_kb", "S_error_kb", "E_variance_cell_ha2"}, 15
+
 
 def append_line(path: Path, value: dict) -> None:
     """Adds a line of JSON to a file."""
@@ -77,15 +80,21 @@ def read_history(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
-    rows = list(csv.DictReader(lines))
+    damage = lambda line: StorageError(
+        f"{path} is damaged in line {line}: mend it or move it away; a run goes on without it"
+    )
+    try:
+        rows = list(csv.DictReader(lines))
+    except csv.Error as error:
+        raise damage("one or more") from error
     for number, row in enumerate(rows, 1):
-        if not _is_whole(row):
-            raise StorageError(f"{path} is damaged in line {number + 1}: mend it, or move it away to go on without it")
+        if not (NEEDED <= row.keys() and _is_whole(row)):
+            raise damage(number + 1)
     return rows
 
 
 def _is_whole(row):
-    if None in row or None in row.values() or not row.get("step", "").isdigit():
+    if None in row or None in row.values() or not row["step"].isdigit() or len(row["step"]) > DIGITS:
         return False
     with contextlib.suppress(ValueError):
         return bool([float(value) for value in row.values()])

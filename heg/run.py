@@ -45,18 +45,19 @@ def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool
       RunError: the run cannot go on.
       StorageError, OSError: a file cannot be used, or another run is using the directory.
     """
-    config.system.build()
-    run_dir = Path(config.run.run_dir)
+    solver, run_dir = build(config), Path(config.run.run_dir)
+    if config.run.start and not on_first((run_dir / "config.toml").exists):
+        start_from(config.run.start, solver)  # refused before there is a directory
     asked = run_dir / "STOP"
     with contextlib.ExitStack() as held:
         on_first(_claim, run_dir, config, held, say)
-        summary = _run(config, say, show, lambda: any_process(stop() or (is_first() and asked.exists())))
+        summary = _run(config, solver, say, show, lambda: any_process(stop() or (is_first() and asked.exists())))
         on_first(lambda: asked.unlink(missing_ok=True))
     return summary
 
 
-def _run(config, say, show, stop):
-    run_dir, begin, solver = Path(config.run.run_dir), time.monotonic(), build(config)
+def _run(config, solver, say, show, stop):
+    run_dir, begin = Path(config.run.run_dir), time.monotonic()
     found, before = on_first(_newest, config, solver, say)
     first = everywhere(_first(config, solver, say))
     state = first if found is None else everywhere(found)

@@ -151,7 +151,10 @@ def status(table: TableConfig, run_dir: Path, point: Point) -> Status:
     if is_done(table, run_dir, point):
         found = finished(run_dir, point)
         return Status("done", Estimate(**found["F"]), found["steps"], found["samples"], found["seconds"])
-    rows = records.read_history(directory / HISTORY)
+    try:
+        rows = records.read_history(directory / HISTORY)
+    except storage.StorageError:  # told when the point is computed
+        rows, failed = [], True
     state = "failed" if failed else "begun" if directory.exists() else "waiting"
     latest = Estimate(float(rows[-1]["F_ha"]), float(rows[-1]["F_error_ha"])) if rows else None
     return Status(state, latest, len(rows), 0, 0.0)

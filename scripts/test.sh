@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one gate: lint, tests and, with the default Python, the documentation.  PYTHON=python3.12 bash scripts/test.sh uses
-# another Python, in its own environment.  Arguments go to pytest, which then is all that runs.
+# another Python, in its own environment.  Arguments go to pytest; the documentation is then left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh mpi,plot,test

@@ -1,5 +1,8 @@
 """heg from Python: the same runs as the command line's."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -33,9 +36,21 @@ def test_the_callback_sees_the_rows_of_the_history(run):
     assert found.history["redrawn"].dtype == int and np.ptp(found.history["S_kb"]) > 0
 
 
+def test_a_run_of_the_command_line_goes_on_in_python(run, tmp_path):
+    """However its gas is written: polarisation 1 or 2/2, no twist or a twist of zero."""
+    run_dir = shutil.copytree(run[0].directory, tmp_path / "b")
+    config = run_dir / "config.toml"
+    config.write_text(config.read_text().replace("2/2", "1.0"))
+    found = heg.solve(dataclasses.replace(GAS, twist=(0.0, 0.0)), run_dir, steps=5, **SMALL)
+    assert found.history["step"].tolist() == [1, 2, 3, 4, 5] and found.summary["steps"] == 5
+
+
 def test_a_run_ended_by_its_callback_goes_on_with_the_next_call(run, tmp_path):
     ended = heg.solve(GAS, tmp_path, lambda row: row["step"] == 2, steps=4, **SMALL)
     assert len(ended.history["step"]) == 2 and not ended.summary
+    with pytest.raises(ValueError, match="is not finished"):
+        ended.estimate("F")
+    assert len(heg.plot(ended).axes) == 2
     again = heg.solve(GAS, tmp_path, steps=4, **SMALL)
     assert again.estimate("F") == run[0].estimate("F")
     np.testing.assert_array_equal(again.history["E_ha"], run[0].history["E_ha"])
@@ -57,8 +72,16 @@ def test_a_finished_run_is_loaded_and_measured(run):
 def test_bad_input_is_told(tmp_path):
     with pytest.raises(ValueError, match="no flag 'stepz': did you mean 'steps'"):
         heg.solve(GAS, tmp_path / "a", stepz=3)
-    with pytest.raises(ValueError, match="batch is 1: it must be at least 2"):
+    with pytest.raises(ValueError, match="batch is 1: it must lie between 2"):
         heg.solve(GAS, tmp_path / "a", batch=1)
+    assert not (tmp_path / "a").exists()
+    for flags, words in (
+        ({"steps": "3"}, "steps is 3: it must be a whole number"),
+        ({"sampler": "Exact"}, "sampler is Exact: it must be one of exact, metropolis, mala"),
+        ({"start": str(tmp_path)}, "holds no run"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            heg.solve(GAS, tmp_path / "a", **flags)
     assert not (tmp_path / "a").exists()
     with pytest.raises(ValueError, match="holds no run"):
         heg.load_run(tmp_path / "a")
