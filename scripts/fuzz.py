@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import cyclopts
 import tomli_w
@@ -247,7 +248,10 @@ def campaign(kind: str, count: int, seed_number: int = 0) -> Counter:
     return tally
 
 
-def main(*, count: int = 1000, kinds: tuple[str, ...] = tuple(KINDS), seed_number: int = 0) -> None:
+Many = Annotated[tuple[str, ...], cyclopts.Parameter(consume_multiple=True, negative="")]
+
+
+def main(*, count: int = 1000, kinds: Many = tuple(KINDS), seed_number: int = 0) -> None:
     """Tries inputs.
 
     Args:

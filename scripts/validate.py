@@ -37,6 +37,7 @@ from heg.system import System
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, PUBLISHED = DOCS / "validation.json", DOCS / "published.csv"
 STEPS, SAMPLES = 150, 32768
+EARLIER_LAYERS = 3  # of results that do not say how many
 RESOLUTION = 1e-6  # hartree per electron: what the orbital cutoff of p(K) and the references leave open
 # highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and dimension
 CUTOFFS = {(2, 2): 200, (2, 3): 30, (3, 2): 35, (3, 3): 14, (4, 2): 15, (4, 3): 8}
@@ -113,6 +114,7 @@ def run(rung: Rung, run_dir: Path) -> dict:
     history = read_history(Path(config.run.run_dir) / "history.csv")
     keys = ("F", "E", "S", "quality", "steps", "samples", "seconds")
     row = {"name": rung.name, **{key: summary[key] for key in keys}, "untrained": summary["initial"]["F"]}
+    row |= {"layers": config.model.flow_layers}
     return row | {"thirds": thirds(history), "wall_seconds": time.monotonic() - begin, "version": summary["version"]}
 
 
@@ -161,7 +163,12 @@ def _large_line(rung, row):
     quality = row["quality"]
     cells = [_gas(rung), str(Estimate(**row["untrained"])), str(Estimate(**row["F"]))]
     cells += [str(Estimate(before, before_error)), str(Estimate(after, after_error)), f"{drift:.1f}"]
-    cells += [f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.2g}", str(quality["redrawn"])]
+    cells += [f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.1g}"]
+    cells += [
+        f"{quality['folded_measure']['mean']:.1g}",
+        str(quality["redrawn"]),
+        str(row.get("layers", EARLIER_LAYERS)),
+    ]
     return "| " + " | ".join([*cells, str(row["steps"]), f"{row['seconds']:.0f}"]) + " |"
 
 
