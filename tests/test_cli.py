@@ -26,7 +26,7 @@ def command_line(run_dir, **changed):
 
 def start(run_dir, **changed):
     """Starts heg-solve as a process of its own."""
-    command = [sys.executable, "-c", "from heg.cli import solve; solve()", *command_line(run_dir, **changed)]
+    command = [sys.executable, "-c", "from heg.cli_solve import solve; solve()", *command_line(run_dir, **changed)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -32,7 +32,7 @@ def mpirun(count):
 
 def solve(run_dir, steps, **layout):
     arguments = command_line(run_dir, steps=str(steps), save_every="4", transformer_layers="0", batch=BATCH)
-    done = run(f"from heg.cli import solve; solve({arguments!r})", **layout)
+    done = run(f"from heg.cli_solve import solve; solve({arguments!r})", **layout)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -80,7 +80,7 @@ def test_what_the_first_process_raises_all_raise():
 
 
 def test_processes_that_do_not_find_each_other_say_so(tmp_path):
-    code = f"from heg.cli import solve; solve({command_line(tmp_path / 'a')!r})"
+    code = f"from heg.cli_solve import solve; solve({command_line(tmp_path / 'a')!r})"
     for rank, sentences in (("0", 1), ("1", 0)):
         environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": rank}
         done = run(code, environment=environment)
