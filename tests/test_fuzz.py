@@ -11,8 +11,8 @@ import fuzz  # noqa: E402
 
 @pytest.mark.parametrize("kind", fuzz.KINDS)
 def test_no_input_ends_in_a_traceback_or_changes_a_file(kind):
-    tally = fuzz.campaign(kind, 40)
-    assert sum(tally.values()) >= 40
+    tally = fuzz.campaign(kind, 15)
+    assert sum(tally.values()) >= 15
     outcomes = {name.split(": ")[-1] for name in tally}
     assert outcomes <= set(fuzz.OUTCOMES.values()) and "refused" in outcomes
 

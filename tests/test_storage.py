@@ -81,18 +81,34 @@ def test_checkpoints_are_listed_newest_first(tmp_path):
     assert [path.name for path in storage.checkpoints(tmp_path)] == ["checkpoint-100.h5", "checkpoint-20.h5"]
 
 
+def history_row(step):
+    return {"step": step} | dict.fromkeys(sorted(records.NEEDED - {"step"}), -0.1 / step)
+
+
 def test_history_is_rewound_to_a_step_and_loses_a_partial_line(tmp_path):
     path = tmp_path / "history.csv"
     for step in range(1, 5):
-        records.append_history(path, {"step": step, "F_ha": -0.1 / step})
+        records.append_history(path, history_row(step))
     whole = path.read_text()
     path.write_text(whole + "5,-0.0")
     assert [row["step"] for row in records.read_history(path)] == ["1", "2", "3", "4"]
     records.rewind_history(path, 2)
     assert path.read_text() == "".join(whole.splitlines(keepends=True)[:3])
     for step in (3, 4):
-        records.append_history(path, {"step": step, "F_ha": -0.1 / step})
+        records.append_history(path, history_row(step))
     assert path.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    "before, after", [(b"F_ha", b"G_ha"), (b"-0.1", b"-0.x"), (b"-0.1,", b""), (b"\n2,", b"\nx,"), (b"0.1", b"\r")]
+)
+def test_a_damaged_history_is_named(tmp_path, before, after):
+    path = tmp_path / "history.csv"
+    for step in (1, 2):
+        records.append_history(path, history_row(step))
+    path.write_bytes(path.read_bytes().replace(before, after, 1))
+    with pytest.raises(storage.StorageError, match=r"history\.csv is damaged in line .*move it away"):
+        records.read_history(path)
 
 
 def test_history_rewound_to_nothing_starts_afresh(tmp_path):
