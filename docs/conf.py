@@ -1,7 +1,11 @@
 """The documentation site: sphinx-build -W docs site/html.  Tutorials are run when it is built."""
 
+import os
 import re
 from importlib import metadata
+from pathlib import Path
+
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where the kernels of the tutorials find shell_cell
 
 project, author, copyright = "heg", "the heg developers", "the heg developers"
 release = version = metadata.version("heg")
