@@ -141,3 +141,8 @@ def test_cutoff_of_a_cold_gas(gas):
 def test_too_few_orbitals_are_refused():
     with pytest.raises(ValueError, match="raise the cutoff"):
         thermodynamics(np.zeros(2), 1.0, (3,))
+
+
+def test_a_gas_of_too_many_plane_waves_is_refused_before_they_are_made():
+    with pytest.raises(ValueError, match="theta is 1000.0: that takes .* plane waves"):
+        choose_cutoff(System(7, 0, 3, 1.0, 1000.0, (0.0, 0.0, 0.0)), 1e-6)
