@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["validation.in.md", "_generated"]
+exclude_patterns = ["validation.in.md"]
 html_theme, html_title = "furo", f"heg {version}"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3

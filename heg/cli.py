@@ -16,7 +16,7 @@ import jax
 from cyclopts import App, Parameter
 
 from heg import parallel, records, storage
-from heg.config import Config, suggestion
+from heg.config import suggestion
 from heg.run import RunError
 
 Json = Annotated[
@@ -66,19 +66,23 @@ def begin(program: str) -> None:
         sys.stdout = open(os.devnull, "w")
 
 
-def run_app(app: App, arguments: list[str]):
-    """What an app makes of arguments.
+def run_app(app: App, arguments: list[str], schema: type | None = None):
+    """What an app makes of arguments; with a schema the first may be a TOML file of its tables.
 
     Raises:
       ValueError: they make no sense; one that travels between processes.
+      StorageError: the file cannot be read.
     """
+    if schema and arguments and not arguments[0].startswith("-"):
+        file, *arguments = arguments
+        app.config = (cyclopts.config.Dict(flatten(file, schema), source=file),)
     try:
         return app(arguments)
     except cyclopts.CycloptsError as error:
         raise ValueError(str(error)) from None
 
 
-def flatten(file: str, schema: type = Config) -> dict:
+def flatten(file: str, schema: type) -> dict:
     """Fields of a TOML file by flag name; its tables are the groups of a schema such as Config.
 
     Raises:

@@ -7,12 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn
 
-import cyclopts
 import numpy as np
 from cyclopts import App, Parameter
 
 from heg import page, parallel, table_figures
-from heg.cli import CONTINUE, EVERY, FAILED, Json, command, flatten, run_app, stop_signals
+from heg.cli import CONTINUE, EVERY, FAILED, Json, command, run_app, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
 from heg.ideal import refuse_too_many
@@ -66,10 +65,7 @@ def parse(arguments: list[str]) -> Asked | None:
             raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
         return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)
 
-    if arguments and not arguments[0].startswith("-"):
-        file, *arguments = arguments
-        app.config = (cyclopts.config.Dict(flatten(file, TableConfig), source=file),)
-    asked = run_app(app, arguments)
+    asked = run_app(app, arguments, TableConfig)
     if asked is not None:
         for point in points(asked.table.grid):
             refuse_too_many(point.system.build())

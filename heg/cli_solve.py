@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records
-from heg.cli import CONTINUE, EVERY, Json, command, flatten, run_app, save_figure, stop_signals
+from heg.cli import CONTINUE, EVERY, Json, command, run_app, save_figure, stop_signals
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.run import HISTORY
 from heg.run import solve as solve_run
@@ -44,11 +44,7 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
     Raises:
       ValueError, StorageError: with one sentence for the user.
     """
-    app = _app()
-    if arguments and not arguments[0].startswith("-"):
-        file, *arguments = arguments
-        app.config = (cyclopts.config.Dict(flatten(file), source=file),)
-    return run_app(app, arguments)
+    return run_app(_app(), arguments, Config)
 
 
 def _app() -> App:
@@ -160,5 +156,5 @@ def _dry_run(config):
     print("cost")
     print(f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow")
     print(f"  samples = {found['samples']} in all")
-    print(f"  memory = about {found['memory_mib']:.0f} MiB, and half a GiB for the program")
+    print(f"  memory = about {found['memory_mib']:.0f} MiB for the largest arrays, beside the program")
     return 0, {"config": tables(config), "system": system_facts(solver), "ideal": ideal, "cost": found}

@@ -85,7 +85,8 @@ def system_facts(solver: Solver) -> dict:
 def cost(solver: Solver, config: Config) -> dict:
     """What a run asks for: parameters, samples in all, and the memory of a step in MiB on the devices of one process.
 
-    Accuracy: the memory is that of the largest arrays; XLA's own adds up to half of it.
+    Accuracy: the memory counts the largest arrays (scores, their products, Fisher matrix, second derivatives of pairs);
+    what the program and XLA need besides is not in it.
     """
     init = lambda part: jax.eval_shape(part.init, jax.random.key(0))
     of_p, of_flow = (

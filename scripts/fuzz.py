@@ -170,7 +170,7 @@ def of_runs(place: Path) -> tuple:
     shutil.copytree(run_dir, kept)
     undisturbed = records.load_json(kept / "summary.json")["F"]
     whole = {path.name: path.read_bytes() for path in sorted(kept.iterdir())}
-    whole_table = sorted(name for name in whole if not name.startswith("lock"))
+    files = sorted(name for name in whole if not name.startswith("lock"))
 
     def judge(damaged):
         name, content = damaged
@@ -185,7 +185,7 @@ def of_runs(place: Path) -> tuple:
             assert records.load_json(run_dir / "summary.json")["F"] == undisturbed, "another result"
         return f"{name}: {result}"
 
-    return st.sampled_from(whole_table).flatmap(lambda name: st.tuples(st.just(name), damage(whole[name]))), judge
+    return st.sampled_from(files).flatmap(lambda name: st.tuples(st.just(name), damage(whole[name]))), judge
 
 
 def of_measurements(place: Path) -> tuple:
