@@ -11,10 +11,11 @@ from cyclopts import App, Parameter
 from heg import figures, parallel, records
 from heg.cli import CONTINUE, EVERY, Json, command, run_app, save_figure, stop_signals
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
+from heg.cost import cost, product_rate
 from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
-from heg.summary import cost, ideal_reference, system_facts
+from heg.summary import ideal_reference, system_facts
 from heg.training import build
 
 HELP = """Variational free energy of the uniform electron gas at finite temperature.
@@ -75,6 +76,9 @@ def _app() -> App:
 
 def _run(config):
     say = lambda sentence: print(sentence, flush=True)
+    if not parallel.on_first((Path(config.run.run_dir) / HISTORY).exists):
+        found = cost(build(config), config, product_rate())
+        say(f"Expected: {_expectation(found)}.")
     summary = solve_run(config, say, _Progress(config.run.steps), stop_signals(config.run.max_seconds))
     if not summary:
         say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
@@ -83,6 +87,17 @@ def _run(config):
     if parallel.is_first():
         _draw(config, summary)
     return 0, summary
+
+
+def _expectation(found):
+    return f"{_duration(found['seconds'])} on these devices, {found['memory_mib']:.0f} MiB for the largest arrays"
+
+
+def _duration(seconds):
+    """A time that is known within a factor of two or so."""
+    units = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
+    name, unit = next((name, unit) for name, unit in units if seconds >= 2 * unit or unit == 1)
+    return f"about {seconds / unit:.2g} {name}" if seconds < 100 * unit else f"about {seconds / unit:.0f} {name}"
 
 
 class _Progress:
@@ -152,9 +167,10 @@ def _dry_run(config):
         print(f"  {name} = {value}")
     ideal = {name: estimate.mean for name, estimate in ideal_reference(solver.system).items()}
     print("  exact ideal gas, per electron: " + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items()))
-    found = cost(solver, config)
+    found = cost(solver, config, product_rate())
     print("cost")
     print(f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow")
     print(f"  samples = {found['samples']} in all")
     print(f"  memory = about {found['memory_mib']:.0f} MiB for the largest arrays, beside the program")
+    print(f"  time = {_duration(found['seconds'])} on these devices, within a factor of two or so")
     return 0, {"config": tables(config), "system": system_facts(solver), "ideal": ideal, "cost": found}

@@ -5,7 +5,6 @@ from importlib import metadata
 import jax
 import numpy as np
 
-from heg.chunks import bytes_of_walker, walkers_at_once
 from heg.config import Config
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.state import FOLDING, StepInfo, TrainState, stream
@@ -79,27 +78,4 @@ def system_facts(solver: Solver) -> dict:
         "orbitals": len(cutoff.orbitals.energy),
         "orbitals_missing_probability": cutoff.missing,
         "cutoff_error_of_ideal_F_ha_per_electron": system.temperature * cutoff.missing / system.electrons,
-    }
-
-
-def cost(solver: Solver, config: Config) -> dict:
-    """What a run asks for: parameters, samples in all, and the memory of a step in MiB on the devices of one process.
-
-    Accuracy: the memory counts the largest arrays (scores, their products, Fisher matrix, second derivatives of pairs);
-    what the program and XLA need besides is not in it.
-    """
-    init = lambda part: jax.eval_shape(part.init, jax.random.key(0))
-    of_p, of_flow = (
-        sum(leaf.size for leaf in jax.tree.leaves(init(part))) for part in (solver.model.occupations, solver.model.flow)
-    )
-    batch = config.sampler.batch
-    at_once = config.sampler.chunk or walkers_at_once(solver.system, batch)
-    numbers = batch * (of_p + 2 * of_flow + batch) + 3 * of_flow**2  # scores, their products, the Fisher matrix
-    needed = 8 * numbers + jax.local_device_count() * at_once * bytes_of_walker(solver.system)
-    samples = config.run.steps * batch + 2 * config.run.samples
-    return {
-        "parameters_of_p": of_p,
-        "parameters_of_flow": of_flow,
-        "samples": samples,
-        "memory_mib": needed / 2**20,
     }

@@ -24,8 +24,9 @@ import numpy as np
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.chunks import divisor, walkers_at_once
+from heg.cost import STEP, operations, parameters
 from heg.devices import map_walkers
-from heg.ewald import coulomb_energy, lattice
+from heg.ewald import coulomb_energy
 from heg.free_energy import Params, scores
 from heg.kinetic import generic_kinetic_energy, make_kinetic_energy
 from heg.parallel import start
@@ -36,7 +37,6 @@ MOVES = 50  # Metropolis moves of the generic path: the published program's (doc
 GENERIC_WALKERS = 16
 ROUNDS, SECONDS = 6, 30.0  # of timing: after that time there are two rounds at least
 GENERIC_LARGEST = 100  # coordinates beyond which the generic path is left out
-FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent
 PHASES = ("draw K", "draw x", "log Psi", "kinetic", "Coulomb", "scores", "solve", "step")
 GENERIC = ("Metropolis", "generic kinetic", "generic scores")
 
@@ -93,28 +93,13 @@ def correlated(flow: dict, system) -> dict:
     return {kind: fit(network) for kind, network in flow.items()}
 
 
-def operations(solver, config, params) -> dict[str, tuple[float, float]]:
-    """What a walker needs: floating-point operations and bytes written."""
-    system, (spins, d) = solver.system, (solver.system.spins, solver.system.dim)
-    n, layers, width, features = d * system.electrons, config.model.flow_layers, config.model.flow_width, d + 1
-    pairs = system.electrons * (system.electrons - 1) / 2
-    network = lambda order: pairs * width * (FUNCTION + 2 * sum(features**power for power in range(order + 1)))
-    cubes = sum(count**3 for count in spins)
-    counts = [sum(leaf.size for leaf in jax.tree.leaves(block)) for block in params]
-    orbitals, rows, highest = len(solver.cutoff.orbitals.energy), config.sampler.batch, lattice(d).highest
-    candidates = sum(8 * count**3 * sum(1 / m for m in range(1, count + 1)) for count in spins)
-    response = system.electrons**3 * (6 * d**4 + 4 * d**5)  # heg.kinetic.squared_response
-    transformer = 2 * counts[0] + orbitals * (4 * config.model.transformer_width + FUNCTION)
-    found = {
-        "draw K": (system.electrons * transformer, 0),
-        "draw x": (5 * layers * (2 / 3 * n**3 + network(1)) + candidates + 16 * cubes, 0),
-        "log Psi": (layers * (2 / 3 * n**3 + network(1)) + 8 / 3 * cubes, 0),
-        "kinetic": (layers * (6 * n**3 + response + 3 * network(2)) + 8 * (1 + d) * cubes, 0),
-        "Coulomb": (30 * pairs + 8 * system.electrons * (2 * highest + 1) ** (d - 1) * (highest + 1), 0),
-        "scores": (layers * (2 * n**3 + 3 * network(1)) + 8 * cubes, 8 * (counts[0] + 2 * counts[1])),
-        "solve": (sum(2 * count * min(count, rows * part) * part for count, part in zip(counts, (1, 2))), 0),
-    }
-    return found | {"step": tuple(map(sum, zip(*(found[name] for name in PHASES[:-1] if name != "log Psi"))))}
+def floors(solver, config, peak: tuple[float, float]) -> dict[str, float]:
+    """Least milliseconds for a walker in each phase, from its operations or the bytes that it must write."""
+    of_p, of_flow = parameters(solver)
+    written = {"scores": 8 * (of_p + 2 * of_flow)}
+    needed = {name: (count, written.get(name, 0)) for name, count in operations(solver, config).items()}
+    needed["step"] = tuple(sum(needed[name][kind] for name in STEP) for kind in (0, 1))
+    return {name: 1e3 * max(amount / rate for amount, rate in zip(needed[name], peak)) for name in needed}
 
 
 def phases(solver, config, state):
@@ -165,7 +150,7 @@ def measure(gas: SystemConfig, batch: int, peak: tuple[float, float]) -> dict:
     state = solver.init(jax.random.key(0))
     state = state._replace(params=Params(state.params.occupations, correlated(state.params.flow, solver.system)))
     row = {"dim": gas.dim, "electrons": gas.electrons, "polarization": str(gas.polarization), "batch": batch}
-    floors = operations(solver, config, state.params)
+    least = floors(solver, config, peak)
     walkers = lambda name: min(GENERIC_WALKERS, batch) if name.startswith("generic") else batch
     prepared = phases(solver, config, state).items()
     found = in_rounds({name: Timed(*function, walkers(name)) for name, function in prepared})
@@ -173,10 +158,9 @@ def measure(gas: SystemConfig, batch: int, peak: tuple[float, float]) -> dict:
         print(f"  {name:16}{values.ms:10.4f} ms{values.mib:10.1f} MiB", end="")
         key = name.replace(" ", "_")
         row |= {f"{key}_ms_per_sample": values.ms, f"{key}_mib": values.mib}
-        if name in floors:
-            floor = 1e3 * max(amount / rate for amount, rate in zip(floors[name], peak))
-            row[f"{key}_floor_ms"] = floor
-            print(f"{floor:10.4f} ms floor{values.ms / floor:8.1f} times", end="")
+        if name in least:
+            row[f"{key}_floor_ms"] = least[name]
+            print(f"{least[name]:10.4f} ms floor{values.ms / least[name]:8.1f} times", end="")
         print(flush=True)
     row["compile_s"] = found["step"].compile_seconds
     return row | ratios(row)
