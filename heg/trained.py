@@ -20,11 +20,18 @@ def configuration(run_dir: Path) -> Config:
     """The configuration of a run.
 
     Raises:
-      ValueError: the directory holds no run.
+      ValueError: the directory holds no run, or its config.toml is not one.
+      StorageError: the file cannot be read.
     """
-    if not (run_dir / "config.toml").exists():
+    path = run_dir / "config.toml"
+    if not path.exists():
         raise ValueError(f"{run_dir} holds no run: give the run directory of heg-solve")
-    return from_tables(records.load_config(run_dir / "config.toml"))
+    try:
+        config = from_tables(records.load_config(path))
+        config.system.build()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is not the configuration of a run: {error}") from None
+    return config
 
 
 def trained_state(run_dir: Path, template: TrainState, step: int | None = None) -> TrainState:

@@ -29,7 +29,7 @@ from heg import cli, cli_eos, cli_measure, cli_solve, records, storage
 from heg.config import Config
 from heg.grid import TableConfig
 
-LIMIT = 60  # seconds for one input
+LIMIT, PREPARING = 60, 600  # seconds for one input, and for what is damaged
 OUTCOMES = {0: "done", cli.FAILED: "failed", cli.BAD_INPUT: "refused", cli.CONTINUE: "stopped"}
 GAS = {"electrons": 2, "dim": 2, "rs": 2.0, "theta": 0.5}
 SMALL = {"flow_layers": 1, "flow_width": 4, "transformer_layers": 0, "batch": 16, "steps": 4, "samples": 64}
@@ -83,7 +83,7 @@ def damage(draw, whole: bytes) -> bytes:
     return draw(st.sampled_from([bytes(changed), whole[:cut], bytes(changed)[:cut], whole + whole[:cut], b""]))
 
 
-def outcome(command: Callable, arguments: list[str]) -> str:
+def outcome(command: Callable, arguments: list[str], limit: int = LIMIT) -> str:
     """What a command made of its arguments; it must be one of OUTCOMES with the words that belong to it.
 
     Raises:
@@ -91,7 +91,7 @@ def outcome(command: Callable, arguments: list[str]) -> str:
     """
     out, err = io.StringIO(), io.StringIO()
     signal.signal(signal.SIGALRM, _too_late)
-    signal.alarm(LIMIT)
+    signal.alarm(limit)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             command(arguments)
@@ -108,7 +108,7 @@ def outcome(command: Callable, arguments: list[str]) -> str:
 
 
 def _too_late(number, frame):
-    raise AssertionError(f"no end after {LIMIT} s")
+    raise AssertionError("no end in time")
 
 
 def digest(directory: Path) -> dict[str, str]:
@@ -161,16 +161,21 @@ def of_grids(place: Path) -> tuple:
     return st.one_of(tables(TableConfig, base), damage(tomli_w.dumps(base).encode())), judge
 
 
-def of_runs(place: Path) -> tuple:
-    """A finished run with a damaged file, continued by the same command."""
-    run_dir, kept = place / "run", place / "kept"
-    words = [word for name, value in (GAS | SMALL).items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    command = [*words, "--run-dir", str(run_dir)]
-    outcome(cli_solve.solve, command)
+def continued(command: Callable, arguments: list[str], run_dir: Path, answer: Callable, texts: set[str]) -> tuple:
+    """A finished directory with a damaged file, continued by the same command.
+
+    Args:
+      command, arguments: what finished it.
+      run_dir: the directory.
+      answer: reads the result from it.
+      texts: names of files that give the result and have no checksum: damage may change it.
+    """
+    kept = run_dir.with_name("kept")
     shutil.copytree(run_dir, kept)
-    undisturbed = records.load_json(kept / "summary.json")["F"]
-    whole = {path.name: path.read_bytes() for path in sorted(kept.iterdir())}
-    files = sorted(name for name in whole if not name.startswith("lock"))
+    undisturbed = answer(run_dir)
+    made = {".png", ".html"}  # written again by every command
+    whole = {str(path.relative_to(kept)): path.read_bytes() for path in sorted(kept.rglob("*")) if path.is_file()}
+    files = sorted(name for name in whole if not Path(name).name.startswith("lock") and Path(name).suffix not in made)
 
     def judge(damaged):
         name, content = damaged
@@ -178,14 +183,51 @@ def of_runs(place: Path) -> tuple:
         shutil.copytree(kept, run_dir)
         (run_dir / name).write_bytes(content)
         before = digest(run_dir)
-        result = outcome(cli_solve.solve, command)
+        result = outcome(command, arguments)
         if result == "refused":
             assert digest(run_dir) == before, "a refusal changed a file"
-        if result == "done" and name != "config.toml":
-            assert records.load_json(run_dir / "summary.json")["F"] == undisturbed, "another result"
+        if result == "done" and Path(name).name not in texts:
+            assert answer(run_dir) == undisturbed, "another result"
         return f"{name}: {result}"
 
     return st.sampled_from(files).flatmap(lambda name: st.tuples(st.just(name), damage(whole[name]))), judge
+
+
+def finished_run(run_dir: Path) -> list[str]:
+    """Makes one; the arguments of heg-solve that did."""
+    words = [word for name, value in (GAS | SMALL).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    arguments = [*words, "--run-dir", str(run_dir)]
+    assert outcome(cli_solve.solve, arguments, PREPARING) == "done"
+    return arguments
+
+
+def of_runs(place: Path) -> tuple:
+    """heg-solve, a finished run with a damaged file."""
+    run_dir = place / "run"
+    answer = lambda run_dir: records.load_json(run_dir / "summary.json")["F"]
+    return continued(cli_solve.solve, finished_run(run_dir), run_dir, answer, {"config.toml"})
+
+
+def of_measured(place: Path) -> tuple:
+    """heg-measure, a finished measurement with a damaged file."""
+    run_dir = place / "run"
+    finished_run(run_dir)
+    arguments = [str(run_dir), "--samples", "64"]
+    assert outcome(cli_measure.measure, arguments, PREPARING) == "done"
+    answer = lambda run_dir: records.load_json(run_dir / "observables.json")["F"]
+    return continued(cli_measure.measure, arguments, run_dir, answer, {"config.toml"})
+
+
+def of_surveys(place: Path) -> tuple:
+    """heg-eos, a finished grid with a damaged file in the directory of the table or of a point."""
+    path, run_dir = place / "grid.toml", place / "table"
+    grid = {"grid": GRID | {"rs": [1.0, 2.0], "accuracy": 1.0, "steps": 30, "samples": 2048}}
+    small = {name: SMALL[name] for name in ("flow_layers", "flow_width", "transformer_layers")}
+    path.write_text(tomli_w.dumps(grid | {"model": small, "sampler": {"batch": 64}}))
+    arguments = [str(path), "--run-dir", str(run_dir)]
+    assert outcome(cli_eos.table, arguments, PREPARING) in ("done", "failed")
+    answer = lambda run_dir: (run_dir / "table.csv").read_text()
+    return continued(cli_eos.table, arguments, run_dir, answer, {"config.toml", "grid.toml", "point.json"})
 
 
 def of_measurements(place: Path) -> tuple:
@@ -223,6 +265,8 @@ KINDS = {
     "files": of_files,
     "grids": of_grids,
     "runs": of_runs,
+    "measured": of_measured,
+    "surveys": of_surveys,
     "measurements": of_measurements,
     "tables": of_tables,
 }

@@ -9,7 +9,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import fuzz  # noqa: E402
 
 
-@pytest.mark.parametrize("kind", fuzz.KINDS)
+SLOW = {"measured", "surveys"}  # what is damaged takes a minute to make: by hand
+
+
+@pytest.mark.parametrize("kind", sorted(set(fuzz.KINDS) - SLOW))
 def test_no_input_ends_in_a_traceback_or_changes_a_file(kind):
     tally = fuzz.campaign(kind, 15)
     assert sum(tally.values()) >= 15
