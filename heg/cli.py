@@ -66,6 +66,17 @@ def begin(program: str) -> None:
         sys.stdout = open(os.devnull, "w")
 
 
+def new_app(name: str, help: str) -> App:
+    """A command line that returns what it means, and raises what is wrong with it."""
+    return App(name, help=help, usage="", exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def check_limit(max_seconds: float | None) -> None:
+    """Refuses a time limit that no run can keep: a ValueError."""
+    if max_seconds is not None and not max_seconds > 0:
+        raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
+
+
 def run_app(app: App, arguments: list[str], schema: type | None = None):
     """What an app makes of arguments; with a schema the first may be a TOML file of its tables.
 

@@ -4,11 +4,11 @@ import os
 from typing import NoReturn
 
 import jax
-from cyclopts import App
 
 from heg import doctor as examination
 from heg import parallel
-from heg.cli import FAILED, Json, command, run_app
+from heg.cli import FAILED, Json, command, new_app, run_app
+from heg.cost import product_rate
 
 DOCTOR = "What a run would find here: software, processes, devices, speed, known trouble.  Also under mpirun."
 
@@ -19,9 +19,7 @@ def doctor(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _parse_doctor(arguments):
-    app = App(
-        name="heg-doctor", help=DOCTOR, usage="", exit_on_error=False, print_error=False, result_action="return_value"
-    )
+    app = new_app("heg-doctor", DOCTOR)
     app.default(_flags)
     return run_app(app, arguments)
 
@@ -37,8 +35,8 @@ def _examine():
     for place in places:
         where = f"process {place.process} on {place.host}, {place.cores} cores, memory in GiB: {place.memory}"
         print(f"rank {place.rank:<7}{where}; devices {' '.join(place.devices)}")
-    speed = 2e-9 * examination.SIZE**3 / examination.seconds_of_product()
-    print(f"speed       {speed:.1f} GFlop/s in double precision, one product of matrices on one device")
+    speed = product_rate() / 1e9
+    print(f"speed       {speed:.1f} GFlop/s in double precision, products of matrices on all devices")
     collective = examination.seconds_of_collective()
     print(f"collective  1 MiB from each of {jax.device_count()} devices to all: {1e3 * collective:.2f} ms")
     step = examination.seconds_of_step()

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn
 
 import numpy as np
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from heg import page, parallel, table_figures
-from heg.cli import CONTINUE, EVERY, FAILED, Json, command, run_app, stop_signals
+from heg.cli import CONTINUE, EVERY, FAILED, Json, check_limit, command, new_app, run_app, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
 from heg.ideal import refuse_too_many
-from heg.rows import Part, make_row
+from heg.rows import Part, row_of
 from heg.survey import Hooks, check, finished, status, survey
-from heg.table import Table, make_table, save
+from heg.table import Table, save, table_of
 
 HELP = """Table of the equation of state over r_s and Theta.
 
@@ -44,7 +44,7 @@ def parse(arguments: list[str]) -> Asked | None:
     Raises:
       ValueError, StorageError: with one sentence for the user.
     """
-    app = App(name="heg-eos", help=HELP, usage="", exit_on_error=False, print_error=False, result_action="return_value")
+    app = new_app("heg-eos", HELP)
     group = lambda name: Parameter(name="*", group=name)
 
     @app.default
@@ -61,8 +61,7 @@ def parse(arguments: list[str]) -> Asked | None:
         max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
         json: Json = False,
     ):
-        if max_seconds is not None and max_seconds <= 0:
-            raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
+        check_limit(max_seconds)
         return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)
 
     asked = run_app(app, arguments, TableConfig)
@@ -139,6 +138,10 @@ def _print(every, states):
 
 def _write(asked, every, surfaces):
     """table.csv and table.h5 of the gases all of whose twists are done; with surfaces also figures and the page."""
+    try:
+        check(asked.table, asked.run_dir)
+    except ValueError:
+        return  # another job has added points since: the table is that job's
     made = collect(asked, every, surfaces)
     if made is None:
         return
@@ -167,10 +170,10 @@ def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
     if not rows:
         return None
     every_twist = twists(asked.table.grid)
-    return make_table(rows, {(row["n_up"], row["n_down"]): every_twist for row in rows}, surfaces)
+    return table_of(rows, {(row["n_up"], row["n_down"]): every_twist for row in rows}, surfaces)
 
 
 @functools.cache
 def _row(parts):
     """From the weight, name and point.json of each twist; kept, as the table is written after every point."""
-    return make_row([Part(weight, name, json.loads(facts)) for weight, name, facts in parts])
+    return row_of([Part(weight, name, json.loads(facts)) for weight, name, facts in parts])

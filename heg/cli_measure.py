@@ -1,14 +1,15 @@
 """The command line of heg-measure."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import numpy as np
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from heg import figures, parallel, records, report, storage
-from heg.cli import CONTINUE, EVERY, Json, command, run_app, save_figure, stop_signals
+from heg.cli import CONTINUE, EVERY, Json, check_limit, command, new_app, run_app, save_figure, stop_signals
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
@@ -36,9 +37,7 @@ def parse(arguments: list[str]) -> dict | None:
     Raises:
       ValueError: with one sentence for the user.
     """
-    app = App(
-        name="heg-measure", help=HELP, usage="", exit_on_error=False, print_error=False, result_action="return_value"
-    )
+    app = new_app("heg-measure", HELP)
 
     @app.default
     def run(
@@ -64,8 +63,7 @@ def parse(arguments: list[str]) -> dict | None:
             raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
         if len(beside) not in (0, 2):
             raise ValueError(f"beside has {len(beside)} directories: give two, one on each side of the run")
-        if max_seconds is not None and max_seconds <= 0:
-            raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
+        check_limit(max_seconds)
         return {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside, "max_seconds": max_seconds}
 
     return run_app(app, arguments)
@@ -98,7 +96,10 @@ def _measure(run_dir, samples, step, beside, max_seconds):
 
 def _differences(beside):
     """From the summaries of two runs."""
-    return difference(*(records.load_json(run_dir / "summary.json") for run_dir in beside))
+    try:
+        return difference(*(records.load_json(run_dir / "summary.json") for run_dir in beside))
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f"{beside[0]} or {beside[1]} has a summary.json that is none: run heg-solve again") from None
 
 
 def _print(found, differences):
@@ -138,9 +139,7 @@ def _draw(run_dir, found):
 
 
 def _energies(path):
-    """Energies of the final samples of the run, in a list; empty where they are not kept."""
-    count = storage.stored_length(path, "E")
-    if not count:
-        return []
-    names = ("F", "E", "kinetic", "potential", "S")
-    return [storage.load_tree(path, {name: np.zeros(count) for name in names})[0]["E"]]
+    """Energies of the final samples of the run, in a list; empty where there are none that can be used."""
+    with contextlib.suppress(storage.StorageError, KeyError, OSError):
+        return [storage.load_arrays(path)[0]["E"]]
+    return []

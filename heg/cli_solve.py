@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records
-from heg.cli import CONTINUE, EVERY, Json, command, run_app, save_figure, stop_signals
+from heg.cli import CONTINUE, EVERY, Json, command, new_app, run_app, save_figure, stop_signals
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.cost import cost, product_rate
 from heg.run import HISTORY
@@ -49,9 +49,7 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
 
 
 def _app() -> App:
-    app = App(
-        name="heg-solve", help=HELP, usage="", exit_on_error=False, print_error=False, result_action="return_value"
-    )
+    app = new_app("heg-solve", HELP)
     group = lambda name: Parameter(
         name="*", group=cyclopts.Group(name, sort_key=list(Config.__annotations__).index(name))
     )
@@ -97,7 +95,7 @@ def _duration(seconds):
     """A time that is known within a factor of two or so."""
     units = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
     name, unit = next((name, unit) for name, unit in units if seconds >= 2 * unit or unit == 1)
-    return f"about {seconds / unit:.2g} {name}" if seconds < 100 * unit else f"about {seconds / unit:.0f} {name}"
+    return f"about {seconds / unit:.2g} {name}" if seconds < 99.5 * unit else f"about {seconds / unit:.0f} {name}"
 
 
 class _Progress:
@@ -118,7 +116,8 @@ class _Progress:
         seconds = (now - self.begin[1]) / max(step - self.begin[0], 1) * (self.steps - step)
         free_energy, entropy = (Estimate(*map(float, info.estimates[name])) for name in "FS")
         line = f"step {step}/{self.steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}"
-        line += f"  {time.strftime('%H:%M:%S', time.gmtime(seconds))} left" if step > self.begin[0] else ""
+        minutes, seconds = divmod(round(seconds), 60)
+        line += f"  {minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d} left" if step > self.begin[0] else ""
         print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal and not last else "\n", flush=True)
 
 

@@ -38,6 +38,7 @@ def cost(solver: Solver, config: Config, rate: float) -> dict:
     memory = 8 * numbers + jax.local_device_count() * at_once * bytes_of_walker(solver.system)
     phases = operations(solver, config)
     of_step, of_sample = (sum(phases[name] for name in names) for names in (STEP, SAMPLE))
+    of_step += _of_chain(config, phases) - phases["draw x"]
     needed = run.steps * batch * of_step + 2 * run.samples * of_sample
     return {
         "parameters_of_p": of_p,
@@ -48,10 +49,15 @@ def cost(solver: Solver, config: Config, rate: float) -> dict:
     }
 
 
+def _of_chain(config, phases):
+    """Operations by which a walker of a training step comes to its x."""
+    moves = config.sampler.moves * phases["log Psi"]
+    return {"exact": phases["draw x"], "metropolis": moves, "mala": 2 * moves}[config.sampler.sampler]
+
+
 def parameters(solver: Solver) -> tuple[int, int]:
     """How many p(K) and the flow have."""
-    count = lambda part: sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(part.init, jax.random.key(0))))
-    return count(solver.model.occupations), count(solver.model.flow)
+    return tuple(sum(leaf.size for leaf in jax.tree.leaves(part)) for part in solver.template.params)
 
 
 def operations(solver: Solver, config: Config) -> dict[str, float]:
@@ -61,11 +67,11 @@ def operations(solver: Solver, config: Config) -> dict[str, float]:
     pairs = system.electrons * (system.electrons - 1) / 2
     network = lambda order: pairs * width * (FUNCTION + 2 * sum(features**power for power in range(order + 1)))
     cubes = sum(count**3 for count in spins)
-    counts = parameters(solver)
-    orbitals, rows, highest = len(solver.cutoff.orbitals.energy), config.sampler.batch, lattice(d).highest
+    of_p, of_flow = parameters(solver)
+    orbitals, batch, highest = len(solver.cutoff.orbitals.energy), config.sampler.batch, lattice(d).highest
     candidates = sum(8 * count**3 * sum(1 / m for m in range(1, count + 1)) for count in spins)
     response = system.electrons**3 * (6 * d**4 + 4 * d**5)  # heg.kinetic.squared_response
-    transformer = 2 * counts[0] + orbitals * (4 * config.model.transformer_width + FUNCTION)
+    transformer = 2 * of_p + orbitals * (4 * config.model.transformer_width + FUNCTION)
     return {
         "draw K": system.electrons * transformer,
         "draw x": 5 * layers * (2 / 3 * n**3 + network(1)) + candidates + 16 * cubes,
@@ -73,7 +79,7 @@ def operations(solver: Solver, config: Config) -> dict[str, float]:
         "kinetic": layers * (6 * n**3 + response + 3 * network(2)) + 8 * (1 + d) * cubes,
         "Coulomb": 30 * pairs + 8 * system.electrons * (2 * highest + 1) ** (d - 1) * (highest + 1),
         "scores": layers * (2 * n**3 + 3 * network(1)) + 8 * cubes,
-        "solve": sum(2 * count * min(count, rows * part) * part for count, part in zip(counts, (1, 2))),
+        "solve": 2 * of_p * min(of_p, batch) + 4 * of_flow**2,
     }
 
 

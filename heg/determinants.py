@@ -36,7 +36,7 @@ class Block(NamedTuple):
     hamiltonian: np.ndarray
 
 
-def make_block(system: System, total: np.ndarray, cutoff: float) -> Block:
+def block_of(system: System, total: np.ndarray, cutoff: float) -> Block:
     """The determinants of one total momentum and their Hamiltonian.
 
     Args:

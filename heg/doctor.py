@@ -9,7 +9,6 @@ from importlib import metadata
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
@@ -18,7 +17,6 @@ from heg.training import build
 
 PACKAGES = ("heg", "jax", "jaxlib", "dm-haiku", "optax", "numpy", "scipy", "h5py", "mpi4py")
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
-SIZE = 512  # of the matrices whose product is timed
 NUMBERS = 2**17  # double-precision numbers of each device in the collective that is timed, 1 MiB
 
 
@@ -75,12 +73,6 @@ def place() -> Place:
             memory.append(f"{device.device_kind} {device.memory_stats()['bytes_limit'] / 2**30:.1f}")
     devices = [f"{device.platform}:{device.id}" for device in jax.local_devices()]
     return Place(jax.process_index(), socket.gethostname(), os.getpid(), devices, cores, ", ".join(memory))
-
-
-def seconds_of_product() -> float:
-    """One product of matrices in double precision on the first device, after compilation."""
-    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(SIZE, SIZE)))
-    return _fastest(jax.jit(jnp.matmul), matrix, matrix)
 
 
 def seconds_of_collective() -> float:

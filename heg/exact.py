@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from heg.determinants import make_block, second_order
+from heg.determinants import block_of, second_order
 from heg.ideal import IdealGas, choose_cutoff, thermodynamics
 from heg.statistics import Estimate
 from heg.system import System
@@ -50,7 +50,7 @@ def spectrum(system: System, cutoff: float) -> Spectrum:
     totals = _classes(system)
     levels = {kind: [] for kind in KINDS}
     for total in totals:
-        block = make_block(system, total, cutoff)
+        block = block_of(system, total, cutoff)
         for kind, values in _levels(system, block).items():
             levels[kind].append(values)
     return Spectrum(totals, levels)
@@ -105,7 +105,7 @@ def occupations(system: System, cutoff: float, n: np.ndarray) -> np.ndarray:
       Of each spin, up first.                               [spins, M]
     """
     totals = _classes(system)
-    blocks = [make_block(system, total, cutoff) for total in totals]
+    blocks = [block_of(system, total, cutoff) for total in totals]
     levels, vectors = zip(*(np.linalg.eigh(block.hamiltonian) for block in blocks))
     motion = _centre_of_mass(system, totals)
     log_z = _log_partition(system, motion, levels)

@@ -13,7 +13,7 @@ import numpy as np
 from heg.observables import Quantity
 from heg.quasiparticles import Landau
 from heg.statistics import Estimate
-from heg.structure import plasmon_structure
+from heg.structure import plasmon_structure, total
 from heg.system import System
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def structure(quantities: dict[str, Quantity], system: System) -> Figure:
     for place, (of_pair, error) in enumerate(zip(s.value, s.error)):
         left.errorbar(q, of_pair, error, fmt=".-", markersize=3, linewidth=0.8, label=PAIRS[place])
     if len(s.value) > 1:
-        left.plot(q, s.value[0] + 2 * s.value[1] + s.value[2], "k.-", markersize=3, linewidth=0.8, label="all")
+        left.plot(q, total(s.value), "k.-", markersize=3, linewidth=0.8, label="all")
     if system.coupling:
         near = q < system.fermi_wavevector
         left.plot(q[near], plasmon_structure(system, q[near]), "k--", linewidth=0.8, label="plasmon, q → 0")

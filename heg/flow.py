@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from heg.pairs import PairNetwork, Pairs, curvature, displacement, make_pairs, separations
+from heg.pairs import PairNetwork, Pairs, curvature, displacement, pairs_of, separations
 from heg.system import System
 
 RESIDUAL = 1e-8  # |f(x) - z| / L with which the inverse counts as found; one more step of Newton's squares it
@@ -93,7 +93,7 @@ class Inverse(NamedTuple):
 
 def make_flow(system: System, size: FlowSize) -> Flow:
     """The flow of the given gas and size."""
-    pairs = make_pairs(system)
+    pairs = pairs_of(system)
     init_layer, pair_terms = _make_pair_terms(system, pairs, size.width)
     count = size.layers if system.electrons > 1 else 0
 

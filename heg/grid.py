@@ -136,9 +136,8 @@ def _points(grid: GridConfig) -> Iterator[Point]:
 
 def _name(system):
     gas = system.build()
-    spins = f"{gas.n_up}u" + (f"{gas.n_down}d" if gas.n_down else "")
     twist = "-twist" + "_".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else ""
-    return f"{gas.dim}d-{spins}-rs{gas.rs:g}-theta{gas.theta:g}{twist}"
+    return f"{gas.dim}d-{gas.label}-rs{gas.rs:g}-theta{gas.theta:g}{twist}"
 
 
 def run_config(table: TableConfig, point: Point, run_dir: str, start: str | None, attempt: int = 0) -> Config:

@@ -158,6 +158,7 @@ def heat_capacity(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> flo
     return float(beta**2 * jax.grad(jax.grad(log_z))(beta))
 
 
+@functools.lru_cache(maxsize=4)
 def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
 

@@ -75,7 +75,7 @@ def _hotter_and_colder(system):
 
 
 def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray, softness: float = 0.0) -> np.ndarray:
-    """S of all electrons for small q > 0 (1/bohr), from S_0 (`ideal`) and the plasmon; arguments as above."""
+    """S of all electrons for small q > 0 (1/bohr), from S_0 (`ideal`) and the plasmon's, which `softness` lets fall."""
     if not system.coupling:
         return ideal
     return 1 / (1 / ideal + 1 / ((1 + softness * q**2) * plasmon_structure(system, q)))

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from heg.chunks import divisor, walkers_at_once
 from heg.config import ModelConfig, SamplerConfig
 from heg.devices import jit, map_walkers
-from heg.free_energy import evaluate, per_electron, sample_of
+from heg.free_energy import sample_of
 from heg.ideal import choose_cutoff
 from heg.observables import make_sample, observe
 from heg.sampling import Walkers
-from heg.structure import Grid, make_grid
+from heg.structure import Grid, grid_of
 from heg.system import System
 from heg.training import build_model
 from heg.walks import make_walks
@@ -28,7 +28,6 @@ class Instruments(NamedTuple):
     Attributes:
       grid: of S(q) and g(r).
       observe: params, Regression, key -> Observed of each block of a batch, draws repeated, draws lost.
-      energies: the same -> F, E, ... of each sample of the same batch, nothing else.
       occupy: params, keys -> draws of K and ln p(K).
       twice: params, states [B, N], keys [2, B] -> F_loc, hartree per cell, of two x at each K, without control
         variates.                                           [2, B]
@@ -36,7 +35,6 @@ class Instruments(NamedTuple):
 
     grid: Grid
     observe: Callable
-    energies: Callable
     occupy: Callable
     twice: Callable
 
@@ -49,7 +47,7 @@ def block_size(batch: int) -> int:
 def instruments(system: System, sizes: ModelConfig, sampler: SamplerConfig) -> Instruments:
     """Those of a gas and a model.  What is compiled serves later gases that differ by r_s or coupling alone."""
     compiled = programs(system.of_unit_density, sizes, sampler)
-    return Instruments(make_grid(system), *(functools.partial(program, system) for program in compiled))
+    return Instruments(grid_of(system), *(functools.partial(program, system) for program in compiled))
 
 
 @functools.lru_cache(maxsize=2)
@@ -62,7 +60,7 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
     """
     chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
     # the plane waves that training had
-    cutoff, grid = choose_cutoff(gas, sizes.orbital_tolerance), make_grid(gas)
+    cutoff, grid = choose_cutoff(gas, sizes.orbital_tolerance), grid_of(gas)
     sampled = divisor(sampler.batch, chunk * gas.dim**2)  # samples need less memory than their energies
     size = block_size(sampler.batch)
     orbitals_of = lambda system: cutoff.orbitals.at_density(system.rs)
@@ -79,16 +77,12 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
         means = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1), observed)
         return means, walk.redrawn, walk.lost
 
-    def energies(system, params, regression, key):
-        model = model_of(system)
-        walk = make_walks(system, model, sampler, sampled).draw(params, jax.random.split(key)[0])
-        return per_electron(evaluate(model, params, walk.walkers, chunk), regression, system)
-
     def occupy(system, params, keys):
         model = model_of(system)
-        states = map_walkers(lambda key: model.occupations.sample(params.occupations, key), keys, chunk)
+        many = divisor(len(keys), chunk * gas.dim**2)
+        states = map_walkers(lambda key: model.occupations.sample(params.occupations, key), keys, many)
         log_prob = lambda state: model.occupations.log_prob(params.occupations, state)
-        return states, map_walkers(log_prob, states, chunk)
+        return states, map_walkers(log_prob, states, many)
 
     def twice(system, params, states, keys):
         model = model_of(system)
@@ -100,4 +94,4 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
         draws = [model.draw(params.flow, states, of_one).x for of_one in keys]
         return jnp.stack([map_walkers(f_loc, Walkers(states, x), chunk) for x in draws])
 
-    return tuple(map(jit, (observe_batch, energies, occupy, twice)))
+    return tuple(map(jit, (observe_batch, occupy, twice)))

@@ -1,6 +1,7 @@
 """heg-measure without its command line: all observables of a trained density matrix, its parameters frozen."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,7 @@ def save(run_dir: Path, found: Measurement) -> None:
     plain = lambda array: np.asarray(array).tolist()
     numbers = {name: {"mean": plain(q.value), "error": plain(q.error)} for name, q in found.quantities.items()}
     landau = {name: plain(value) for name, value in found.landau._asdict().items()}
+    landau["mass"] = None if math.isnan(found.landau.mass) else found.landau.mass  # JSON has no NaN
     records.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
 
 
@@ -96,7 +98,8 @@ def _collect(frozen, run_dir, samples, show, stop):
     keep = lambda: on_first(lambda: storage.save_tree(path, _joined(parts), **marks))
     for number in range(have, wanted):
         if stop():
-            keep()
+            if parts:
+                keep()
             return None
         means, again, lost = measure_batch(*parameters, jax.random.fold_in(key, number))
         parts.append(jax.tree.map(np.asarray, means))

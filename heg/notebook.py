@@ -143,7 +143,7 @@ def _configuration(system, run_dir, flags):
     for flag, value in flags.items():
         if flag not in home:
             raise ValueError(f"there is no flag {flag!r}: {suggestion(flag, home)}")
-        parts.setdefault(home[flag], {})[flag] = value
+        parts.setdefault(home[flag], {})[flag] = str(value) if isinstance(value, Path) else value
     polarization = f"{system.n_up - system.n_down}/{system.electrons}"
     gas = SystemConfig(
         system.electrons, system.dim, system.rs, system.theta, polarization, system.twist, system.coupling

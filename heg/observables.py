@@ -29,7 +29,7 @@ from heg.momentum import Momentum, control_weight, make_momentum, momentum_distr
 from heg.orbitals import Orbitals
 from heg.sampling import Walkers
 from heg.statistics import Derived, jackknife
-from heg.structure import Grid, Structure, make_structure, plasmon_structure
+from heg.structure import Grid, Structure, make_structure, plasmon_structure, total
 from heg.system import System
 
 CONTACT = 0.7  # g is fitted up to CONTACT r_s for its value at contact
@@ -145,7 +145,6 @@ def distributions(system: System, orbitals: Orbitals, grid: Grid, blocks: Observ
 
 def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
     """S of the longest waves against the plasmon's, which is exact in the limit, and g(0) of opposite spins."""
-    total = lambda s: s[0] + (2 * s[1] + s[2] if len(s) > 1 else 0)
     found = {}
     if system.coupling:
         plasmon = plasmon_structure(system, grid.shells.length[:1])

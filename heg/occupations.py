@@ -106,7 +106,7 @@ def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) 
     Returns:
       Pure functions; a state lists the occupied orbitals, increasing within each spin, up first.
     """
-    slots = _make_slots(system)
+    slots = _slots_of(system)
     orbital_features = _orbital_features(system, orbitals)
     energy = jnp.asarray(orbitals.energy)
 
@@ -175,7 +175,7 @@ def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) 
     )
 
 
-def _make_slots(system):
+def _slots_of(system):
     counts = system.spins
     spin = np.repeat(np.arange(len(counts)), counts)
     rank = np.concatenate([np.arange(count) for count in counts])

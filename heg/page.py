@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heg.report import document, embedded, rows_of
+from heg.report import document, embedded, html_table
 from heg.statistics import Estimate
 from heg.table import Table, extrapolated
 
@@ -30,14 +30,14 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     version = columns["version"][0]
     parts = [
         f"<p>heg {html.escape(str(version))}. {ABOUT}</p>",
-        f'<div style="overflow-x: auto">{rows_of(*_rows(table))}</div>',
+        f'<div style="overflow-x: auto">{html_table(*_rows(table))}</div>',
     ]
     if sizes := list(extrapolated(table)):
         cells = [(f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)) for rs, theta, zeta, value in sizes]
-        parts += ["<h2>f_xc linear in 1 / N to infinity</h2>", rows_of(("r_s", "Θ", "ζ", "f_xc"), cells)]
+        parts += ["<h2>f_xc linear in 1 / N to infinity</h2>", html_table(("r_s", "Θ", "ζ", "f_xc"), cells)]
     parts += [embedded(caption, picture) for caption, picture in pictures.items()]
     fits = [
-        f"{sum(cell)} electrons, ζ = {(cell[0] - cell[1]) / sum(cell):g}: χ² per point {series.surface.chi2:.2f}"
+        f"{sum(cell)} electrons, ζ = {series.zeta:g}: χ² per point {series.surface.chi2:.2f}"
         for cell, series in table.series.items()
     ]
     parts += [

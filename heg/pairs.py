@@ -74,7 +74,7 @@ def _gather(table, index):
     return lax.optimization_barrier(table)[..., index]
 
 
-def make_pairs(system: System) -> Pairs:
+def pairs_of(system: System) -> Pairs:
     """All pairs of the electrons of the gas."""
     electrons = np.arange(system.electrons)
     first, second = np.triu_indices(system.electrons, 1)

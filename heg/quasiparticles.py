@@ -105,8 +105,9 @@ def _active(system, shells, states):
     counts = np.concatenate(tables, axis=1)
     spin, place = np.divmod(np.arange(counts.shape[1]), len(shells.count))
     occupation = counts.mean(axis=0) / shells.count[place]
-    active = np.flatnonzero(np.minimum(occupation, 1 - occupation) > ACTIVE)
-    active = np.sort(active[np.argsort(-counts[:, active].var(axis=0))][:MOST])
+    variance = counts.var(axis=0)  # zero where a shell is filled in part, always by as many electrons
+    active = np.flatnonzero((np.minimum(occupation, 1 - occupation) > ACTIVE) & (variance > 0))
+    active = np.sort(active[np.argsort(-variance[active])][:MOST])
     return counts[:, active], spin[active], place[active]
 
 

@@ -29,26 +29,29 @@ def read_lines(path: Path) -> list[dict]:
     for line in text.splitlines():
         with contextlib.suppress(ValueError):  # cut off where a process or the disk ended
             found.append(json.loads(line))
-    return found
+    return [value for value in found if isinstance(value, dict)]
 
 
 def save_json(path: Path, value: dict) -> None:
     """Writes a JSON file atomically."""
-    replace(Path(path), lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
+    replace(Path(path), lambda temporary: temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n"))
 
 
 def load_json(path: Path) -> dict:
     """Reads a JSON file.
 
     Raises:
-      StorageError: it is not there or not JSON.
+      StorageError: it is not there, not JSON, or no object.
     """
     try:
-        return json.loads(Path(path).read_text())
+        found = json.loads(Path(path).read_text())
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise StorageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise StorageError(f"{path} is damaged: it holds no object of JSON")
+    return found
 
 
 def save_config(path: Path, config: dict) -> None:
@@ -69,6 +72,19 @@ def load_config(path: Path) -> dict:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"{path} is not TOML: {error}") from error
+
+
+def load_tables(path: Path) -> dict[str, dict]:
+    """Tables of a TOML file that holds nothing else, as the ones that the program writes.
+
+    Raises:
+      StorageError: it cannot be read, is not TOML, or holds something else.
+    """
+    found = load_config(path)
+    for name, table in found.items():
+        if not isinstance(table, dict):
+            raise StorageError(f"{path} is damaged: {name} is {table}, no table")
+    return found
 
 
 def read_history(path: Path) -> list[dict[str, str]]:

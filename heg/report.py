@@ -51,13 +51,13 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
     parts = [
         f"<p>{observables['samples']} independent samples at step {observables['step']}, heg {observables['version']}. "
         "Errors are standard errors.</p>",
-        rows_of(("quantity", "value", "ideal gas, exact", "unit"), rows),
+        html_table(("quantity", "value", "ideal gas, exact", "unit"), rows),
         "<h2>The gas</h2>",
-        rows_of(("", ""), [(name, value) for name, value in gas.items()]),
+        html_table(("", ""), [(name, value) for name, value in gas.items()]),
     ]
     if observables["infinite_gas"]:
         values = [(n, _value(v) if isinstance(v, dict) else f"{v:.6g}") for n, v in observables["infinite_gas"].items()]
-        parts += ["<h2>The infinite gas</h2>", rows_of(("", ""), values)]
+        parts += ["<h2>The infinite gas</h2>", html_table(("", ""), values)]
     parts += [embedded(caption, picture) for caption, picture in pictures.items()]
     explained = ", ".join(f"{share:.1%}" for share in observables["landau"]["explained"])
     parts += [
@@ -94,7 +94,7 @@ def embedded(caption: str, picture: Path) -> str:
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def rows_of(head, rows) -> str:
+def html_table(head, rows) -> str:
     """A table in HTML."""
     line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
     return "<table>" + line("th", head) + "".join(line("td", row) for row in rows) + "</table>"

@@ -15,7 +15,8 @@ from heg.orbitals import Orbitals
 from heg.quasiparticles import Landau, landau_fit, trained_levels
 from heg.references import published
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
-from heg.statistics import Estimate, independent
+from heg.statistics import Estimate, independent, intercept
+from heg.structure import total
 from heg.summary import ideal_reference, system_facts
 from heg.system import System
 from heg.training import Solver
@@ -98,14 +99,9 @@ def zero_variance(history: list[dict[str, str]]) -> Estimate | None:
     if len(rows) < 10:
         return None
     of = lambda name: np.array([float(row[name]) for row in rows])
-    error = np.maximum(of("F_error_ha"), 1e-300)
-    variance = of("E_variance_cell_ha2")
-    regressors = np.stack([np.ones(len(rows)), variance / variance.mean()], axis=1) / error[:, None]
-    covariance = np.linalg.pinv(regressors.T @ regressors)
-    best = covariance @ regressors.T @ (of("F_ha") / error)
+    found, spread = intercept(of("E_variance_cell_ha2"), of("F_ha"), of("F_error_ha"))
     # what the fit leaves beyond the errors of the points counts as error too
-    spread = np.sum((of("F_ha") / error - regressors @ best) ** 2) / (len(rows) - 2)
-    return Estimate(float(best[0]), float(np.sqrt(covariance[0, 0] * max(spread, 1.0))))
+    return Estimate(found.mean, found.error * max(spread, 1.0) ** 0.5)
 
 
 def difference(one: dict, other: dict) -> dict[str, Estimate]:
@@ -118,6 +114,7 @@ def difference(one: dict, other: dict) -> dict[str, Estimate]:
       T dS / dT (k_B per electron) at the mean temperature; both to second order in the difference.
     Raises:
       ValueError: they differ in anything else, or in nothing.
+      KeyError, TypeError: one is no such file.
     """
     gases = one["system"], other["system"]
     for name in ("n_up", "n_down", "dim", "twist", "coupling"):
@@ -179,9 +176,7 @@ def ideal_values(system: System) -> dict[str, float]:
 def _infinite(system, found):
     """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's)."""
     correction, f_xc = size_correction(system), found["f_xc"]
-    s = found["S_q"].value[:, 0]
-    measured = s[0] if len(s) == 1 else s[0] + 2 * s[1] + s[2]
-    error = float(uncertainty(system, found["q"].value[0], measured))
+    error = float(uncertainty(system, found["q"].value[0], total(found["S_q"].value[:, 0])))
     facts = {
         "exchange_correction_ha": correction.exchange,
         "potential_correction_ha": correction.potential,

@@ -17,6 +17,7 @@ from heg.eos import NAMES
 from heg.infinite_gas import correlation_correction, size_correction, uncertainty
 from heg.references import published
 from heg.statistics import Estimate
+from heg.structure import total
 from heg.system import System
 
 
@@ -39,7 +40,7 @@ class Part(NamedTuple):
         return self.facts["measured"]
 
 
-def make_row(parts: list[Part]) -> dict:
+def row_of(parts: list[Part]) -> dict:
     """The row of a gas from its twists, but for what the surface says.  Units are in the names."""
     system = _system(parts[0])
     units = {"f": "ha", "e": "ha", "s": "kb", "p": f"ha_per_bohr{system.dim}"}
@@ -102,7 +103,7 @@ def _size(parts):
     whole = weights @ [_four(system, one) for one in corrections]
     exchange = weights @ [one.exchange for one in corrections]
     s_of = [part.observables["S_q"] for part in parts]
-    s = weights @ [one[0] if len(one) == 1 else one[0] + 2 * one[1] + one[2] for one in s_of]
+    s = weights @ [total(one) for one in s_of]
     error = uncertainty(system, parts[0].observables["q"], s)
     rest = _four(system, correlation_correction(system))
     share = error / max(abs(rest[0]), 1e-300)

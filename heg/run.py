@@ -46,25 +46,25 @@ def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool
       StorageError, OSError: a file cannot be used, or another run is using the directory.
     """
     solver, run_dir = build(config), Path(config.run.run_dir)
-    if config.run.start and not on_first((run_dir / "config.toml").exists):
-        start_from(config.run.start, solver)  # refused before there is a directory
+    new = config.run.start and not on_first((run_dir / "config.toml").exists)
+    params = start_from(config.run.start, solver) if new else None  # refused before there is a directory
     asked = run_dir / "STOP"
     with contextlib.ExitStack() as held:
         on_first(_claim, run_dir, config, held, say)
-        summary = _run(config, solver, say, show, lambda: any_process(stop() or (is_first() and asked.exists())))
+        first = _first(config, solver, params, say)
+        summary = _run(config, solver, first, say, show, lambda: any_process(stop() or (is_first() and asked.exists())))
         on_first(lambda: asked.unlink(missing_ok=True))
     return summary
 
 
-def _run(config, solver, say, show, stop):
+def _run(config, solver, first, say, show, stop):
     run_dir, begin = Path(config.run.run_dir), time.monotonic()
     found, before = on_first(_newest, config, solver, say)
-    first = everywhere(_first(config, solver, say))
     state = first if found is None else everywhere(found)
     rows = on_first(records.rewind_history, run_dir / HISTORY, int(state.step))
     spent = lambda: before + time.monotonic() - begin
     initial = measure(solver, config, first, stop)
-    saved, troubles = -1, []
+    saved, troubles = -1 if found is None else int(state.step), []
     while not _done(config, int(state.step), rows) and not stop():
         after, info = solver.step(state)
         trouble = _trouble(config, state, after, info)
@@ -91,20 +91,19 @@ def _run(config, solver, say, show, stop):
     return summary
 
 
-def _first(config, solver, say):
+def _first(config, solver, params, say):
     """The state before the first step: untrained, or with parameters of another run, which checkpoint-0.h5 keeps."""
     first = solver.init(jax.random.key(config.run.seed))
     if not config.run.start:
-        return first
-
+        return everywhere(first)
     path = Path(config.run.run_dir) / "checkpoint-0.h5"
     begun = on_first(_begun, path, solver, say)
     if begun is None:
-        params = start_from(config.run.start, solver)
+        params = start_from(config.run.start, solver) if params is None else params
         begun = jax.tree.map(np.asarray, first)._replace(params=params, average=params)
         on_first(storage.save_tree, path, begun)
         say(f"Starting from {config.run.start}.")
-    return begun
+    return everywhere(begun)
 
 
 def _begun(path, solver, say):
@@ -157,7 +156,7 @@ def _claim(run_dir, config, held, say):
         say(f"The run that was here did not end in order ({dead}).")
     path = run_dir / "config.toml"
     if path.exists():
-        found = changes(config, records.load_config(path))
+        found = changes(config, records.load_tables(path))
         if found.refused:
             raise ValueError(f"{run_dir} holds another run: {'; '.join(found.refused)}; choose another --run-dir")
         for change in found.told:
@@ -201,17 +200,17 @@ def _save(config, state, seconds):
 
 
 def _samples(path, count, frozen):
-    """Samples kept in a file; none if it is not there, damaged, of another number of samples or other parameters."""
+    """The first samples kept in a file; none if it is not there, damaged, of too few samples or other parameters."""
     if not path.exists():
         return {}
     try:
-        values, attributes = storage.load_tree(path, {name: np.zeros(count) for name in QUANTITIES})
+        values, attributes = storage.load_arrays(path)
     except storage.StorageError:
         return {}  # they are drawn again, the same numbers
-    if attributes.get("parameters") == storage.fingerprint(frozen):
-        return values
-    storage.set_aside(path)
-    return {}
+    if attributes.get("parameters") != storage.fingerprint(frozen):
+        storage.set_aside(path)
+        return {}
+    return {name: values[name][:count] for name in QUANTITIES} if len(values["F"]) >= count else {}
 
 
 def _trouble(config, before, after, info):

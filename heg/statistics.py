@@ -137,3 +137,17 @@ def jackknife(blocks, function, groups: int = 256) -> Derived:
     bias = (groups - 1) * (left_out.mean(axis=0) - np.asarray(function(whole)))
     best = np.asarray(function(jax.tree.map(lambda leaf: leaf.mean(axis=0), blocks))) - bias
     return Derived(best, covariance)
+
+
+def intercept(x, y, error) -> tuple[Estimate, float]:
+    """Value at x = 0 of a straight line through points with independent errors, and chi^2 per degree of freedom.
+
+    Args:
+      x, y, error: of each point; two points at least.      [P]
+    """
+    error, unit = np.maximum(error, 1e-300), np.mean(np.abs(x))
+    regressors = np.stack([np.ones(len(x)), np.asarray(x) / unit], axis=1) / error[:, None]
+    covariance = np.linalg.pinv(regressors.T @ regressors)
+    best = covariance @ regressors.T @ (y / error)
+    chi2 = np.sum((y / error - regressors @ best) ** 2)
+    return Estimate(float(best[0]), float(np.sqrt(covariance[0, 0]))), float(chi2 / max(len(x) - 2, 1))

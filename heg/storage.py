@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -124,15 +125,22 @@ def stored_length(path: Path, name: str) -> int:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """Checkpoints of a run, newest first."""
-    found = [path for path in Path(run_dir).glob("checkpoint-*.h5") if path.stem.split("-")[1].isdigit()]
-    return sorted(found, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+    steps = {path: _step(path) for path in Path(run_dir).glob("checkpoint-*.h5")}
+    found = [path for path, step in steps.items() if step is not None]
+    return sorted(found, key=steps.get, reverse=True)
 
 
 def thin_out(run_dir: Path, newest: int, every: int) -> None:
     """Deletes the checkpoints of a run that are neither among the newest nor at a multiple of `every` steps."""
     for path in checkpoints(run_dir)[newest:]:
-        if int(path.stem.split("-")[1]) % every:
+        if _step(path) % every:
             path.unlink(missing_ok=True)
+
+
+def _step(path):
+    """Of a checkpoint; None if the name is another, such as that of somebody's copy."""
+    name = re.fullmatch(r"checkpoint-([0-9]+)\.h5", path.name)
+    return int(name[1]) if name else None
 
 
 def set_aside(path: Path) -> Path:
@@ -183,7 +191,7 @@ def fingerprint(tree) -> str:
 
 def replace(path: Path, write: Callable) -> None:
     """Writes a file under another name and renames it; `write` takes the other path.  OSError if it cannot be."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
         write(temporary)
         with temporary.open("rb") as file:

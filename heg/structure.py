@@ -103,7 +103,16 @@ def group_by_length(length: np.ndarray, system: System) -> Shells:
     return Shells(np.bincount(place[kept], length[kept]) / count, count, place)
 
 
-def make_grid(system: System) -> Grid:
+def total(s: np.ndarray) -> np.ndarray:
+    """S of all electrons from those of the pairs: up up, and up down and down down where there are both spins.
+
+    Args:
+      s: as in `Structure`.                                 [1 or 3, ...]
+    """
+    return s[0] if len(s) == 1 else s[0] + 2 * s[1] + s[2]
+
+
+def grid_of(system: System) -> Grid:
     """Shells of q up to LONGEST k_F; bins of BIN r_s up to the corners of the cell, where the last is wider.
 
     They are those of r_s = 1, scaled, so that rounding groups them alike at every density (r_s may be traced).

@@ -1,5 +1,6 @@
 """What a run says of itself: rows of history.csv, and summary.json."""
 
+import functools
 from importlib import metadata
 
 import jax
@@ -53,6 +54,7 @@ def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, 
     }
 
 
+@functools.lru_cache(maxsize=16)
 def ideal_reference(system: System) -> dict[str, Estimate]:
     """Exact F, E, kinetic, potential, S of the ideal gas, per electron; cutoff error below 1e-12 T."""
     ideal = thermodynamics(choose_cutoff(system, 1e-12).orbitals.energy, system.beta, system.spins)

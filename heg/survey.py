@@ -29,6 +29,8 @@ DONE, FAILURES = "point.json", "failures.jsonl"
 MARGIN = 1.1  # of the number of samples
 FREE = ("twists", "accuracy", "steps", "samples", "retries")  # what may change when a grid is continued
 LISTS = ("electrons", "rs", "theta", "polarization")  # what may grow
+# of point.json, for its place in the table
+NEEDED = {"F", "accuracy_ha", "limits", "reached", "start", "steps", "samples", "seconds", "measured"}
 KEPT = ("F", "E", "S", "pressure", "ideal", "system", "version")  # of observables.json, for the row of the table
 
 
@@ -109,12 +111,14 @@ def check(table: TableConfig, run_dir: Path) -> None:
         if any(run_dir.glob("table.*")):
             raise ValueError(f"{run_dir} holds a table without its grid.toml: choose another --run-dir")
         return
-    before = records.load_config(path)
+    before = records.load_tables(path)
     for name, fields in tables(table).items():
         there = before.get(name, {})
         free = FREE if name == "grid" else FREE_FIELDS.get(name, ()) + TOLD_FIELDS.get(name, ())
         for field, value in fields.items():
             if name == "grid" and field in LISTS:
+                if not isinstance(there.get(field, []), list):
+                    raise ValueError(f"{path} is damaged: {field} is {there[field]}, no list")
                 if missing := [one for one in there.get(field, []) if one not in value]:
                     raise ValueError(
                         f"{run_dir} has a table with {field} {missing[0]} too: add it, or choose another --run-dir"
@@ -141,13 +145,15 @@ def finished(run_dir: Path, point: Point) -> dict:
         found = records.load_json(run_dir / point.name / DONE)
     except storage.StorageError:
         return {}
-    return found if isinstance(found, dict) and "measured" in found else {}
+    measured = found.get("measured")
+    whole = NEEDED <= found.keys() and isinstance(measured, dict) and {*KEPT, "q", "S_q"} <= measured.keys()
+    return found if whole else {}
 
 
 def status(table: TableConfig, run_dir: Path, point: Point) -> Status:
     """How far a point is, from its files."""
     directory = run_dir / point.name
-    failed = [line for line in records.read_lines(run_dir / FAILURES) if line["point"] == point.name]
+    failed = [line for line in records.read_lines(run_dir / FAILURES) if line.get("point") == point.name]
     if is_done(table, run_dir, point):
         found = finished(run_dir, point)
         return Status("done", Estimate(**found["F"]), found["steps"], found["samples"], found["seconds"])
@@ -179,7 +185,7 @@ def _attempts(table, run_dir, point, hooks):
 
 def _compute(table, run_dir, point, attempt, hooks):
     """Trains and measures a point; false if stopped."""
-    directory, begin = run_dir / point.name, time.monotonic()
+    directory = run_dir / point.name
     start = on_first(_start, table, run_dir, point)
     config = run_config(table, point, str(directory), start, attempt)
     show = lambda step, info: hooks.show(point, "step", step, table.grid.steps)
@@ -210,8 +216,8 @@ def _compute(table, run_dir, point, attempt, hooks):
         "steps": summary["steps"],
         "samples": found.facts["samples"],
         "attempt": attempt,
-        "seconds": time.monotonic() - begin,
-        "seconds_of_training": trained - begin,
+        "seconds": summary["seconds"] + time.monotonic() - trained,
+        "seconds_of_training": summary["seconds"],
         # the table is made of this: another measurement of the run does not change it
         "measured": {name: observables[name] for name in KEPT}
         | {"q": observables["q"]["mean"][0], "S_q": [row[0] for row in observables["S_q"]["mean"]]},

@@ -53,6 +53,7 @@ class System:
             (self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative"),
             (self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down"),
             (self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}"),
+            *((not isinstance(getattr(self, n), str), f"{n} is {getattr(self, n)!r}: give a number") for n in RANGES),
             *(
                 (
                     _is_traced(value := getattr(self, name)) or low <= value <= high,
@@ -76,6 +77,11 @@ class System:
     def electrons(self) -> int:
         """N, the number of electrons."""
         return self.n_up + self.n_down
+
+    @property
+    def label(self) -> str:
+        """Electrons of each spin, as in 7u7d or 13u."""
+        return "".join(f"{count}{spin}" for count, spin in zip(self.spins, "ud"))
 
     @property
     def spins(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from heg import eos, ideal_infinite
 from heg.ideal_infinite import exchange
 from heg.infinite_gas import beyond_first_order
-from heg.statistics import Estimate
+from heg.statistics import Estimate, intercept
 from heg.storage import StorageError, load_arrays, replace, save_tree
 from heg.system import System
 from heg.twists import Twist
@@ -32,6 +32,11 @@ class Series(NamedTuple):
     rows: np.ndarray
     surface: eos.Surface
     unsure: np.ndarray
+
+    @property
+    def zeta(self) -> float:
+        """Polarisation of the cell."""
+        return self.surface.data.gas.polarization
 
     def at(self, rs: float, theta: float) -> System:
         """The cell at a density and temperature."""
@@ -83,15 +88,21 @@ class Table(NamedTuple):
         values = ideal_infinite.equation_of_state(gas) + found.value + added["exchange"] + added["correlation"]
         return {name: Estimate(float(value), float(error)) for name, value, error in zip(eos.NAMES, values, errors)}
 
-    def series_of(self, rs: float, theta: float, zeta: float) -> "Series":
-        """The cell that stands for a gas; raises as `free_energy`."""
-        fitting = {
-            cell: series for cell, series in self.series.items() if np.isclose((cell[0] - cell[1]) / sum(cell), zeta)
-        }
+    def largest(self, zeta: float) -> Series:
+        """The cell that stands for the gases of a polarisation: that of most electrons.
+
+        Raises:
+          ValueError: the table has no such polarisation.
+        """
+        fitting = {cell: series for cell, series in self.series.items() if np.isclose(series.zeta, zeta)}
         if not fitting:
-            known = sorted({(cell[0] - cell[1]) / sum(cell) for cell in self.series})
+            known = sorted({series.zeta for series in self.series.values()})
             raise ValueError(f"zeta is {zeta}: the table has {', '.join(f'{value:g}' for value in known) or 'none'}")
-        series = fitting[max(fitting, key=sum)]
+        return fitting[max(fitting, key=sum)]
+
+    def series_of(self, rs: float, theta: float, zeta: float) -> Series:
+        """The cell that stands for a gas, if it reaches so far; raises as `free_energy`."""
+        series = self.largest(zeta)
         for name, value, values in (
             ("rs", rs, series.surface.data.rs),
             ("theta", theta, series.surface.data.theta),
@@ -120,8 +131,8 @@ def _size_terms(gas):
     return {"exchange": values[:, 0], "correlation": values[:, 1]}
 
 
-def make_table(rows: list[dict], twists: dict[tuple[int, int], list[Twist]], surfaces: bool = True) -> Table:
-    """The table of rows of `make_row`, with surfaces through them and what these say added."""
+def table_of(rows: list[dict], twists: dict[tuple[int, int], list[Twist]], surfaces: bool = True) -> Table:
+    """The table of rows of `row_of`, with surfaces through them and what these say added."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
     return _with_surfaces(Table(columns, twists, _fits(columns, twists) if surfaces else {}))
@@ -158,7 +169,7 @@ def _with_surfaces(table):
                 measured = [columns[f"{letter}_xc_cell_{kind}{unit}"][row] for kind in ("", "error_")]
                 off = (measured[0] - fitted.value[place]) / np.hypot(measured[1], fitted.error[place])
                 columns[f"{letter}_deviation_sigma"][row] = off
-            if series is table.series_of(rs, theta, zeta):
+            if series is table.largest(series.zeta):
                 state = table.equation_of_state(rs, theta, zeta)
                 for letter, unit in (("c", "kb"), ("B", volume)):
                     columns[f"{letter}_{unit}"][row], columns[f"{letter}_error_{unit}"][row] = state[letter]
@@ -175,15 +186,12 @@ def extrapolated(table: Table) -> Iterator[tuple[float, float, float, Estimate]]
     for gas in dict.fromkeys(gases):
         rows = [row for row, other in enumerate(gases) if other == gas]
         if len(rows) > 1:
-            error = np.maximum(columns["f_xc_error_ha"][rows], 1e-300)
-            regressors = np.stack([np.ones(len(rows)), 1 / columns["electrons"][rows]], axis=1) / error[:, None]
-            covariance = np.linalg.inv(regressors.T @ regressors)
-            best = covariance @ regressors.T @ (columns["f_xc_ha"][rows] / error)
-            yield *gas, Estimate(float(best[0]), float(np.sqrt(covariance[0, 0])))
+            of = lambda name: columns[name][rows]
+            yield *gas, intercept(1 / of("electrons"), of("f_xc_ha"), of("f_xc_error_ha"))[0]
 
 
 def save(table: Table, path: Path, **attributes) -> None:
-    """Writes the table next to each other as path.csv and path.h5.
+    """Writes the table to path.csv and path.h5.
 
     Raises:
       OSError: they cannot be written.

@@ -18,11 +18,9 @@ def draw(table: Table, run_dir: Path) -> dict[str, Path]:
     """
     found = {}
     for cell, series in table.series.items():
-        name = f"{cell[0]}u" + (f"{cell[1]}d" if cell[1] else "")
+        name = series.surface.data.gas.label
         gas = f"{cell[0]} up + {cell[1]} down electrons"
-        shown = series.surface.data
-        largest = table.series_of(shown.rs[0], shown.theta[0], (cell[0] - cell[1]) / sum(cell)) is series
-        if largest:
+        if series is table.largest(series.zeta):
             found |= {
                 f"f_xc along isotherms and isochores, {gas}": _curves(table, series, run_dir / f"f_xc-{name}.png"),
                 f"Pressure and heat capacity, {gas}": _pressure(table, series, run_dir / f"p-{name}.png"),

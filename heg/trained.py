@@ -27,7 +27,7 @@ def configuration(run_dir: Path) -> Config:
     if not path.exists():
         raise ValueError(f"{run_dir} holds no run: give the run directory of heg-solve")
     try:
-        config = from_tables(records.load_config(path))
+        config = from_tables(records.load_tables(path))
         config.system.build()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not the configuration of a run: {error}") from None

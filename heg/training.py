@@ -182,7 +182,7 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer:
         model = model_of(system)
         return Quality(
             lowest_determinant(model, system, params.flow, walkers),
-            folded_measure(model, system, params.flow, keys, chunk),
+            folded_measure(model, system, params.flow, keys, divisor(len(keys), chunk)),
         )
 
     def update(system, state, walk, samples):

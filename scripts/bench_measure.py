@@ -2,7 +2,7 @@
 
     python scripts/bench_measure.py
 
-Both draw the same exact samples; `all` adds S(q), g(r), the displacement of pairs and n(k), with one displaced electron
+Both draw exact samples; `all` adds S(q), g(r), the displacement of pairs and n(k), with one displaced electron
 of each spin.  Flows of random parameters; the two are timed in turn, medians.
 """
 
@@ -42,12 +42,14 @@ def main(*, batch: int = 256, repetitions: int = 7) -> None:
             lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(1), leaf.shape), state.params.flow
         )
         params = state.params._replace(flow=flow)
-        times = {"energies": [], "observe": []}
+        energies = lambda *of: solver.per_electron(solver.measure(of[0], of[2])[0], of[1])
+        programs = {"energies": energies, "observe": tools.observe}
+        times = {name: [] for name in programs}
         for number in range(repetitions + 1):
             key = jax.random.fold_in(jax.random.key(2), number)
             for name, found in times.items():
                 begin = time.perf_counter()
-                jax.block_until_ready(getattr(tools, name)(params, state.regression, key))
+                jax.block_until_ready(programs[name](params, state.regression, key))
                 found.append((time.perf_counter() - begin) / batch * 1e3)
         energies, everything = (statistics.median(found[1:]) for found in times.values())
         title = f"{gas.dim}D, N = {gas.electrons}, zeta {gas.polarization}"

@@ -56,9 +56,8 @@ class Rung(NamedTuple):
     def name(self) -> str:
         """As in the tables."""
         gas = self.system
-        spins = f"{gas.n_up}u" + (f"{gas.n_down}d" if gas.n_down else "")
         twist = "twist " + " ".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else "twist 0"
-        return f"{gas.dim}D {spins} rs {gas.rs:g} Theta {gas.theta:g} {twist} {'flow' if self.flow else 'identity'}"
+        return f"{gas.dim}D {gas.label} rs {gas.rs:g} Theta {gas.theta:g} {twist} {'flow' if self.flow else 'identity'}"
 
     def command(self, run_dir: Path) -> list[str]:
         """The command that runs it."""

@@ -19,7 +19,7 @@ from exact import (
 )
 from scipy.special import logsumexp
 
-from heg.determinants import BEYOND, make_block, second_order
+from heg.determinants import BEYOND, block_of, second_order
 from heg.ewald import coulomb_energy, madelung
 from heg.exact import canonical, infinite_basis, occupations, spectrum
 from heg.ideal import choose_cutoff, occupation_numbers, thermodynamics
@@ -42,14 +42,14 @@ def unit(gas):
 def test_ground_state_of_two_electrons_in_a_small_basis(row):
     gas = System(1, 1, 3, float(row["rs"]), 0.1, (0.0, 0.0, 0.0))
     highest = {"7 PW": 1, "19 PW": 2, "19 PW (n^2<=2)": 2}[row["basis"]]  # n^2 of each of the two
-    block = make_block(gas, np.zeros(3, int), 2.001 * highest * unit(gas))
+    block = block_of(gas, np.zeros(3, int), 2.001 * highest * unit(gas))
     energy = np.linalg.eigvalsh(block.hamiltonian)[0] - madelung(gas)
     np.testing.assert_allclose(energy, float(row["value_Ha"]), atol=2e-11)
 
 
 @each_gas
 def test_matrix_elements_are_integrals_of_the_coulomb_energy(gas, key):
-    block = make_block(gas, np.eye(gas.dim, dtype=int)[0], 4.5 * unit(gas))
+    block = block_of(gas, np.eye(gas.dim, dtype=int)[0], 4.5 * unit(gas))
     x = random_positions(gas, key, 40_000)
     wave = lambda n: jnp.exp(2j * np.pi / gas.box * x @ n.T)  # walker, electron, orbital
 
@@ -71,9 +71,9 @@ def test_matrix_elements_are_integrals_of_the_coulomb_energy(gas, key):
 @pytest.mark.parametrize("gas", [POLARIZED_2D, SPINS_2D], ids=["2D-polarized", "2D-spins"])
 def test_second_order_is_the_sum_over_the_determinants_of_a_larger_basis(gas):
     total = np.array([1, 0])
-    small = make_block(gas, total, 8.01 * unit(gas))
+    small = block_of(gas, total, 8.01 * unit(gas))
     highest = small.kinetic.max() / gas.electrons
-    large = make_block(gas, total, BEYOND * highest * unit(gas) * (1 + 1e-9))
+    large = block_of(gas, total, BEYOND * highest * unit(gas) * (1 + 1e-9))
     word = lambda n: [tuple(determinant.ravel()) for determinant in n]
     inside = np.array([word(large.n).index(name) for name in word(small.n)])
     outside = np.setdiff1d(np.arange(len(large.n)), inside)
@@ -178,4 +178,4 @@ def test_kinetic_energy_of_the_occupations_is_a_derivative_of_the_free_energy():
 def test_impossible_bases_are_refused(cutoff, sentence):
     gas = System(1, 1, 3, 2.0, 0.5, (0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match=sentence):
-        make_block(gas, np.ones(3, int), cutoff * unit(gas))
+        block_of(gas, np.ones(3, int), cutoff * unit(gas))

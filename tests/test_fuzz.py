@@ -8,7 +8,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import fuzz  # noqa: E402
 
-
 SLOW = {"measured", "surveys"}  # what is damaged takes a minute to make: by hand
 
 

@@ -14,7 +14,7 @@ from heg.config import RunConfig, SystemConfig
 from heg.measurement import measure
 from heg.run import solve
 from heg.statistics import independent, jackknife
-from heg.structure import make_grid
+from heg.structure import grid_of
 
 NEVER, NOTHING = lambda: False, lambda *_: None
 
@@ -71,7 +71,7 @@ def test_sum_rules_hold_sample_by_sample(run, measured):
         g, r = file["g_r/value"][:], file["r/value"][:]
         covariance, error = file["S_q/covariance"][:], file["S_q/error"][:]
     np.testing.assert_allclose(np.sqrt(np.diagonal(covariance)), error.ravel(), rtol=1e-10)
-    share = make_grid(system).share
+    share = grid_of(system).share
     assert len(r) == len(share)
     # n times the integral of g - 1: -1 of equal spins, 0 of opposite ones
     np.testing.assert_allclose(g @ share - 1, [-1 / system.n_up, 0, -1 / system.n_down], atol=1e-9)
@@ -94,6 +94,7 @@ def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
     for copy in (once, bits):
         shutil.copytree(run, copy)
         (copy / "observed-3.h5").unlink()
+    assert measure(bits, 48, NOTHING, lambda: True) is None and not (bits / "observed-3.h5").exists()
     whole = measure(once, 160, NOTHING, NEVER)
     assert measure(bits, 48, NOTHING, NEVER).facts["samples"] == 48
     asked = iter([False, False, True])

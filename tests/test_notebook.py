@@ -79,6 +79,7 @@ def test_bad_input_is_told(tmp_path):
         ({"steps": "3"}, "steps is 3: it must be a whole number"),
         ({"sampler": "Exact"}, "sampler is Exact: it must be one of exact, metropolis, mala"),
         ({"start": str(tmp_path)}, "holds no run"),
+        ({"start": tmp_path}, "holds no run"),
     ):
         with pytest.raises(ValueError, match=words):
             heg.solve(GAS, tmp_path / "a", **flags)

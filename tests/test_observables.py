@@ -16,7 +16,7 @@ from heg.observables import Observed, contact, heat_capacities, pressure
 from heg.quasiparticles import landau_fit, trained_levels
 from heg.results import difference, zero_variance
 from heg.statistics import jackknife
-from heg.structure import make_grid
+from heg.structure import grid_of
 from heg.system import System
 
 
@@ -99,10 +99,18 @@ def test_landau_finds_the_interaction_that_is_there():
     assert f[1, 3] + f[0, 2] - f[1, 2] - f[0, 3] == pytest.approx(0.05, rel=0.02)
 
 
+def test_a_shell_filled_in_part_but_always_alike_is_left_out_of_landaus_fit():
+    system = System(2, 0, 3, rs=2.0, theta=0.02, twist=(0.0, 0.0, 0.0))
+    orbitals = lowest_shells(system, 19)
+    states = np.array([[0, 1 + number % 6] for number in range(600)])  # a degenerate ground state: ln p is a constant
+    found = landau_fit(system, orbitals, states, np.full(600, -np.log(6)))
+    assert len(found.k) == 0 and np.isnan(found.mass)
+
+
 def test_contact_value_of_a_pair_that_obeys_the_cusp():
     for dim, slope in ((2, 2.0), (3, 1.0)):
         system = System(7, 7, dim, rs=2.0, theta=1.0, twist=(0.0,) * dim)
-        grid = make_grid(system)
+        grid = grid_of(system)
         r = (grid.edges[1:] + grid.edges[:-1]) / 2
         g = 0.3 * (1 + slope * r) - 0.1 * r**2 + 0.02 * r**3
         assert contact(system, grid, g) == pytest.approx(0.3, rel=1e-8)

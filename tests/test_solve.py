@@ -104,6 +104,16 @@ def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path):
     assert len(records.read_history(tmp_path / "a" / "history.csv")) == 10
 
 
+def test_fewer_final_samples_are_the_first_of_those_at_hand(tmp_path):
+    asked = config(tmp_path / "a")
+    solve(asked)
+    path = tmp_path / "a" / "samples-8.h5"
+    before, energies = path.read_bytes(), storage.load_arrays(path)[0]["E"]
+    summary, _ = solve(dataclasses.replace(asked, run=dataclasses.replace(asked.run, samples=7)))
+    assert summary["samples"] == 7 and summary["E"]["mean"] == pytest.approx(energies[:7].mean(), rel=1e-12)
+    assert path.read_bytes() == before
+
+
 def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_path):
     solve(config(tmp_path / "a"))
     history, directory = (tmp_path / "a" / "history.csv").read_bytes(), tmp_path / "a"

@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, tree):
 
 
 def test_checkpoints_are_listed_newest_first(tmp_path):
-    for name in ("checkpoint-20.h5", "checkpoint-100.h5", "checkpoint-x.h5", "samples-100.h5"):
+    for name in ("checkpoint-20.h5", "checkpoint-100.h5", "checkpoint-x.h5", "checkpoint-300-mine.h5", "samples-100.h5"):
         (tmp_path / name).touch()
     assert [path.name for path in storage.checkpoints(tmp_path)] == ["checkpoint-100.h5", "checkpoint-20.h5"]
 
@@ -126,3 +126,16 @@ def test_config_round_trip(tmp_path):
     (tmp_path / "bad.toml").write_text("[system")
     with pytest.raises(storage.StorageError, match="not TOML"):
         records.load_config(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text("run = 3")
+    with pytest.raises(storage.StorageError, match="run is 3, no table"):
+        records.load_tables(tmp_path / "bad.toml")
+
+
+def test_json_is_an_object_without_nan(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(ValueError):
+        records.save_json(path, {"mass": float("nan")})
+    assert not path.exists()
+    path.write_text("[1]")
+    with pytest.raises(storage.StorageError, match="no object"):
+        records.load_json(path)

@@ -7,7 +7,7 @@ import pytest
 from exact import GASES, POLARIZED_2D, SPINS_3D, lowest_shells, random_positions
 
 from heg.ideal import occupation_numbers, pair_occupations
-from heg.structure import ball_in_cell, ideal_structure, make_grid, make_structure, plasmon_structure
+from heg.structure import ball_in_cell, grid_of, ideal_structure, make_structure, plasmon_structure
 from heg.system import System
 
 
@@ -24,7 +24,7 @@ def test_a_ball_in_the_cell_has_the_volume_counted_on_a_mesh(dim):
 
 @pytest.mark.parametrize("system", GASES.values(), ids=GASES.keys())
 def test_both_agree_with_sums_over_pairs(system, key):
-    grid = make_grid(system)
+    grid = grid_of(system)
     x = random_positions(system, key)
     z = x + 0.1 * random_positions(system, jax.random.key(1))
     found = jax.jit(make_structure(system, grid))(x, z)
@@ -50,7 +50,7 @@ def test_both_agree_with_sums_over_pairs(system, key):
 
 def test_pairs_moved_along_their_separation_by_a_known_length_show_it():
     system = POLARIZED_2D
-    grid = make_grid(system)
+    grid = grid_of(system)
     x = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
     # 0 and 1 move apart by 0.3, 2 stays where the others do not reach it along y
     found = make_structure(system, grid)(x, x + jnp.array([[-0.1, 0.0], [0.2, 0.0], [0.0, 0.0]]))
@@ -73,7 +73,7 @@ def test_pair_occupations_are_second_derivatives_of_the_partition_function(elect
 def test_the_ideal_gas_of_two_electrons_is_that_of_the_sum_over_pairs_of_waves(dim):
     # N = 2 at T -> 0 without twist: k = 0 and one of the 2 d shortest waves
     system = System(2, 0, dim, rs=1.0, theta=0.01, twist=(0.0,) * dim)
-    grid = make_grid(system)
+    grid = grid_of(system)
     found = ideal_structure(system, lowest_shells(system, 2 * dim + 1), grid, points=60)
     first = 1 - 2 / (2 * dim) / 2  # of 2 d vectors q, one has k and k + q occupied, and one k and k - q: c = 1 / d
     assert found.s[0, 0] == pytest.approx(first, abs=1e-6)
@@ -91,7 +91,7 @@ def test_the_plasmon_is_classical_when_hot_and_at_rest_when_cold():
 
 def test_of_opposite_spins_nothing_is_correlated_in_the_ideal_gas():
     system = SPINS_3D
-    found = ideal_structure(system, lowest_shells(system, 57), make_grid(system), points=40)
+    found = ideal_structure(system, lowest_shells(system, 57), grid_of(system), points=40)
     np.testing.assert_allclose(found.s[1], 0.0)
     np.testing.assert_allclose(found.g[1], 1.0)
     np.testing.assert_allclose(found.s[0], found.s[2])

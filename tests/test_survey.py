@@ -104,6 +104,21 @@ def test_nothing_is_computed_twice_and_points_may_be_added(made, grid, capsys, m
         assert refused.code == 2 and words in refused.err and len(rows(made)) == 6
 
 
+def test_a_job_of_fewer_points_leaves_the_table_of_more_alone(made, grid, capsys):
+    asked = cli_eos.parse([str(grid), "--run-dir", str(made)])
+    before = (made / "table.csv").read_text()
+    fewer = asked._replace(
+        table=dataclasses.replace(asked.table, grid=dataclasses.replace(asked.table.grid, theta=(1.0,)))
+    )
+    cli_eos._write(fewer, points(fewer.table.grid), surfaces=True)
+    assert (made / "table.csv").read_text() == before
+    kept = (made / "grid.toml").read_text()
+    (made / "grid.toml").write_text(kept.replace("electrons = [", "electrons = 2 # ", 1))
+    refused = heg_eos(capsys, grid, "--run-dir", made)
+    (made / "grid.toml").write_text(kept)
+    assert refused.code == 2 and refused.err.count("\n") == 1
+
+
 def test_better_accuracy_higher_limits_and_damaged_files_are_reasons_to_compute(made, grid, tmp_path):
     run_dir = tmp_path / "a"
     shutil.copytree(made, run_dir)

@@ -11,10 +11,10 @@ from heg.eos import excess
 from heg.ideal_infinite import structure_factor
 from heg.infinite_gas import long_wave_structure, size_correction
 from heg.references import gdsmfb
-from heg.rows import Part, make_row
+from heg.rows import Part, row_of
 from heg.storage import StorageError, save_tree
 from heg.system import System
-from heg.table import extrapolated, load_table, make_table, save
+from heg.table import extrapolated, load_table, save, table_of
 from heg.twists import Twist
 
 ONE = [Twist((0.0, 0.0, 0.0), 1.0)]
@@ -44,7 +44,7 @@ def published_cell(system):
 @pytest.fixture(scope="module")
 def table():
     gases = [System(7, 0, 3, rs, theta, (0.0,) * 3) for theta in (0.25, 0.5, 1.0) for rs in (1.0, 2.0, 5.0)]
-    return make_table([make_row([part(gas, published_cell(gas), error=1e-4 / gas.rs)]) for gas in gases], {(7, 0): ONE})
+    return table_of([row_of([part(gas, published_cell(gas), error=1e-4 / gas.rs)]) for gas in gases], {(7, 0): ONE})
 
 
 def test_the_infinite_gas_is_cell_correction_and_ideal_gas(table):
@@ -119,7 +119,7 @@ def test_an_average_over_twists_has_the_error_of_its_parts_and_their_spread():
     weights, values = np.array([0.25, 0.75]), np.array([-0.30, -0.28])
     twisted = [dataclasses.replace(gas, twist=(angle, 0.0, 0.0)) for angle in (0.1, 0.2)]
     parts = [part(*each) for each in zip(twisted, values, weights)]
-    row = make_row(parts)
+    row = row_of(parts)
     mean = weights @ values
     assert row["f_xc_cell_ha"] == pytest.approx(mean) and row["twists"] == 2
     variance = weights**2 @ (ERROR**2 + 2 * (values - mean) ** 2)
@@ -130,7 +130,7 @@ def test_an_average_over_twists_has_the_error_of_its_parts_and_their_spread():
 
 def test_equal_random_twists_have_the_standard_error_of_the_mean():
     gas, values = System(7, 0, 3, 2.0, 0.5, (0.0,) * 3), np.array([-0.30, -0.28, -0.31, -0.27])
-    row = make_row([part(gas, value, 0.25, error=0.0) for value in values])
+    row = row_of([part(gas, value, 0.25, error=0.0) for value in values])
     assert row["f_xc_cell_error_ha"] == pytest.approx(np.std(values, ddof=1) / 2)
 
 
@@ -138,8 +138,8 @@ def test_sizes_are_extrapolated_linearly_in_the_inverse_number():
     rows = []
     for count in (7, 33):
         gas = System(count, 0, 3, 2.0, 0.5, (0.0,) * 3)
-        rows.append(make_row([part(gas, -0.3 + 0.2 / count - size_correction(gas).free_energy)]))
-    table = make_table(rows, {(7, 0): ONE, (33, 0): ONE})
+        rows.append(row_of([part(gas, -0.3 + 0.2 / count - size_correction(gas).free_energy)]))
+    table = table_of(rows, {(7, 0): ONE, (33, 0): ONE})
     ((rs, theta, zeta, found),) = extrapolated(table)
     assert (rs, theta, zeta) == (2.0, 0.5, 1.0) and found.mean == pytest.approx(-0.3)
     # two lines through two points: the error of the intercept
@@ -147,6 +147,16 @@ def test_sizes_are_extrapolated_linearly_in_the_inverse_number():
     assert found.error == pytest.approx(expected)
     with pytest.raises(ValueError, match="the table has none"):
         table.free_energy(2.0, 0.5, 1.0)
+
+
+def test_a_larger_cell_that_is_not_done_hides_no_row_of_a_smaller_one(tmp_path):
+    states = [(7, theta, rs) for theta in (0.5, 1.0) for rs in (1.0, 2.0, 5.0)]
+    states += [(19, 1.0, rs) for rs in (1.0, 2.0, 5.0)]
+    gases = [System(count, 0, 3, rs, theta, (0.0,) * 3) for count, theta, rs in states]
+    made = table_of([row_of([part(gas, published_cell(gas))]) for gas in gases], {(7, 0): ONE, (19, 0): ONE})
+    assert len(made.columns["theta"]) == 9 and sum(made.largest(1.0).surface.data.gas.spins) == 19
+    with pytest.raises(ValueError, match="theta is 0.5: the table reaches from 1 to 1"):
+        made.free_energy(2.0, 0.5, 1.0)
 
 
 def test_the_shipped_table_of_seven_electrons_answers_as_its_page_says():
