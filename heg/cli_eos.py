@@ -151,7 +151,7 @@ def _write(asked, every, surfaces):
     try:
         pictures = table_figures.draw(made, asked.run_dir)
     except ImportError:
-        print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
+        print("No figures: pip install matplotlib, then run the command again.")
         pictures = {}
     print(f"Table: {page.write(asked.run_dir / 'table.html', made, asked.run_dir / 'grid.toml', pictures)}", flush=True)
 

@@ -131,7 +131,7 @@ def _draw(run_dir, found):
             drawn["energies"] = figures.local_energies(energies[0])
         pictures = {FIGURES[name]: save_figure(figure, run_dir / f"{name}.png") for name, figure in drawn.items()}
     except ImportError:
-        print("No figures: matplotlib is not installed; pip install 'heg[plot]' brings it.")
+        print("No figures: pip install matplotlib, then run the command again.")
         pictures = {}
     configuration = (run_dir / "config.toml").read_text()
     numbers = records.load_json(run_dir / "observables.json")

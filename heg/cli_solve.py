@@ -150,7 +150,7 @@ def _draw(config, summary):
     try:
         figure = figures.training_curve(records.columns(history), Estimate(**summary["ideal"]["S"]))
     except ImportError:
-        print("No figure: matplotlib is not installed; pip install 'heg[plot]' brings it.")
+        print("No figure: pip install matplotlib, then run the command again.")
     else:
         print(f"Training curve: {save_figure(figure, run_dir / 'training.png')}")
 

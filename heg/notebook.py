@@ -116,7 +116,7 @@ def plot(result: Run | Measurement):
 
     Raises:
       ValueError: the run has no step yet.
-      ImportError: matplotlib is not installed: pip install 'heg[plot]'.
+      ImportError: matplotlib is not installed.
     """
     if isinstance(result, Run):
         if not result.history:
@@ -130,7 +130,7 @@ def plot_momentum(measurement: Measurement):
     """n(k) beside that of the ideal gas, a matplotlib Figure.
 
     Raises:
-      ImportError: matplotlib is not installed: pip install 'heg[plot]'.
+      ImportError: matplotlib is not installed.
     """
     ideal = ideal_momentum(measurement.system, measurement.orbitals)
     return figures.momentum(measurement.quantities, ideal)

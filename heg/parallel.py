@@ -192,7 +192,7 @@ def _communicators(launched):
             from mpi4py import MPI
     except ImportError as error:
         raise ParallelError(
-            f"{launched} processes were started, but mpi4py does not work here ({error}): pip install 'heg[mpi]', or "
+            f"{launched} processes were started, but mpi4py does not work here ({error}): pip install mpi4py mpich, or "
             "start one process"
         ) from error
     comm = MPI.COMM_WORLD

@@ -76,7 +76,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, tree):
 
 
 def test_checkpoints_are_listed_newest_first(tmp_path):
-    for name in ("checkpoint-20.h5", "checkpoint-100.h5", "checkpoint-x.h5", "checkpoint-300-mine.h5", "samples-100.h5"):
+    for name in (
+        "checkpoint-20.h5",
+        "checkpoint-100.h5",
+        "checkpoint-x.h5",
+        "checkpoint-300-mine.h5",
+        "samples-100.h5",
+    ):
         (tmp_path / name).touch()
     assert [path.name for path in storage.checkpoints(tmp_path)] == ["checkpoint-100.h5", "checkpoint-20.h5"]
 
