@@ -17,8 +17,6 @@ These are linear in f, so that the process gives each with its error, and their 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (MIT Press, 2006), chapters 2, 5 and 9.4.
 """
 
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -105,52 +103,39 @@ def fit(data: Data) -> Surface:
     h = jnp.asarray(data.rs * data.f_xc - first(np.log(data.theta)))
     noise = jnp.asarray((data.rs * data.error) ** 2)
 
-    def parts(scales):
-        matrix = jax.vmap(lambda a: jax.vmap(lambda b: _prior(scales, a, b))(logs))(logs)
-        factor = cholesky(matrix + jnp.diag(noise), lower=True)
-        return factor, cho_solve((factor, True), h)
-
-    def surprise(log_scales):
-        factor, weights = parts(jnp.exp(log_scales))
-        return h @ weights / 2 + jnp.sum(jnp.log(jnp.diagonal(factor)))
-
-    descend = jax.jit(jax.value_and_grad(surprise))
     starts = np.log([[0.3, 2.0, 2.0], [0.1, 1.0, 1.0], [1.0, 4.0, 4.0]])
-    found = [minimize(descend, start, jac=True, bounds=np.log(BOUNDS), method="L-BFGS-B") for start in starts]
-    scales = np.exp(min(found, key=lambda one: one.fun).x)
-    factor, weights = parts(scales)
-    # leaving one out: its residual is weight / (inverse)_ii, with variance 1 / (inverse)_ii
-    inverse = cho_solve((factor, True), jnp.eye(len(h)))
-    return Surface(data, scales, logs, first, factor, weights, float(jnp.mean(weights**2 / jnp.diagonal(inverse))))
+    descend = lambda start: minimize(
+        _surprise, start, (logs, noise, h), jac=True, bounds=np.log(BOUNDS), method="L-BFGS-B"
+    )
+    scales = np.exp(min(map(descend, starts), key=lambda one: one.fun).x)
+    factor, weights, chi2 = _regression(scales, logs, noise, h)
+    return Surface(data, scales, logs, first, factor, weights, float(chi2))
 
 
 def excess(surface: Surface, rs: float, theta: float) -> Thermodynamics:
     """f_xc of the cell and what follows, less the ideal gas's."""
     found, gas = beyond_first_order(surface, rs, theta), surface.data.gas
-    of_first = quantities(_first_of(surface), gas)(float(rs), theta * _temperature(gas) / rs**2)
-    return found._replace(value=found.value + np.asarray(of_first))
+    g, slope, curvature = (float(surface.first_order(np.log(theta), order)) for order in range(3))
+    of_first = of_jet(gas, rs, theta) @ [g, 0.0, slope, 0.0, 0.0, 0.0, curvature]
+    return found._replace(value=found.value + of_first)
 
 
 def beyond_first_order(surface: Surface, rs: float, theta: float) -> Thermodynamics:
     """The same without the first order of the cell.  Errors are widened where the fit has chi2 above 1."""
     arrays = surface.scales, surface.logs, surface.factor, surface.weights
-    value, covariance = _posterior(surface.data.gas.of_unit_density, arrays, float(rs), float(theta))
-    return Thermodynamics(np.asarray(value), max(surface.chi2, 1.0) * np.asarray(covariance))
+    jet, covariance = map(np.asarray, _posterior(*arrays, np.log([rs, theta])))
+    linear = of_jet(surface.data.gas, rs, theta)
+    return Thermodynamics(linear @ jet, max(surface.chi2, 1.0) * linear @ covariance @ linear.T)
 
 
-def quantities(f: Callable, gas: System) -> Callable:
-    """Of a free energy per electron f(r_s, T), which JAX can trace: (r_s, T) -> f, e, s, p, c, B.
-
-    f may give a vector; its axes come last in the result.
-    """
-    by_rs, by_t = jax.jacfwd(f, 0), jax.jacfwd(f, 1)
-    by_rs_rs, by_t_t = jax.jacfwd(by_rs, 0), jax.jacfwd(by_t, 1)
-
-    def of(rs, temperature):
-        derivatives = (function(rs, temperature) for function in (f, by_rs, by_t, by_rs_rs, by_t_t))
-        return jnp.stack(from_derivatives(gas, rs, temperature, *derivatives))
-
-    return of
+def of_jet(gas: System, rs: float, theta: float) -> np.ndarray:
+    """The linear map from h and its derivatives (`_jet`) to f, e, s, p, c, B of f = h / r_s.  [6, 7]"""
+    temperature = theta * gas.of_unit_density.fermi_energy / rs**2
+    h, u, v, uu, uv, vu, vv = np.eye(7)  # derivatives by u = ln r_s and v = ln Theta
+    along, twice = u + 2 * v, uu + 2 * (uv + vu) + 4 * vv  # at fixed T, Theta goes as r_s^2
+    by_rs, by_rs_rs = (along - h) / rs**2, (twice - 3 * along + 2 * h) / rs**3
+    by_t, by_t_t = v / (temperature * rs), (vv - v) / (temperature**2 * rs)
+    return np.array(from_derivatives(gas, rs, temperature, h / rs, by_rs, by_t, by_rs_rs, by_t_t))
 
 
 def from_derivatives(gas: System, rs, temperature, *derivatives) -> list:
@@ -162,6 +147,29 @@ def from_derivatives(gas: System, rs, temperature, *derivatives) -> list:
     return [f, f - temperature * by_t, -by_t, -density * rs / dim * by_rs, -temperature * by_t_t, bulk]
 
 
+@jax.jit
+def _regression(scales, logs, noise, h):
+    """Cholesky factor of the covariance of the data, its inverse times the data, chi2."""
+    factor, weights = _weights(scales, logs, noise, h)
+    # leaving one out: its residual is weight / (inverse)_ii, with variance 1 / (inverse)_ii
+    inverse = cho_solve((factor, True), jnp.eye(len(h)))
+    return factor, weights, jnp.mean(weights**2 / jnp.diagonal(inverse))
+
+
+@jax.jit
+@jax.value_and_grad
+def _surprise(log_scales, logs, noise, h):
+    """-ln of the likelihood of the data, but for a constant."""
+    factor, weights = _weights(jnp.exp(log_scales), logs, noise, h)
+    return h @ weights / 2 + jnp.sum(jnp.log(jnp.diagonal(factor)))
+
+
+def _weights(scales, logs, noise, h):
+    matrix = jax.vmap(lambda a: jax.vmap(lambda b: _prior(scales, a, b))(logs))(logs)
+    factor = cholesky(matrix + jnp.diag(noise), lower=True)
+    return factor, cho_solve((factor, True), h)
+
+
 def _prior(scales, a, b):
     """Covariance of h at a and b = (ln r_s, ln Theta)."""
     sigma, length = scales[0], jnp.asarray(scales[1:])
@@ -169,28 +177,29 @@ def _prior(scales, a, b):
     return sigma**2 * w * jnp.exp(-jnp.sum(((a - b) / length) ** 2) / 2)
 
 
-def _temperature(gas):
-    """T r_s^2 / Theta, hartree bohr^2."""
-    return gas.of_unit_density.fermi_energy
+def _prior_of_data(scales, at, logs):
+    """Covariances of h at a place and of the data.  [P]"""
+    return jax.vmap(lambda other: _prior(scales, at, other))(logs)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _posterior(gas, arrays, rs, theta):
-    """The six quantities of h / r_s at a place, and their covariance."""
-    scales, logs, factor, weights = arrays
-    unit = _temperature(gas)
-    place = lambda rs, temperature: jnp.stack([jnp.log(rs), jnp.log(temperature * rs**2 / unit)])
-    to_data = lambda at: jax.vmap(lambda other: _prior(scales, at, other))(logs)
-    mean = lambda rs, temperature: to_data(place(rs, temperature)) @ weights / rs
-    temperature = theta * unit / rs**2
+def _jet(f):
+    """Of f(place [2]): its value, gradient and second derivatives, along the first axis.  [7, ...]"""
+    gradient = jax.jacfwd(f)
 
-    def covariance(rs_a, t_a, rs_b, t_b):
-        a, b = place(rs_a, t_a), place(rs_b, t_b)
-        explained = to_data(a) @ cho_solve((factor, True), to_data(b))
-        return (_prior(scales, a, b) - explained) / (rs_a * rs_b)
+    def of(place):
+        value, first, second = f(place), gradient(place), jax.jacfwd(gradient)(place)
+        flat = lambda derivative, axes: derivative.reshape(*value.shape, 2**axes)
+        return jnp.moveaxis(jnp.concatenate([value[..., None], flat(first, 1), flat(second, 2)], axis=-1), -1, 0)
 
-    of_second = lambda rs_a, t_a: quantities(lambda *b: covariance(rs_a, t_a, *b), gas)(rs, temperature)
-    return quantities(mean, gas)(rs, temperature), quantities(of_second, gas)(rs, temperature)
+    return of
+
+
+@jax.jit
+def _posterior(scales, logs, factor, weights, place):
+    """The jet of h at a place, and its covariance.  [7], [7, 7]"""
+    to_data = _jet(lambda at: _prior_of_data(scales, at, logs))(place)
+    prior = _jet(lambda a: _jet(lambda b: _prior(scales, a, b))(place))(place)
+    return to_data @ weights, prior - to_data @ cho_solve((factor, True), to_data.T)
 
 
 def _first_order(data):
@@ -204,16 +213,3 @@ def _first_order(data):
         return sum(weight * first_order(one) for one, weight in gases)
 
     return CubicSpline(nodes, [at(float(np.exp(node))) for node in nodes])
-
-
-def _first_of(surface):
-    """v_1(r_s, T), traceable: a polynomial of its piece of the spline is all that JAX has to know."""
-    spline, unit = surface.first_order, _temperature(surface.data.gas)
-    knots, pieces = jnp.asarray(spline.x), jnp.asarray(spline.c)
-
-    def first(rs, temperature):
-        place = jnp.log(temperature * rs**2 / unit)
-        piece = jnp.clip(jnp.searchsorted(knots, place) - 1, 0, pieces.shape[1] - 1)
-        return jnp.polyval(pieces[:, piece], place - knots[piece]) / rs
-
-    return first

@@ -23,6 +23,7 @@ from heg.system import System
 LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
 MOST = 4 * 10**6  # plane waves to choose from
 TAIL = 60.0  # levels above the Fermi level by more than TAIL * T weigh e^-60: no double sees them
+NEVER = 1e6  # beta * energy of a level that is never occupied: e^-NEVER is 0 in a double
 WINDOW = 20.0  # levels within WINDOW * T settle the ratio Z_{N-1} / Z_N from above
 
 
@@ -110,7 +111,7 @@ def shell_pairs(levels: np.ndarray, electrons: int) -> ShellPairs:
     """
     size = np.diff(ends := shell_ends(levels), prepend=0)
     level = np.asarray(levels)[ends - 1]
-    occupation = np.asarray(occupation_numbers(jnp.asarray(levels), electrons))[ends - 1]
+    occupation = np.asarray(occupation_numbers(_padded(levels), electrons))[ends - 1]
     same = np.eye(len(size), dtype=bool)
     gap = np.where(same, 1.0, level[:, None] - level)
     lower = np.exp(-np.abs(gap))
@@ -145,9 +146,9 @@ def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> Id
     """
     if max(spins) > len(energy):
         raise ValueError(f"{max(spins)} electrons of one spin do not fit in {len(energy)} orbitals: raise the cutoff")
-    levels = beta * jnp.asarray(energy)
-    log_z = sum(log_partition(levels, count) for count in spins)
-    mean_energy = sum(occupation_numbers(levels, count) @ jnp.asarray(energy) for count in spins)
+    levels, energy = _padded(beta * np.asarray(energy)), np.asarray(energy)
+    log_z = sum(float(log_partition(levels, count)) for count in spins)
+    mean_energy = sum(np.asarray(occupation_numbers(levels, count))[: len(energy)] @ energy for count in spins)
     free_energy = -log_z / beta
     return IdealGas(float(free_energy), float(mean_energy), float(beta * (mean_energy - free_energy)))
 
@@ -190,6 +191,12 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     return Cutoff(candidates.first(count), float(missing[count]))
 
 
+def _padded(levels):
+    """With levels that are never occupied up to a power of two, so that few lengths are compiled for."""
+    levels = np.asarray(levels)
+    return np.pad(levels, (0, (1 << (len(levels) - 1).bit_length()) - len(levels)), constant_values=NEVER)
+
+
 def refuse_too_many(system: System) -> None:
     """Refuses a gas with more plane waves than can be handled, before they are made.
 
@@ -214,5 +221,5 @@ def _filled_level(system):
 
 def _log_ratio(levels, electrons):
     """ln (Z_{N-1} / Z_N) for the given levels (beta * energy)."""
-    table = log_partition_table(jnp.asarray(levels), electrons)
+    table = log_partition_table(_padded(levels), electrons)
     return float(table[0, electrons - 1] - table[0, electrons])

@@ -19,7 +19,9 @@ from jax import lax
 
 from heg.system import System
 
-BOUND = 0.2  # of the network's |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6; it takes 1 / BOUND electrons to fold a layer
+BOUND = (
+    0.2  # of the network's |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6, 1 / BOUND electrons can fold a layer
+)
 
 
 class Pairs(NamedTuple):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,6 +20,13 @@ TWISTS = special_twists(2, 3)
 def h(rs, theta):
     """A smooth stand-in for r_s f_xc beyond first order: it vanishes with r_s, grows with temperature."""
     return -0.1 * rs / (2 + rs) * (1 + 0.5 * jnp.tanh(jnp.log(theta)))
+
+
+def quantities(f, gas):
+    """f, e, s, p, c, B of f(r_s, T) by differentiation."""
+    by_rs, by_t = jax.jacfwd(f, 0), jax.jacfwd(f, 1)
+    functions = f, by_rs, by_t, jax.jacfwd(by_rs, 0), jax.jacfwd(by_t, 1)
+    return lambda rs, t: np.array(eos.from_derivatives(gas, rs, t, *(function(rs, t) for function in functions)))
 
 
 def v_1(rs, theta):
@@ -48,7 +56,7 @@ def test_derivatives_give_the_ideal_gas_its_equation_of_state(dim):
         return temperature * (-jnp.log(volume * rs**dim * temperature ** (dim / 2)) - 1)
 
     t, n = gas.temperature, gas.density
-    f, e, s, p, c, bulk = eos.quantities(free_energy, gas)(1.7, t)
+    f, e, s, p, c, bulk = quantities(free_energy, gas)(1.7, t)
     np.testing.assert_allclose([e, p, c, bulk], [dim / 2 * t, n * t, dim / 2, n * t], rtol=1e-10)
     assert f == pytest.approx(float(e - t * s), rel=1e-12)
 
@@ -70,9 +78,13 @@ def test_the_ideal_gas_of_any_degeneracy_obeys_the_same_derivatives(dim, theta):
 
 def test_the_surface_follows_the_function_and_its_derivatives(smooth):
     unit = GAS.of_unit_density.fermi_energy
-    exact = eos.quantities(lambda rs, t: h(rs, t * rs**2 / unit) / rs, GAS)
+    exact = quantities(lambda rs, t: h(rs, t * rs**2 / unit) / rs, GAS)
+    # the mean of the fit, which the covariance of its prior gives everywhere
+    place = lambda rs, t: jnp.stack([jnp.log(rs), jnp.log(t * rs**2 / unit)])
+    mean = lambda rs, t: eos._prior_of_data(smooth.scales, place(rs, t), smooth.logs) @ smooth.weights / rs
     for rs, theta in ((1.5, 0.3), (3.0, 0.7), (8.0, 1.5)):
         found = eos.beyond_first_order(smooth, rs, theta)
+        np.testing.assert_allclose(found.value, quantities(mean, GAS)(rs, theta * unit / rs**2), rtol=1e-9)
         wanted = np.asarray(exact(rs, theta * unit / rs**2))
         assert np.all(np.abs(found.value - wanted) < 4 * found.error)
         assert np.all(found.error[:3] < 0.05 * np.abs(wanted[:3])) and found.value[0] == pytest.approx(
