@@ -91,7 +91,8 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
             samples, _ = sample_of(model, params, walker)
             return system.temperature * samples.log_p + jnp.real(samples.energy.total)
 
-        draws = [model.draw(params.flow, states, of_one).x for of_one in keys]
-        return jnp.stack([map_walkers(f_loc, Walkers(states, x), chunk) for x in draws])
+        both = jnp.concatenate([states, states])
+        walkers = Walkers(both, model.draw(params.flow, both, keys.reshape(-1)).x)
+        return map_walkers(f_loc, walkers, chunk).reshape(2, -1)
 
     return tuple(map(jit, (observe_batch, occupy, twice)))

@@ -90,7 +90,7 @@ def _collect(frozen, run_dir, samples, show, stop):
     batch, parameters = frozen.config.sampler.batch, (frozen.state.average, frozen.state.regression)
     measure_batch, key = frozen.instruments.observe, stream(frozen.state, OBSERVING)
     path = run_dir / f"observed-{int(frozen.state.step)}.h5"
-    shapes, _, _ = jax.eval_shape(measure_batch, *parameters, key)
+    shapes = lambda: jax.eval_shape(measure_batch, *parameters, key)[0]
     marks = {"parameters": storage.fingerprint(parameters), "batch": batch}
     parts = on_first(_earlier, path, shapes, marks)
     have = sum(map(_length, parts)) * block_size(batch) // batch
@@ -115,11 +115,14 @@ def _collect(frozen, run_dir, samples, show, stop):
 
 
 def _earlier(path, shapes, marks):
-    """Means of blocks of an earlier measurement with the same parameters, in a list; empty if there is none."""
+    """Means of blocks of an earlier measurement with the same parameters, in a list; empty if there is none.
+
+    shapes() gives those of one batch; it traces the program, which is spared where there is no file.
+    """
     if not path.exists():
         return []
     blocks = storage.stored_length(path, "energies/F")
-    template = jax.tree.map(lambda leaf: np.zeros((blocks, *leaf.shape[1:]), leaf.dtype), shapes)
+    template = jax.tree.map(lambda leaf: np.zeros((blocks, *leaf.shape[1:]), leaf.dtype), shapes())
     with contextlib.suppress(storage.StorageError):
         found, attributes = storage.load_tree(path, template)
         if all(attributes.get(name) == mark for name, mark in marks.items()):

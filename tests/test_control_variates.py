@@ -22,7 +22,7 @@ from heg.hamiltonian import LocalEnergy
 @functools.cache
 def draws_and_controls(gas):
     model, params, walkers, _ = exact_draws(gas, 9, 2000)
-    return walkers, evaluate(model, params, walkers, chunk=500)
+    return walkers, jax.jit(lambda params, walkers: evaluate(model, params, walkers, chunk=500))(params, walkers)
 
 
 @pytest.mark.parametrize("gas", GASES.values(), ids=GASES)

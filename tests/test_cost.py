@@ -51,7 +51,8 @@ def test_durations_read_well(seconds, words):
     assert cli_solve._duration(seconds) == f"about {words}"
 
 
-def test_a_dry_run_and_a_run_tell_it(tmp_path, capsys):
+def test_a_dry_run_and_a_run_tell_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli_solve, "solve_run", lambda *_: {})  # stopped at once
     asked = dataclasses.replace(
         config(2, steps=0, samples=16, batch=16), run=RunConfig(str(tmp_path / "a"), steps=0, samples=16)
     )

@@ -7,7 +7,7 @@ from exact import POLARIZED_2D, all_states, exact_draws, random_like
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.control_variates import first_regression
 from heg.ewald import madelung
-from heg.free_energy import Params, per_electron
+from heg.free_energy import per_electron
 from heg.ideal import choose_cutoff, thermodynamics
 from heg.natural_gradient import TRUST, trusted
 from heg.training import LATE, build, late_average
@@ -29,7 +29,7 @@ def small_config(gas, flow_layers=1, transformer_layers=1, sampler="exact", opti
 def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, flow_layers, key):
     # three electrons without interaction: a flow starts as the identity, between opposite spins in 2D too
     solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0), flow_layers))
-    gas, params = solver.system, Params(solver.model.occupations.init(key), solver.model.flow.init(key))
+    gas, params = solver.system, solver.init(key).params
     samples, drawn = solver.measure(params, key)
     values = per_electron(samples, first_regression(), gas)
     kept = thermodynamics(solver.cutoff.orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
