@@ -3,5 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh plot,docs
+export XLA_FLAGS=${XLA_FLAGS:---xla_backend_optimization_level=1}  # tutorials compile much and compute little
 sphinx-build -q -j 2 -W --keep-going docs site/html
 echo "Site: site/html/index.html"

@@ -1,5 +1,10 @@
 """Settings of the test-suite.  Double precision is switched on by heg.system."""
 
+import os
+
+# tests compile much and compute little: a quarter of their time is spared.  test_processes runs as users do
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
 import jax
 import pytest
 

@@ -20,7 +20,7 @@ BOUND, BATCH = 1e-10, "64"
 def run(code, launcher=(), environment=None, timeout=300):
     """Runs Python code, under a launcher if given."""
     command = [*launcher, sys.executable, "-c", code]
-    variables = os.environ | (environment or {})
+    variables = os.environ | {"XLA_FLAGS": ""} | (environment or {})
     return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=timeout)
 
 
