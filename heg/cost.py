@@ -13,8 +13,8 @@ from heg.ewald import lattice
 from heg.training import Solver
 
 FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent
-# on two cores (docs/performance.md): time over that of the operations at the rate of large products, and to start and end
-EXCESS, START = 5.0, 35.0  # START in seconds, of which most is compilation
+# on two cores (docs/performance.md): time over that of the operations at the rate of large products, and the rest
+EXCESS, START = 5.0, 35.0  # in seconds: to compile, start and end
 PRODUCT = 1024  # rows of the product that is timed
 SAMPLE = ("draw K", "draw x", "kinetic", "Coulomb")  # phases of the final measurement
 STEP = (*SAMPLE, "scores", "solve")  # of a training step
