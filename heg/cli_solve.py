@@ -133,10 +133,11 @@ def _print_summary(summary):
         print(f"{label:18}{str(result):>20}{str(before):>20}{summary['ideal'][name]['mean']:16.6f}")
     quality = summary["quality"]
     print(
-        f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s;  variance of E_loc "
-        f"{quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation {quality['largest_deviation_sigma']:.1f} sigma, "
-        f"min_det {quality['min_det']:.2g}, "
-        f"folded measure {Estimate(**quality['folded_measure'])}, redrawn {quality['redrawn']}"
+        f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s\n"
+        f"variance of E_loc {quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation "
+        f"{quality['largest_deviation_sigma']:.1f} sigma\n"
+        f"min_det {quality['min_det']:.2g}, folded measure {Estimate(**quality['folded_measure'])}, "
+        f"redrawn {quality['redrawn']}"
     )
     if quality["min_det"] <= 0:
         print("Warning: det J <= 0 was found; the bound holds up to the measure lost there (docs/theory.md).")
