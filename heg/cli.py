@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -43,7 +42,7 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
             asked = parallel.on_first(parse, arguments)
             code, result = (0, None) if asked is None else act(asked)
         if "--json" in arguments and result is not None:
-            print(json.dumps(result), file=output)
+            print(records.as_json(result), file=output)
     except (ValueError, storage.StorageError) as error:
         code = complain(error, BAD_INPUT, program)
     except (RunError, OSError) as error:

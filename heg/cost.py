@@ -1,7 +1,7 @@
 """What a run asks for, told before it starts: operations, memory, time."""
 
-import math
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,9 @@ def cost(solver: Solver, config: Config, rate: float) -> dict:
     at_once = config.sampler.chunk or walkers_at_once(solver.system, batch)
     numbers = batch * (of_p + 2 * of_flow + batch) + 3 * of_flow**2  # scores, their products, the Fisher matrix
     memory = 8 * numbers + jax.local_device_count() * at_once * bytes_of_walker(solver.system)
-    phases = operations(solver, config)
-    of_step, of_sample = (sum(phases[name] for name in names) for names in (STEP, SAMPLE))
-    of_step += _of_chain(config, phases) - phases["draw x"]
+    exact = operations(solver, config)
+    trained = exact | {"draw x": _of_walk(config, exact)}
+    of_step, of_sample = sum(trained[name] for name in STEP), sum(exact[name] for name in SAMPLE)
     needed = run.steps * batch * of_step + 2 * run.samples * of_sample
     return {
         "parameters_of_p": of_p,
@@ -49,7 +49,7 @@ def cost(solver: Solver, config: Config, rate: float) -> dict:
     }
 
 
-def _of_chain(config, phases):
+def _of_walk(config, phases):
     """Operations by which a walker of a training step comes to its x."""
     moves = config.sampler.moves * phases["log Psi"]
     return {"exact": phases["draw x"], "metropolis": moves, "mala": 2 * moves}[config.sampler.sampler]
@@ -87,10 +87,15 @@ def product_rate() -> float:
     """Operations per second of large matrix products in double precision, one on each device of all processes."""
     many = jax.device_count()
     product = jax.jit(lambda a: map_walkers(lambda a: a @ a, a, 1).sum())
-    a, seconds = jnp.ones((many, PRODUCT, PRODUCT)), math.inf
-    product(a).block_until_ready()
-    for _ in range(3):
+    return many * 2 * PRODUCT**3 / fastest(product, jnp.ones((many, PRODUCT, PRODUCT)))
+
+
+def fastest(function: Callable, *arguments) -> float:
+    """Seconds of the fastest of five calls, after one that compiles."""
+    jax.block_until_ready(function(*arguments))
+    times = []
+    for _ in range(5):
         begin = time.perf_counter()
-        product(a).block_until_ready()
-        seconds = min(seconds, time.perf_counter() - begin)
-    return many * 2 * PRODUCT**3 / seconds
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - begin)
+    return min(times)

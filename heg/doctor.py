@@ -3,7 +3,6 @@
 import os
 import platform
 import socket
-import time
 from collections.abc import Mapping
 from importlib import metadata
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
+from heg.cost import fastest
 from heg.devices import everywhere, jit, map_walkers
 from heg.training import build
 
@@ -79,7 +79,7 @@ def seconds_of_collective() -> float:
     """One gathering of 1 MiB from each device by all, after compilation."""
     share = np.zeros((jax.device_count(), NUMBERS))
     gather = jit(lambda share: map_walkers(lambda row: row + 1, share, 1))
-    return _fastest(gather, everywhere(share))
+    return fastest(gather, everywhere(share))
 
 
 def seconds_of_step() -> float:
@@ -87,17 +87,7 @@ def seconds_of_step() -> float:
     gas = SystemConfig(7, 3, rs=2.0, theta=1.0, polarization="1")
     solver = build(Config(gas, RunConfig("none"), sampler=SamplerConfig(batch=64)))
     state = solver.init(jax.random.key(0))
-    return _fastest(solver.step, solver.step(state)[0])
-
-
-def _fastest(function, *arguments):
-    jax.block_until_ready(function(*arguments))
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - begin)
-    return min(times)
+    return fastest(solver.step, solver.step(state)[0])
 
 
 def findings(found: Mapping[str, str], environment: Mapping[str, str], processes: int) -> list[Finding]:

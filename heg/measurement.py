@@ -1,7 +1,6 @@
 """heg-measure without its command line: all observables of a trained density matrix, its parameters frozen."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +80,6 @@ def save(run_dir: Path, found: Measurement) -> None:
     plain = lambda array: np.asarray(array).tolist()
     numbers = {name: {"mean": plain(q.value), "error": plain(q.error)} for name, q in found.quantities.items()}
     landau = {name: plain(value) for name, value in found.landau._asdict().items()}
-    landau["mass"] = None if math.isnan(found.landau.mass) else found.landau.mass  # JSON has no NaN
     records.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
 
 

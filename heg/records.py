@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import math
 import os
 import tomllib
 from pathlib import Path
@@ -34,7 +35,20 @@ def read_lines(path: Path) -> list[dict]:
 
 def save_json(path: Path, value: dict) -> None:
     """Writes a JSON file atomically."""
-    replace(Path(path), lambda temporary: temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n"))
+    replace(Path(path), lambda temporary: temporary.write_text(as_json(value, indent=2) + "\n"))
+
+
+def as_json(value, indent: int | None = None) -> str:
+    """JSON text; a number that is none, or infinite, is null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_json(path: Path) -> dict:

@@ -80,7 +80,8 @@ def _value(number):
     means, errors = number["mean"], number["error"]
     if not isinstance(means, list):
         means, errors = [means], [errors]
-    return ", ".join(str(Estimate(mean, error)) for mean, error in zip(means, errors))
+    text = lambda mean, error: "none" if None in (mean, error) else str(Estimate(mean, error))
+    return ", ".join(map(text, means, errors))
 
 
 def _ideal(number):

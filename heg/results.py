@@ -156,11 +156,11 @@ def _of_states(frozen):
 def _against_ideal(system, found):
     """f_xc, and the entropy over that of the ideal gas: at low temperature m*/m."""
     exact = ideal_reference(system)
-    free_energy, entropy = found["F"], found["S"]
-    return {
-        "f_xc": free_energy._replace(value=free_energy.value - exact["F"].mean),
-        "entropy_ratio": Quantity(entropy.value / exact["S"].mean, entropy.error / exact["S"].mean, None, "none"),
-    }
+    free_energy, entropy, ideal = found["F"], found["S"], exact["S"].mean
+    against = {"f_xc": free_energy._replace(value=free_energy.value - exact["F"].mean)}
+    if ideal > 0:  # none where the cell is in its ground state to all digits
+        against["entropy_ratio"] = Quantity(entropy.value / ideal, entropy.error / ideal, None, "none")
+    return against
 
 
 def ideal_values(system: System) -> dict[str, float]:

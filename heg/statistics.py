@@ -145,7 +145,7 @@ def intercept(x, y, error) -> tuple[Estimate, float]:
     Args:
       x, y, error: of each point; two points at least.      [P]
     """
-    error, unit = np.maximum(error, 1e-300), np.mean(np.abs(x))
+    error, unit = np.maximum(error, 1e-300), np.mean(np.abs(x)) or 1.0
     regressors = np.stack([np.ones(len(x)), np.asarray(x) / unit], axis=1) / error[:, None]
     covariance = np.linalg.pinv(regressors.T @ regressors)
     best = covariance @ regressors.T @ (y / error)

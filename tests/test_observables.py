@@ -12,9 +12,9 @@ from heg.flow import FlowSize, make_flow
 from heg.hamiltonian import make_local_energy
 from heg.ideal import heat_capacity, thermodynamics
 from heg.kinetic import make_kinetic_energy
-from heg.observables import Observed, contact, heat_capacities, pressure
+from heg.observables import Observed, Quantity, contact, heat_capacities, pressure
 from heg.quasiparticles import landau_fit, trained_levels
-from heg.results import difference, zero_variance
+from heg.results import _against_ideal, difference, zero_variance
 from heg.statistics import jackknife
 from heg.structure import grid_of
 from heg.system import System
@@ -125,6 +125,15 @@ def test_extrapolation_to_zero_variance_of_a_line():
     found = zero_variance(rows)
     assert_equal_within_errors(found.mean, found.error, -1.0, 0.01)
     assert zero_variance(rows[:18]) is None
+    still = [row | {"E_variance_cell_ha2": 0.0, "F_ha": -1.0} for row in rows]  # of one state that is an eigenstate
+    assert zero_variance(still).mean == pytest.approx(-1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(("theta", "ratio"), [(0.5, True), (1e-3, False)])
+def test_a_ground_state_has_no_entropy_to_compare_with(theta, ratio):
+    system = System(5, 0, 2, rs=2.0, theta=theta, twist=(0.0, 0.0))
+    found = _against_ideal(system, {name: Quantity(np.array(0.1), np.array(0.01), None, "") for name in "FS"})
+    assert ("entropy_ratio" in found) == ratio and np.isfinite(found["f_xc"].value)
 
 
 def facts(system, free_energy, energy, entropy):
