@@ -24,7 +24,7 @@ def cost(solver: Solver, config: Config, rate: float) -> dict:
     """Parameters, samples in all, memory of a step in MiB on the devices of one process, and seconds of the whole run.
 
     Accuracy: the memory counts the largest arrays (scores, their products, Fisher matrix, second derivatives of pairs);
-    what the program and XLA need besides is not in it.  The time was right within a factor of 1.4 for 2 to 33
+    what the program and XLA need besides is not in it.  The time was right within a factor of 1.5 for 2 to 33
     electrons on two cores (docs/performance.md); on other machines it says no more than minutes, hours or days.
 
     Args:
