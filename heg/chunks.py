@@ -10,16 +10,17 @@ WALKER_NUMBERS = 8  # times N^2 d^4: numbers in use at once by the kinetic energ
 FEWEST = 4  # walkers computed at once, lest the cost of starting an operation rule
 
 
-def walkers_at_once(system: System, batch: int) -> int:
+def walkers_at_once(system: System, batch: int, size: int | None = None) -> int:
     """Walkers computed at once that fit the memory at hand: a quarter of an accelerator's, the cache of a CPU's core.
 
     Args:
       system: gives N and d.
       batch: walkers in all; the result divides each device's share of them.
+      size: bytes of one walker; none: those of the kinetic energy.
     """
     device = jax.local_devices()[0]
     memory = CACHE if device.platform == "cpu" else min(gathered(device.memory_stats()["bytes_limit"])) / 4
-    most = memory / bytes_of_walker(system)
+    most = memory / (size or bytes_of_walker(system))
     return divisor(batch, max(most, FEWEST))
 
 

@@ -20,6 +20,7 @@ FIGURES = {
     "structure": "Structure factor and pair correlation",
     "momentum": "Momentum distribution",
     "levels": "Quasi-particle energies",
+    "second_order": "Second-order free energy by the largest momentum transfer",
     "training": "Training",
     "energies": "Local energies",
 }
@@ -46,6 +47,8 @@ def parse(arguments: list[str]) -> dict | None:
         *,
         samples: int = 100_000,
         step: int | None = None,
+        second_order: bool = True,
+        second_order_error: float | None = None,
         beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
         max_seconds: float | None = None,
         json: Json = False,
@@ -55,6 +58,8 @@ def parse(arguments: list[str]) -> dict | None:
           run_dir: of heg-solve.
           samples: wanted in all, rounded up to whole batches.
           step: of the checkpoint; none: the newest.
+          second_order: F to second order, beyond the bound.
+          second_order_error: its statistical error wanted, hartree per electron; none: that of 32 states K.
           beside: two more runs: of other r_s and the same temperature in hartree, for the pressure by difference; or of
             other temperatures, for the heat capacity.
           max_seconds: stop in order after this time, with exit code 75.
@@ -64,7 +69,18 @@ def parse(arguments: list[str]) -> dict | None:
         if len(beside) not in (0, 2):
             raise ValueError(f"beside has {len(beside)} directories: give two, one on each side of the run")
         check_limit(max_seconds)
-        return {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside, "max_seconds": max_seconds}
+        if second_order_error is not None and not second_order_error > 0:
+            raise ValueError(f"second_order_error is {second_order_error}: it must be positive")
+        if second_order_error is not None and not second_order:
+            raise ValueError("second_order_error asks for what no-second-order leaves out: give one of the two")
+        return {
+            "run_dir": run_dir,
+            "samples": samples,
+            "step": step,
+            "second_order": second_order_error or second_order,
+            "beside": beside,
+            "max_seconds": max_seconds,
+        }
 
     return run_app(app, arguments)
 
@@ -74,16 +90,18 @@ def measure(arguments: list[str] | None = None) -> NoReturn:
     command("heg-measure", parse, lambda asked: _measure(**asked), arguments)
 
 
-def _measure(run_dir, samples, step, beside, max_seconds):
+def _measure(run_dir, samples, step, second_order, beside, max_seconds):
     differences = parallel.on_first(_differences, beside) if beside else {}
     printed = [-EVERY]
 
-    def show(have, wanted):
+    words = {"samples": "samples", "states": "states K of the second order"}
+
+    def show(what, have, wanted):
         if time.monotonic() - printed[0] > EVERY or have == wanted:
             printed[0] = time.monotonic()
-            print(f"{have} of {wanted} samples", flush=True)
+            print(f"{have} of {wanted} {words[what]}", flush=True)
 
-    found = measure_run(run_dir, samples, show, stop_signals(max_seconds), step)
+    found = measure_run(run_dir, samples, show, stop_signals(max_seconds), step, second_order)
     if found is None:
         print(f"Stopped in order; the same command goes on with the measurement in {run_dir}.", flush=True)
         return CONTINUE, None
@@ -125,6 +143,8 @@ def _draw(run_dir, found):
             "momentum": figures.momentum(found.quantities, ideal_momentum(found.system, found.orbitals)),
             "levels": figures.levels(found.landau),
         }
+        if found.second_order:
+            drawn["second_order"] = figures.second_order(found.second_order)
         if history:
             drawn["training"] = figures.training_curve(history, Estimate(found.facts["ideal"]["S"], 0.0))
         if energies := _energies(run_dir / f"samples-{found.facts['step']}.h5"):

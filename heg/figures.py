@@ -110,6 +110,28 @@ def levels(landau: Landau) -> Figure:
     return figure
 
 
+def second_order(found: dict) -> Figure:
+    """F_2 of the doubles up to a momentum transfer, and what all parts together give.
+
+    Args:
+      found: fields of heg.second_order.SecondOrder.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axis = figure.subplots()
+    value, error = 1e3 * found["by_transfer"], 1e3 * found["by_transfer_error"]
+    new = np.append(False, np.diff(value) != 0)
+    transfer = np.sqrt(np.arange(len(value)))
+    axis.errorbar(transfer[new], value[new], error[new], fmt=".-", markersize=4, linewidth=0.8, label="doubles sampled")
+    total, width = 1e3 * found["value"], 1e3 * found["error"]
+    axis.axhspan(total - width, total + width, color="C1", alpha=0.2)
+    axis.axhline(total, color="C1", linewidth=0.8, label="F₂ with its error")
+    axis.set(xlabel="largest momentum transfer (2π / L)", ylabel="F₂ / N (mHa)")
+    axis.legend(fontsize=7)
+    return figure
+
+
 def local_energies(energies: np.ndarray) -> Figure:
     """Histogram of the local energies of the final samples, hartree per electron."""
     from matplotlib.figure import Figure

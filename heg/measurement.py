@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,8 +13,9 @@ from heg import records, storage
 from heg.devices import everywhere
 from heg.instruments import block_size, instruments
 from heg.parallel import any_process, on_first
-from heg.results import Frozen, Measurement, evaluate
+from heg.results import Frozen, Measurement, draw_states, evaluate
 from heg.run import HISTORY, check_draws
+from heg.second_order_rows import collect
 from heg.state import OBSERVING, stream
 from heg.trained import configuration, trained_state
 from heg.training import build
@@ -35,16 +37,23 @@ def freeze(run_dir: Path, step: int | None = None) -> Frozen:
 
 
 def measure(
-    run_dir: Path, samples: int, show: Callable, stop: Callable[[], bool], step: int | None = None
+    run_dir: Path,
+    samples: int,
+    show: Callable,
+    stop: Callable[[], bool],
+    step: int | None = None,
+    second_order: bool | float = True,
 ) -> Measurement | None:
     """Measures a run, or adds samples to an earlier measurement of the same checkpoint.  Called by all processes.
 
     Args:
       run_dir: of heg-solve.
       samples: wanted in all, rounded up to whole batches; those of an earlier measurement count.
-      show: takes the numbers of samples at hand and wanted.
+      show: takes "samples" or "states" (of the second order), and how many are at hand and wanted.
       stop: true when the measurement is to end in order; what is at hand is kept.
       step: of the checkpoint; none: the newest.
+      second_order: is the free energy to second order wanted too? A number: with that statistical error, hartree per
+        electron.
     Returns:
       What was found, also written to observables.h5 and observables.json; None if stopped.
     Raises:
@@ -56,10 +65,17 @@ def measure(
     frozen, history = freeze(run_dir, step), on_first(records.read_history, run_dir / HISTORY)
     with contextlib.ExitStack() as held:
         on_first(lambda: held.enter_context(storage.locked(run_dir, "lock-measure")) and None)
-        blocks = _collect(frozen, run_dir, samples, show, lambda: any_process(stop()))
+        stop_all = lambda: any_process(stop())
+        blocks = _collect(frozen, run_dir, samples, partial(show, "samples"), stop_all)
         if blocks is None:
             return None
-        found = evaluate(frozen, blocks, history)
+        drawn, beyond = draw_states(frozen), None
+        if second_order and frozen.system.electrons > 1:
+            accuracy = np.inf if second_order is True else float(second_order)
+            beyond = collect(frozen, run_dir, drawn.states, accuracy, partial(show, "states"), stop_all)
+            if beyond is None:
+                return None
+        found = evaluate(frozen, blocks, history, drawn, beyond)
         on_first(save, run_dir, found)
     return found
 
@@ -74,6 +90,7 @@ def save(run_dir: Path, found: Measurement) -> None:
         units |= {
             f"{name}/{part}": {"unit": unit + (", squared" if part == "covariance" else "")} for part in tree[name]
         }
+    tree |= {"second_order": found.second_order} if found.second_order else {}
     tree |= {"landau": found.landau._asdict(), "levels": found.levels}
     notes = {name: found.facts[name] for name in ("step", "samples", "version")}
     storage.save_tree(run_dir / "observables.h5", tree, units, **notes)

@@ -91,13 +91,19 @@ def load_run(run_dir: str | Path) -> Run:
     return Run(run_dir, summary, history)
 
 
-def measure(run: Run | str | Path, samples: int = 100_000, callback: Callable | None = None) -> Measurement:
+def measure(
+    run: Run | str | Path,
+    samples: int = 100_000,
+    callback: Callable | None = None,
+    second_order: bool | float = True,
+) -> Measurement:
     """Every observable of a run with its error, as heg-measure has them.
 
     Args:
       run: of `solve`, or its directory.
       samples: wanted in all; those of an earlier measurement count.
       callback: takes the numbers of samples at hand and wanted.
+      second_order: F to second order too; a number: with that statistical error, hartree per electron.
     Raises:
       ValueError: there is no such run, or fewer samples than an error needs.
       heg.run.RunError, heg.storage.StorageError, OSError: it cannot go on.
@@ -106,7 +112,12 @@ def measure(run: Run | str | Path, samples: int = 100_000, callback: Callable | 
         raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
     parallel.join()
     directory = run.directory if isinstance(run, Run) else Path(run)
-    return measure_run(directory, samples, callback or (lambda have, wanted: None), lambda: False)
+
+    def show(what, have, wanted):
+        if callback and what == "samples":
+            callback(have, wanted)
+
+    return measure_run(directory, samples, show, lambda: False, second_order=second_order)
 
 
 def plot(result: Run | Measurement):

@@ -10,13 +10,15 @@ from heg.config import Config
 from heg.ideal import choose_cutoff, heat_capacity
 from heg.infinite_gas import size_correction, uncertainty
 from heg.instruments import Instruments, block_size
-from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
+from heg.observables import Observed, Quantity, contact, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
 from heg.quasiparticles import Landau, landau_fit, trained_levels
 from heg.references import published
+from heg.second_order import Row, SecondOrder, response, second_order
+from heg.second_order_rows import Rows
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
-from heg.statistics import Estimate, independent, intercept
-from heg.structure import total
+from heg.statistics import Estimate, independent, intercept, jackknife
+from heg.structure import Grid, total
 from heg.summary import ideal_reference, system_facts
 from heg.system import System
 from heg.training import Solver
@@ -51,6 +53,7 @@ class Measurement(NamedTuple):
     Attributes:
       system, orbitals: the gas and the plane waves of p(K).
       quantities: by name; scalars, and arrays beside their grids q, r, k.
+      second_order: F_2 and the parts of its error, hartree per electron; empty if it was left out.
       landau: the fit to p(K).
       levels: trained levels, hartree.                      [spins, M]
       facts: what observables.json holds beside them.
@@ -59,34 +62,73 @@ class Measurement(NamedTuple):
     system: System
     orbitals: Orbitals
     quantities: dict[str, Quantity]
+    second_order: dict
     landau: Landau
     levels: np.ndarray
     facts: dict
 
 
-def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) -> Measurement:
-    """All results from means over blocks of samples, and the quality of the run."""
+class Drawn(NamedTuple):
+    """Draws of p(K).
+
+    Attributes:
+      states: occupied orbitals.                            [STATES, N]
+      log_p: ln p(K).                                       [STATES]
+    """
+
+    states: np.ndarray
+    log_p: np.ndarray
+
+
+def draw_states(frozen: Frozen) -> Drawn:
+    """STATES draws of the p(K) of a run, always the same."""
+    keys = jax.random.split(stream(frozen.state, OCCUPYING), STATES)
+    return Drawn(*map(np.asarray, frozen.instruments.occupy(frozen.state.average, keys)))
+
+
+def evaluate(
+    frozen: Frozen,
+    blocks: Observed,
+    history: list[dict[str, str]],
+    drawn: Drawn,
+    beyond: Rows | None,
+) -> Measurement:
+    """All results from means over blocks of samples, and the quality of the run.
+
+    Args:
+      frozen: the run.
+      blocks: means over blocks of samples.
+      history: of the training.
+      drawn: of `draw_states`.
+      beyond: of the second order; none: it is left out.
+    """
     system, orbitals = frozen.system, frozen.solver.cutoff.orbitals
     quantities = thermodynamics(system, blocks) | distributions(system, orbitals, frozen.instruments.grid, blocks)
     quantities |= limits(system, frozen.instruments.grid, blocks) | _against_ideal(system, quantities)
-    landau, within, over = _of_states(frozen)
+    landau, within, over = _of_states(frozen, drawn)
     quantities |= {
         "E_variance_within_K": _number(within, "hartree^2 per cell"),
         "F_variance_over_K": _number(over, "hartree^2 per cell"),
     }
     if extrapolated := zero_variance(history):
         quantities["F_at_zero_variance"] = _number(extrapolated, "hartree per electron")
+    second = {}
+    if beyond is not None:
+        found = second_order(system, beyond.rows, beyond.known)
+        second = found._asdict()
+        quantities |= corrected(system, frozen.instruments.grid, quantities, found, beyond.rows)
     levels = trained_levels(system, orbitals, frozen.state.average.occupations)
     facts = {
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(frozen.solver),
         "ideal": ideal_values(system),
         "infinite_gas": _infinite(system, quantities),
+        "second_order": second_order_facts(second, beyond),
         "step": int(frozen.state.step),
         "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
         "version": metadata.version("heg"),
     }
-    return Measurement(system, orbitals, quantities, landau, levels, facts)
+    return Measurement(system, orbitals, quantities, second, landau, levels, facts)
 
 
 def zero_variance(history: list[dict[str, str]]) -> Estimate | None:
@@ -141,16 +183,63 @@ def difference(one: dict, other: dict) -> dict[str, Estimate]:
     }
 
 
-def _of_states(frozen):
+def _of_states(frozen, drawn):
     """Landau's fit to p(K), the variance of E_loc within K, and that of F_loc over K."""
     system, params, of = frozen.system, frozen.state.average, frozen.instruments
-    states, log_p = of.occupy(params, jax.random.split(stream(frozen.state, OCCUPYING), STATES))
-    landau = landau_fit(system, frozen.solver.cutoff.orbitals, np.asarray(states), np.asarray(log_p))
+    landau = landau_fit(system, frozen.solver.cutoff.orbitals, drawn.states, drawn.log_p)
     batch = frozen.config.sampler.batch
     keys = jax.random.split(stream(frozen.state, REPEATING), (2, batch))
-    first, second = np.asarray(of.twice(params, states[np.arange(batch) % STATES], keys))
+    first, second = np.asarray(of.twice(params, drawn.states[np.arange(batch) % STATES], keys))
     product = (first - first.mean()) * (second - second.mean())  # of independent noise: the variance of its mean in K
     return landau, independent((first - second) ** 2 / 2), independent(product)
+
+
+def corrected(
+    system: System,
+    grid: Grid,
+    quantities: dict[str, Quantity],
+    found: SecondOrder,
+    rows: Row,
+) -> dict[str, Quantity]:
+    """F_2, F + F_2 and f_xc with it, and the observables to first order."""
+    hartree = "hartree per electron"
+    f_2 = Estimate(found.value, found.error)
+    added = {"F_2": _number(f_2, hartree)}
+    for name in ("F", "f_xc"):
+        bound = quantities[name]
+        added[f"{name}_corrected"] = _number(
+            Estimate(bound.value + f_2.mean, np.hypot(bound.error, f_2.error)), hartree
+        )
+    for name, change in response(rows).items():
+        bound = quantities[name]
+        covariance = change.covariance
+        if bound.covariance is not None:
+            covariance = covariance + bound.covariance
+        value = bound.value + change.value
+        error = np.hypot(bound.error, change.error)
+        added[f"{name}_corrected"] = Quantity(
+            value, error, covariance if value.size > 1 else None, bound.unit
+        )
+    if system.n_down:
+        change = jackknife(rows.response["g_r"], lambda g: contact(system, grid, g[1]))
+        bound = quantities["contact"]
+        added["contact_corrected"] = _number(
+            Estimate(bound.value + change.value, np.hypot(bound.error, change.error)), bound.unit
+        )
+    return added
+
+
+def second_order_facts(second: dict, beyond: Rows | None) -> dict:
+    """F_2 and the parts of its error, and how it was found, as observables.json has them."""
+    if beyond is None:
+        return {}
+    numbers = {name: np.asarray(value).tolist() for name, value in second.items()}
+    return numbers | {
+        "states": len(beyond.rows.variance),
+        "alpha": float(beyond.levels.weights[1]),
+        "gamma": float(beyond.levels.weights[2]),
+        "largest_transfer_squared": len(second["by_transfer"]) - 1,
+    }
 
 
 def _against_ideal(system, found):

@@ -6,6 +6,9 @@ deviation^2), so that it holds the spread.  Then the ideal gas of infinitely man
 the cell, and the size correction is added:
 
 .. math:: f = f_{ideal,\infty} + f_{xc,N} + (f_\infty - f_N)_{xc} .
+
+f_xc of the cell is that of F + F_2, an estimate (heg.second_order); the columns f_xc_cell_bound and f_xc_bound have the
+upper bound. e, s and p are measured in the density matrix itself.
 """
 
 from typing import NamedTuple
@@ -48,8 +51,14 @@ def row_of(parts: list[Part]) -> dict:
     added, unsure = _size(parts)
     ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
     columns = lambda name, unit, found: {f"{name}_{unit}": found.mean, f"{name}_error_{unit}": found.error}
+    f_2, bound = _mean(parts, [part.observables["F_2"] for part in parts]), _average(parts, "f")
+    row |= columns("f_2", "ha", f_2) | columns("f_xc_cell_bound", "ha", bound)
+    of_bound = Estimate(bound.mean + added["f"], float(np.hypot(bound.error, unsure["f"])))
+    row |= columns("f_xc_bound", "ha", of_bound)
     for letter, unit in units.items():
         cell, error = _average(parts, letter), unsure[letter]
+        if letter == "f":
+            cell = Estimate(cell.mean + f_2.mean, float(np.hypot(cell.error, f_2.error)))
         xc = Estimate(cell.mean + added[letter], float(np.hypot(cell.error, error)))
         row |= columns(f"{letter}_xc_cell", unit, cell)
         row |= columns(f"{letter}_correction", unit, Estimate(added[letter], error))
@@ -84,12 +93,22 @@ def _gas(system):
 def _average(parts, letter):
     """What the interaction adds in the cell, averaged over the twists, the spread among them in its error."""
     name = {"f": "F", "e": "E", "s": "S", "p": "pressure"}[letter]
-    values = [part.observables[name]["mean"] - part.observables["ideal"][name] for part in parts]
-    errors, weights = [part.observables[name]["error"] for part in parts], np.array([part.weight for part in parts])
+    added = []
+    for part in parts:
+        measured = part.observables[name]
+        added.append({**measured, "mean": measured["mean"] - part.observables["ideal"][name]})
+    return _mean(parts, added)
+
+
+def _mean(parts, estimates):
+    """Over the twists."""
+    values = np.array([estimate["mean"] for estimate in estimates])
+    errors = np.array([estimate["error"] for estimate in estimates])
+    weights = np.array([part.weight for part in parts])
     mean = float(weights @ values)
-    variance = weights**2 @ np.square(errors)
+    variance = weights**2 @ errors**2
     if len(parts) > 1:
-        variance += len(parts) / (len(parts) - 1) * weights**2 @ (np.array(values) - mean) ** 2
+        variance += len(parts) / (len(parts) - 1) * weights**2 @ (values - mean) ** 2
     return Estimate(mean, float(np.sqrt(variance)))
 
 

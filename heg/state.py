@@ -11,7 +11,7 @@ from heg.sampling import Walkers
 from heg.statistics import Estimate
 
 # what random numbers are for
-STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING = range(8)
+STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING, EXCITING = range(9)
 
 
 class TrainState(NamedTuple):

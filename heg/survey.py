@@ -146,7 +146,7 @@ def finished(run_dir: Path, point: Point) -> dict:
     except storage.StorageError:
         return {}
     measured = found.get("measured")
-    whole = NEEDED <= found.keys() and isinstance(measured, dict) and {*KEPT, "q", "S_q"} <= measured.keys()
+    whole = NEEDED <= found.keys() and isinstance(measured, dict) and {*KEPT, "q", "S_q", "F_2"} <= measured.keys()
     return found if whole else {}
 
 
@@ -197,12 +197,15 @@ def _compute(table, run_dir, point, attempt, hooks):
         # errors fall with the square root of their number
         wanted = MARGIN * count * (error / point.accuracy) ** 2
         count = min(max(wanted, 2 * count), table.grid.samples)
-        found = measure(directory, math.ceil(count), partial(hooks.show, point, "samples"), hooks.stop)
+        show = partial(hooks.show, point)
+        found = measure(directory, math.ceil(count), show, hooks.stop, second_order=False)
         if found is None:
             return False
         count, error = found.facts["samples"], float(found.quantities["F"].error)
         if error <= point.accuracy or count >= table.grid.samples:
             break
+    if measure(directory, count, show, hooks.stop, second_order=point.accuracy) is None:
+        return False
     observables = on_first(records.load_json, directory / "observables.json")
     history = on_first(records.read_history, directory / HISTORY)
     ready = settled(history, point.accuracy)
@@ -220,7 +223,9 @@ def _compute(table, run_dir, point, attempt, hooks):
         "seconds_of_training": summary["seconds"],
         # the table is made of this: another measurement of the run does not change it
         "measured": {name: observables[name] for name in KEPT}
-        | {"q": observables["q"]["mean"][0], "S_q": [row[0] for row in observables["S_q"]["mean"]]},
+        | {"q": observables["q"]["mean"][0], "S_q": [row[0] for row in observables["S_q"]["mean"]]}
+        # a single electron is not correlated
+        | {"F_2": observables.get("F_2", {"mean": 0.0, "error": 0.0})},
     }
     on_first(records.save_json, directory / DONE, facts)
     return True

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-import second_order  # noqa: E402
+import flow_limit  # noqa: E402
 
 
 def by_pairs(n, f, q):
@@ -25,33 +25,33 @@ def by_pairs(n, f, q):
 
 
 def test_transitions_are_those_of_all_pairs():
-    n, q = second_order.lattice(2, 4), np.array([1, 2])
+    n, q = flow_limit.lattice(2, 4), np.array([1, 2])
     # nothing leaves the lattice
-    f = np.where(np.abs(n).max(axis=1) <= 2, second_order.occupations(n, 5, 0.6), 0.0)
-    energy, weight = second_order.transitions(n, f, q)
+    f = np.where(np.abs(n).max(axis=1) <= 2, flow_limit.occupations(n, 5, 0.6), 0.0)
+    energy, weight = flow_limit.transitions(n, f, q)
     for m, expected in by_pairs(n, f, q).items():
         np.testing.assert_allclose(np.sum(weight * energy**m), expected, rtol=1e-12)
 
 
 def test_the_exact_amplitude_gains_all():
-    n = second_order.lattice(3, 6)
-    energy, weight = second_order.transitions(n, second_order.occupations(n, 7, 0.0), np.array([1, 1, 0]))
-    np.testing.assert_allclose(second_order.share(energy, weight, (-1,)), np.sum(weight / energy), rtol=1e-12)
+    n = flow_limit.lattice(3, 6)
+    energy, weight = flow_limit.transitions(n, flow_limit.occupations(n, 7, 0.0), np.array([1, 1, 0]))
+    np.testing.assert_allclose(flow_limit.share(energy, weight, (-1,)), np.sum(weight / energy), rtol=1e-12)
     # more freedom, more gain, never more than all
-    gains = [second_order.share(energy, weight, powers) for powers in ((1,), (1, 2), (1, 2, 3))]
+    gains = [flow_limit.share(energy, weight, powers) for powers in ((1,), (1, 2), (1, 2, 3))]
     assert 0 < gains[0] < gains[1] < gains[2] < np.sum(weight / energy)
 
 
 def test_a_hot_gas_keeps_a_third_at_long_waves():
     # dE is then Gaussian and p_a - p_b proportional to it: <x^2>^2 / <x^4>
-    n = second_order.lattice(2, 100)
-    energy, weight = second_order.transitions(n, second_order.occupations(n, 5, 300.0), np.array([1, 0]))
-    ratio = second_order.share(energy, weight, (1,)) / np.sum(weight / energy)
+    n = flow_limit.lattice(2, 100)
+    energy, weight = flow_limit.transitions(n, flow_limit.occupations(n, 5, 300.0), np.array([1, 0]))
+    ratio = flow_limit.share(energy, weight, (1,)) / np.sum(weight / energy)
     np.testing.assert_allclose(ratio, 1 / 3, atol=0.01)
 
 
 def test_a_large_momentum_is_reached_by_every_kind():
-    n = second_order.lattice(2, 24)
-    energy, weight = second_order.transitions(n, second_order.occupations(n, 5, 0.0), np.array([20, 0]))
+    n = flow_limit.lattice(2, 24)
+    energy, weight = flow_limit.transitions(n, flow_limit.occupations(n, 5, 0.0), np.array([20, 0]))
     for power in (0, 1):
-        assert second_order.share(energy, weight, (power,)) > 0.95 * np.sum(weight / energy)
+        assert flow_limit.share(energy, weight, (power,)) > 0.95 * np.sum(weight / energy)

@@ -1,6 +1,6 @@
 r"""How much of the correlation of opposite spins a flow of pairs can reach when the coupling is weak.
 
-    python scripts/second_order.py
+    python scripts/flow_limit.py
 
 A unitary e^S whose matrix element between two determinants that differ by a momentum q exchanged between two electrons
 is t changes the free energy, to second order in the coupling, by

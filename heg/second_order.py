@@ -1,0 +1,269 @@
+r"""Beyond the bound: the free energy to second order about the trained density matrix.
+
+The trained rho has the variational free energy F as its zeroth and first order. What couples its wavefunctions is the
+perturbation. With W the matrix elements of H, e_K the energies <K|H|K> and p(K) the probabilities, thermal perturbation
+theory adds
+
+.. math:: F_2 = -\mathbb{E}_{K \sim p} \sum_{K' \ne K} W_{KK'}^2\, h(\Delta_{KK'}), \qquad
+          h(\Delta) = \frac{\tanh(\beta\Delta/2)}{\Delta}, \qquad \Delta_{KK'} = e_{K'} - e_K .
+
+h is even and finite, and the sum is that over pairs, each counted from both ends: (p_K + p_K') tanh(beta Delta / 2) =
+p_K - p_K'. K' runs over the double excitations of K up to a largest momentum transfer (heg.doubles).
+
+*W^2.* The part of E_loc that goes along with operators of known elements is known; the rest is sampled
+(heg.amplitudes). With terms a_m of mean W, the sum over m != n of a_m a_n / (M (M - 1)) has the mean W^2.
+
+*Energies.* e_K = c + alpha epsilon_K + gamma U_K, ideal and Hartree-Fock energy of K, is fitted to sampled energies of
+drawn states and of their doubles.
+
+*What is left out.* The sum of W^2 over all K' is the variance of E_loc within K. What the doubles do not hold of it, R,
+belongs to larger transfers and to triples. It contributes between nothing and about R h(3/2 Delta'), Delta' the mean
+Delta of the doubles; half of that counts as value and half as error.
+
+*Many K.* The part of the known elements alone needs no samples of x. It is taken from many more K than are sampled,
+and tells how much those that are differ from the mean.
+
+*Degenerate states.* Where W is not small beside Delta and T, second order is not enough: two states of one energy are
+lowered by W, not by beta W^2 / 2. The states of one kinetic energy that K is coupled to are diagonalised with the known
+elements; where they are too many, each pair by itself,
+
+.. math:: W^2 h(\Delta) \to T \ln \frac{\cosh \beta \sqrt{\Delta^2/4 + W^2}}{\cosh(\beta\Delta/2)} .
+
+*Denominators.* A pair that is excited loses its correlation with all others, which raises Delta by -4 F_2 / N (two
+electrons, each with a share 2 F_2 / N). Brillouin and Wigner's theory with that size-consistent shift is solved for
+self-consistently; what it changes is the measure of the third order.
+
+F + F_2 is an estimate, not a bound.
+
+Sources: thermal perturbation theory, Landau and Lifshitz, Statistical Physics, part 1, section 32; the shift,
+Carter-Fenk and Head-Gordon, J. Chem. Phys. 158, 234108 (2023), doi:10.1063/5.0150033.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from heg.doubles import Doubles
+from heg.statistics import Derived, Estimate, jackknife
+from heg.system import System
+
+BINS = 400  # of the spectrum, over eight decades
+FARTHEST = 1.5  # energy of what is left out, in units of the mean of the doubles
+
+
+class Levels(NamedTuple):
+    """Energies of the states, from a regression on sampled ones.
+
+    Attributes:
+      weights: c, alpha, gamma.                             [3]
+      covariance: of alpha and gamma.                       [2, 2]
+      operators: what goes along with the operators of heg.pair_operators.    [O]
+    """
+
+    weights: np.ndarray
+    covariance: np.ndarray
+    operators: np.ndarray
+
+    def gap(self, doubles: Doubles) -> np.ndarray:
+        """Delta of each double, hartree.  [D]"""
+        return self.weights[1] * doubles.ideal + self.weights[2] * doubles.fock
+
+    def directions(self) -> np.ndarray:
+        """Shifts of alpha and gamma by one standard error along independent directions.  [2, 2]"""
+        squares, vectors = np.linalg.eigh(self.covariance)
+        return (vectors * np.sqrt(np.maximum(squares, 0.0))).T
+
+
+class Row(NamedTuple):
+    """What one K says. Energies are in hartree per cell.
+
+    Attributes:
+      variance: of E_loc within K, hartree^2.               []
+      squared: sum of W^2 over the doubles by |n|^2 of q, hartree^2.    [Q]
+      lowered: sum of W^2 h, likewise; -F_2 is its mean.    [Q]
+      known: the same sum of the known elements alone.      []
+      products: of the sum of W^2 h and of `known` with `known`.    [2]
+      moved: sum of W^2 h with the energies moved along `Levels.directions`.    [2]
+      degenerate: of the states of the kinetic energy of K: what is to be added to the sum of W^2 h, how uncertain that
+        is, the sum of W^2, and that of the known elements.    [4]
+      spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of `spectrum_energies`.    [BINS]
+      response: changes of observables to first order, by name.
+    """
+
+    variance: np.ndarray
+    squared: np.ndarray
+    lowered: np.ndarray
+    known: np.ndarray
+    products: np.ndarray
+    moved: np.ndarray
+    degenerate: np.ndarray
+    spectrum: np.ndarray
+    response: dict[str, np.ndarray]
+
+
+class SecondOrder(NamedTuple):
+    """F_2, hartree per electron, and the parts of its error.
+
+    Attributes:
+      value: F_2, half of what is left out included.
+      error: all parts, added in squares.
+      statistical: standard error over independent K.
+      levels: of the regression of the energies.
+      left_out: half of the largest that larger transfers and triples can add.
+      denominators: change by the shift of the denominators.
+      degenerate: of the correction for degenerate states.
+      doubles: the sum over doubles alone.
+      correction: for degenerate states.
+      shifted: the same with shifted denominators.
+      known: the part of the doubles that needs no sampling.
+      within: sum of W^2 over the doubles as a share of the variance of E_loc within K.
+      by_transfer: sum over doubles up to each |n|^2 of q, and its standard error.    [Q], [Q]
+    """
+
+    value: float
+    error: float
+    statistical: float
+    levels: float
+    left_out: float
+    denominators: float
+    degenerate: float
+    doubles: float
+    correction: float
+    shifted: float
+    known: float
+    within: float
+    by_transfer: np.ndarray
+    by_transfer_error: np.ndarray
+
+
+def thermal_denominator(gap: np.ndarray, beta: float) -> np.ndarray:
+    """h(Delta), 1/hartree: beta / 2 at 0, 1 / |Delta| far above the temperature.
+
+    Args:
+      gap: Delta, hartree.
+      beta: 1/hartree.
+    """
+    half = np.maximum(beta * np.abs(gap) / 2, 1e-8)
+    return beta / 2 * np.tanh(half) / half
+
+
+def unbiased_square(known: np.ndarray, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """W^2 from `count` samples.
+
+    Args:
+      known: the part of W that is known.                   [D]
+      first, second: sums of a and of a^2, a having the mean W - known.    [D]
+    """
+    sampled = (first**2 - second) / (count * (count - 1))
+    return known**2 + 2 * known * first / count + sampled
+
+
+def spectrum_energies(system: System) -> np.ndarray:
+    """Energies |Delta| of the spectrum, hartree.  [BINS]"""
+    unit = system.fermi_energy + system.temperature
+    return unit * np.geomspace(1e-5, 1e3, BINS)
+
+
+def spectrum_of(squares: np.ndarray, gap: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.  [D], [D], [BINS] -> [BINS]"""
+    steps = np.log(np.abs(gap) / energies[0] + 1e-300) / np.log(energies[1] / energies[0])
+    steps = np.clip(steps, 0, len(energies) - 1.001)
+    lower = steps.astype(int)
+    share = steps - lower
+    below = np.bincount(lower, squares * (1 - share), len(energies))
+    return below + np.bincount(lower + 1, squares * share, len(energies))
+
+
+def shifted_sum(system: System, spectrum: np.ndarray) -> float:
+    """-F_2 with every |Delta| raised by 4 |F_2| / N, hartree per cell."""
+    energies = spectrum_energies(system)
+    lowered = 0.0
+    for _ in range(100):
+        raised = energies + 4 * max(lowered, 0.0) / system.electrons
+        before, lowered = lowered, float(spectrum @ thermal_denominator(raised, system.beta))
+        lowered = (before + lowered) / 2
+    return lowered
+
+
+def second_order(system: System, rows: Row, known: Estimate) -> SecondOrder:
+    """F_2 from rows of independent K.
+
+    Args:
+      rows: with K along the first axis of every leaf.
+      known: mean of `Row.known` over many K, hartree per cell.
+    Raises:
+      ValueError: fewer than two rows.
+    """
+    plain = rows._replace(response={})
+    parts = lambda mean: _parts(system, mean, known.mean)
+    found = {name: jackknife(plain, lambda mean: np.array([parts(mean)[name]])) for name in PARTS}
+    value = {name: float(part.value[0]) for name, part in found.items()}
+    curve = jackknife(plain.lowered, lambda mean: -np.cumsum(mean) / system.electrons)
+    of_many = value["slope"] * known.error / system.electrons
+    errors = {
+        "statistical": float(np.hypot(found["value"].error[0], of_many)),
+        "levels": float(np.hypot(value["first"], value["second"])),
+        "left_out": abs(value["left_out"]),
+        "denominators": abs(value["shift"]),
+        "degenerate": abs(value["unsure"]),
+    }
+    return SecondOrder(
+        value=value["value"],
+        error=float(np.linalg.norm(list(errors.values()))),
+        **errors,
+        doubles=value["doubles"],
+        correction=value["correction"],
+        shifted=value["doubles"] + value["shift"],
+        known=-known.mean / system.electrons,
+        within=value["within"],
+        by_transfer=curve.value,
+        by_transfer_error=curve.error,
+    )
+
+
+def response(rows: Row) -> dict[str, Derived]:
+    """Changes of the observables to first order, with errors."""
+    return {name: jackknife(values, lambda mean: mean) for name, values in rows.response.items()}
+
+
+PARTS = (
+    "value",
+    "doubles",
+    "correction",
+    "left_out",
+    "shift",
+    "unsure",
+    "first",
+    "second",
+    "slope",
+    "within",
+)
+
+
+def _parts(system, mean, known):
+    """Parts of F_2 per electron from means over K; `slope` and `within` are shares."""
+    squared, sampled = float(np.sum(mean.squared)), float(np.sum(mean.lowered))
+    with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
+    slope = with_lowered / with_known if with_known > 1e-12 * mean.known**2 else 0.0
+    lowered = sampled + slope * (known - mean.known)
+    remainder = max(float(mean.variance) - squared, 0.0)
+    typical = FARTHEST * squared / max(sampled, 1e-300)
+    left_out = remainder * thermal_denominator(typical, system.beta) / 2
+    energies = spectrum_energies(system)
+    by_bins = float(mean.spectrum @ thermal_denominator(energies, system.beta))
+    shift = shifted_sum(system, mean.spectrum) - by_bins
+    correction, unsure, near, near_known = mean.degenerate
+    # the known elements stand for all of W there
+    mismatch = abs(near / near_known - 1) if near_known > 0 else 0.0
+    numbers = {
+        "value": lowered + correction + left_out,
+        "doubles": lowered,
+        "correction": correction,
+        "left_out": left_out,
+        "shift": shift,
+        "unsure": np.hypot(unsure, min(mismatch, 1.0) * correction),
+        "first": mean.moved[0] - sampled,
+        "second": mean.moved[1] - sampled,
+    }
+    found = {name: -number / system.electrons for name, number in numbers.items()}
+    return found | {"slope": slope, "within": squared / max(float(mean.variance), 1e-300)}
