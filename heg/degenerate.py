@@ -8,24 +8,15 @@ takes the place of the second order within the shell.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
 
 from heg.doubles import DoublesOf
-from heg.pair_operators import PairElements
 from heg.second_order import thermal_denominator
 
 MAX_STATES = 64  # of a shell that is diagonalised
 MATTERS = 0.01  # share of the second-order sum from which on the pair formula is looked beyond
-
-
-class Correction(NamedTuple):
-    """What degenerate states add to the sum of W^2 h, hartree per cell, and how uncertain it is."""
-
-    value: float
-    error: float
 
 
 def pair_correction(elements: np.ndarray, gap: np.ndarray, beta: float) -> np.ndarray:
@@ -41,37 +32,37 @@ def pair_correction(elements: np.ndarray, gap: np.ndarray, beta: float) -> np.nd
 def shell_correction(
     doubles_of: DoublesOf,
     state: np.ndarray,
-    known: PairElements,
+    known: Callable,
     gap: Callable,
     beta: float,
-) -> Correction:
-    """For one K.
+) -> tuple[float, float]:
+    """What degenerate states add to the sum of W^2 h of one K, hartree, and the part of it that pairs stand for.
 
     Args:
       doubles_of: of the gas.
       state: integer vectors of K.                          [N, d]
-      known: elements of the known operators.
+      known: Doubles -> elements, hartree.                  [D]
       gap: Doubles -> differences of the energies, hartree.    [D]
       beta: 1/hartree.
     """
     doubles = doubles_of.of_vectors(state)
-    elements = np.where(doubles.allowed, doubles.elements(known), 0.0)
+    elements = np.where(doubles.allowed, known(doubles), 0.0)
     by_pairs = pair_correction(elements, gap(doubles), beta)
     alike = doubles.allowed & doubles.alike
     total = elements**2 @ thermal_denominator(gap(doubles), beta)
     if np.abs(by_pairs[alike].sum()) < MATTERS * total:
-        return Correction(float(by_pairs.sum()), 0.0)
+        return float(by_pairs.sum()), 0.0
     shell = _shell(doubles_of, state, known, gap)
     if shell is None:
         of_alike = float(by_pairs[alike].sum())
-        return Correction(float(by_pairs.sum()), abs(of_alike))
+        return float(by_pairs.sum()), abs(of_alike)
     energies, matrix = shell
     levels = np.linalg.eigvalsh(np.diag(energies) + matrix)
     exact = (logsumexp(-beta * levels) - logsumexp(-beta * energies)) / beta
     weights = np.exp(-beta * energies - logsumexp(-beta * energies))
     between = thermal_denominator(energies[:, None] - energies, beta)
     second = weights @ np.sum(matrix**2 * between, axis=1)
-    return Correction(float(by_pairs[~alike].sum() + exact - second), 0.0)
+    return float(by_pairs[~alike].sum() + exact - second), 0.0
 
 
 def _shell(doubles_of, state, known, gap):
@@ -86,7 +77,7 @@ def _shell(doubles_of, state, known, gap):
         if number == len(states):
             break
         doubles = doubles_of.of_vectors(states[number])
-        elements, gaps = doubles.elements(known), gap(doubles)
+        elements, gaps = known(doubles), gap(doubles)
         for place in np.flatnonzero(doubles.allowed & doubles.alike):
             other, sign = doubles_of.ordered(doubles_of.excited(states[number], place))
             name = _name(other)

@@ -16,6 +16,7 @@ from heg.ideal import choose_cutoff
 from heg.orbitals import Orbitals
 from heg.pair_operators import PairElements, count_operators, pair_elements, usable_operators
 from heg.second_order import (
+    Correction,
     Levels,
     Row,
     spectrum_energies,
@@ -27,9 +28,10 @@ from heg.statistics import Estimate, independent
 from heg.structure import grid_of
 from heg.system import System
 
-SAMPLES = 256  # of x at each K
+SAMPLES = {4: 1024, 10: 512}  # of x at each K, in gases of at most so many electrons
+FEWEST = 256  # in larger ones
 REPEATED = 16  # samples of x at each state of the regression of the energies
-BATCHES = 16  # of SAMPLES for that regression
+STATES = 128  # drawn, and as many excited, for that regression
 LONGEST = 3.0  # momentum transfers up to LONGEST k_F ...
 DOUBLES = 8000  # ... and farther in small gases, as long as there are no more doubles
 FARTHEST = 10  # times 2 pi / L, the most
@@ -61,9 +63,10 @@ class Excitations:
 
     @property
     def count(self) -> int:
-        """Samples of x at each K: SAMPLES, or a few more, so that the devices share them evenly."""
+        """Samples of x at each K; a few more where the devices do not share these evenly."""
+        wanted = next((count for most, count in SAMPLES.items() if self.system.electrons <= most), FEWEST)
         share = 2 * jax.device_count()
-        return share * -(-SAMPLES // share)
+        return share * -(-wanted // share)
 
     @property
     def operators(self) -> int:
@@ -106,13 +109,13 @@ class Excitations:
         """Fits the energies and what goes along with the operators.
 
         Args:
-          states: draws of K; as many as there are, BATCHES * count / (2 REPEATED), are used.    [B, N]
+          states: draws of K; STATES of them are used.      [B, N]
           key: of the random numbers.
         """
         each = self.count // REPEATED // 2
         generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         looked = []
-        for number in range(BATCHES):
+        for number in range(-(-STATES // each)):
             drawn = states[number * each : (number + 1) * each]
             excited = np.stack([self._excite(state, generator) for state in drawn])
             both = np.repeat(np.concatenate([drawn, excited]), REPEATED, axis=0)
@@ -156,9 +159,11 @@ class Excitations:
         for direction in levels.directions():
             shifted = gap + direction[0] * doubles.ideal + direction[1] * doubles.fock
             moved.append(squares @ thermal_denominator(shifted[allowed], self.system.beta))
-        near = doubles.alike[allowed]
-        vectors = self.doubles_of.n[state]
-        beyond = shell_correction(self.doubles_of, vectors, operators, levels.gap, self.system.beta)
+        sampled = known[allowed] + total[0] / self.count
+        products = squares, sampled * known[allowed], known[allowed] ** 2
+        near, kind = doubles.alike[allowed], (doubles.exchanged[allowed] == 0).astype(int)
+        place = kind * (self.largest + 1) + doubles.transfer[allowed]
+        alike = [np.bincount(place, near * values, 2 * (self.largest + 1)) for values in products]
         return Row(
             variance=np.asarray(np.var(np.asarray(looked.energy), ddof=1)),
             squared=by_transfer(squares),
@@ -166,7 +171,7 @@ class Excitations:
             known=np.asarray(of_known),
             products=np.array([lowered, of_known]) * of_known,
             moved=np.array(moved),
-            degenerate=np.array([*beyond, squares[near].sum(), np.sum(known[allowed][near] ** 2)]),
+            alike=np.reshape(alike, (3, 2, -1)),
             spectrum=spectrum_of(squares, gap[allowed], spectrum_energies(self.system)),
             response={
                 "potential": change.potential / self.system.electrons,
@@ -189,6 +194,26 @@ class Excitations:
             squares = np.where(doubles.allowed, doubles.elements(operators), 0.0) ** 2
             values.append(squares @ thermal_denominator(levels.gap(doubles), self.system.beta))
         return independent(np.repeat(values, counts))
+
+    def beyond(self, levels: Levels, alike: np.ndarray, states: np.ndarray) -> Correction:
+        """What degenerate states add, mean over states [B, N]; `alike` is the mean of `Row.alike`.
+
+        The known elements are scaled to those that were sampled, for each momentum transfer.
+        """
+        operators = self.elements(levels)
+        scale = np.divide(alike[1], alike[2], out=np.ones_like(alike[1]), where=alike[2] > 0)
+
+        def scaled(doubles):
+            by_transfer = scale[(doubles.exchanged == 0).astype(int), doubles.transfer]
+            return doubles.elements(operators) * np.where(doubles.alike, by_transfer, 1.0)
+
+        distinct, counts = np.unique(states, axis=0, return_counts=True)
+        found = []
+        for state in distinct:
+            vectors = self.doubles_of.n[state]
+            found.append(shell_correction(self.doubles_of, vectors, scaled, levels.gap, self.system.beta))
+        values, unsure = np.repeat(found, counts, axis=0).T
+        return Correction(float(values.mean()), independent(values).error, float(unsure.mean()))
 
     def _excite(self, state, generator):
         """A double of K, likely one that counts, as its occupied orbitals [N]."""

@@ -207,11 +207,14 @@ def _invert(layer, z, system):
         image, jacobian = layer(x)
         residual = x + t * (image - x) - z
         derivative = jnp.eye(x.size) + t * (jacobian - jnp.eye(x.size))
-        # the right-hand side goes through the factorisation as a column of its own, swaps of rows included
-        lu, pivots, _ = lax.linalg.lu(jnp.column_stack([derivative, residual.ravel()]))
-        odd = jnp.sum(pivots != jnp.arange(x.size)) + jnp.sum(jnp.diagonal(lu) < 0)
+        # the right-hand side goes through the factorisation as a column of its own, swaps of rows included; a last
+        # row that no swap touches makes the matrix square, as GPUs factorise square ones at once, others one by one
+        extended = jnp.column_stack([derivative, residual.ravel()])
+        extended = jnp.concatenate([extended, jnp.zeros((1, x.size + 1)).at[0, -1].set(1.0)])
+        lu, pivots, _ = lax.linalg.lu(extended)
+        odd = jnp.sum(pivots != jnp.arange(x.size + 1)) + jnp.sum(jnp.diagonal(lu) < 0)
         found = (t == 1) & (odd % 2 == 0) & (jnp.max(jnp.abs(residual)) < RESIDUAL * system.box)
-        move = lax.linalg.triangular_solve(lu[:, :-1], lu[:, -1:], left_side=True).reshape(x.shape)
+        move = lax.linalg.triangular_solve(lu[:-1, :-1], lu[:-1, -1:], left_side=True).reshape(x.shape)
         # no electron moves further than half of r_s
         move *= jnp.minimum(1, system.rs / 2 / jnp.max(jnp.abs(move)))
         again = (step == strides[attempt] + NEWTON_STEPS) & ~found

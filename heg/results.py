@@ -114,7 +114,7 @@ def evaluate(
         quantities["F_at_zero_variance"] = _number(extrapolated, "hartree per electron")
     second = {}
     if beyond is not None:
-        found = second_order(system, beyond.rows, beyond.known)
+        found = second_order(system, beyond.rows, beyond.known, beyond.beyond)
         second = found._asdict()
         quantities |= corrected(system, frozen.instruments.grid, quantities, found, beyond.rows)
     levels = trained_levels(system, orbitals, frozen.state.average.occupations)

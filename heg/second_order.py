@@ -84,8 +84,8 @@ class Row(NamedTuple):
       known: the same sum of the known elements alone.      []
       products: of the sum of W^2 h and of `known` with `known`.    [2]
       moved: sum of W^2 h with the energies moved along `Levels.directions`.    [2]
-      degenerate: of the states of the kinetic energy of K: what is to be added to the sum of W^2 h, how uncertain that
-        is, the sum of W^2, and that of the known elements.    [4]
+      alike: over the doubles of the kinetic energy of K: sums of W^2, of W times its known part, and of the square of
+        that, for equal and opposite spins, by |n|^2 of q.    [3, 2, Q]
       spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of `spectrum_energies`.    [BINS]
       response: changes of observables to first order, by name.
     """
@@ -96,9 +96,23 @@ class Row(NamedTuple):
     known: np.ndarray
     products: np.ndarray
     moved: np.ndarray
-    degenerate: np.ndarray
+    alike: np.ndarray
     spectrum: np.ndarray
     response: dict[str, np.ndarray]
+
+
+class Correction(NamedTuple):
+    """What degenerate states add to the sum of W^2 h, hartree per cell.
+
+    Attributes:
+      value: mean over K.
+      spread: standard error of that.
+      unsure: of shells with too many states to be diagonalised: the size of what their pairs add.
+    """
+
+    value: float
+    spread: float
+    unsure: float
 
 
 class SecondOrder(NamedTuple):
@@ -185,21 +199,22 @@ def shifted_sum(system: System, spectrum: np.ndarray) -> float:
     return lowered
 
 
-def second_order(system: System, rows: Row, known: Estimate) -> SecondOrder:
+def second_order(system: System, rows: Row, known: Estimate, beyond: Correction) -> SecondOrder:
     """F_2 from rows of independent K.
 
     Args:
       rows: with K along the first axis of every leaf.
       known: mean of `Row.known` over many K, hartree per cell.
+      beyond: of heg.degenerate, mean over many K.
     Raises:
       ValueError: fewer than two rows.
     """
     plain = rows._replace(response={})
-    parts = lambda mean: _parts(system, mean, known.mean)
+    parts = lambda mean: _parts(system, mean, known.mean, beyond)
     found = {name: jackknife(plain, lambda mean: np.array([parts(mean)[name]])) for name in PARTS}
     value = {name: float(part.value[0]) for name, part in found.items()}
     curve = jackknife(plain.lowered, lambda mean: -np.cumsum(mean) / system.electrons)
-    of_many = value["slope"] * known.error / system.electrons
+    of_many = np.hypot(value["slope"] * known.error, beyond.spread) / system.electrons
     errors = {
         "statistical": float(np.hypot(found["value"].error[0], of_many)),
         "levels": float(np.hypot(value["first"], value["second"])),
@@ -240,7 +255,7 @@ PARTS = (
 )
 
 
-def _parts(system, mean, known):
+def _parts(system, mean, known, beyond):
     """Parts of F_2 per electron from means over K; `slope` and `within` are shares."""
     squared, sampled = float(np.sum(mean.squared)), float(np.sum(mean.lowered))
     with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
@@ -252,16 +267,18 @@ def _parts(system, mean, known):
     energies = spectrum_energies(system)
     by_bins = float(mean.spectrum @ thermal_denominator(energies, system.beta))
     shift = shifted_sum(system, mean.spectrum) - by_bins
-    correction, unsure, near, near_known = mean.degenerate
-    # the known elements stand for all of W there
-    mismatch = abs(near / near_known - 1) if near_known > 0 else 0.0
+    correction = beyond.value
+    # scaled known elements stand for all of W there
+    near, mixed, near_known = (float(np.sum(part)) for part in mean.alike)
+    scaled = mixed**2 / near_known if near_known > 0 else near
+    mismatch = min(abs(near / scaled - 1), 1.0) if scaled > 0 else 0.0
     numbers = {
         "value": lowered + correction + left_out,
         "doubles": lowered,
         "correction": correction,
         "left_out": left_out,
         "shift": shift,
-        "unsure": np.hypot(unsure, min(mismatch, 1.0) * correction),
+        "unsure": np.hypot(beyond.unsure, mismatch * correction),
         "first": mean.moved[0] - sampled,
         "second": mean.moved[1] - sampled,
     }

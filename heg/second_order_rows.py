@@ -12,12 +12,13 @@ import numpy as np
 from heg import storage
 from heg.excitations import Excitations, largest_transfer
 from heg.parallel import on_first
-from heg.second_order import BINS, Levels, Row, second_order
+from heg.second_order import BINS, Correction, Levels, Row, second_order
 from heg.state import EXCITING, stream
 from heg.statistics import Estimate
 
 FEWEST = 32  # states
 MANY = 2048  # states for the mean of the known elements
+SHELLS = 256  # states for the correction by degenerate ones
 SKIPPED = 4096  # draws of K that serve the regression of the energies
 SAVE_SECONDS = 30.0  # between writings of the states at hand
 
@@ -27,13 +28,14 @@ class Rows(NamedTuple):
 
     Attributes:
       levels: energies of the states.
-      known: of `heg.second_order.second_order`.
+      known, beyond: of `heg.second_order.second_order`.
       rows: with the states along the first axis.
     """
 
     levels: Levels
     known: Estimate
-    rows: Row
+    beyond: Correction | None
+    rows: Row | None
 
 
 def collect(
@@ -65,7 +67,7 @@ def collect(
     if found is None:
         levels = excitations.calibrate(states[:SKIPPED], jax.random.fold_in(key, 0))
         known = excitations.known(levels, states[:MANY])
-        found = Rows(levels, known, None)
+        found = Rows(levels, known, None, None)
     parts = [] if found.rows is None else [found.rows]
     keep = lambda: on_first(lambda: storage.save_tree(path, _tree(found, parts), **marks))
     have = sum(len(part.variance) for part in parts)
@@ -85,13 +87,14 @@ def collect(
                 saved = time.monotonic()
         have = wanted
         rows = _joined(parts)
-        error = second_order(system, rows, found.known).statistical
+        beyond = excitations.beyond(found.levels, rows.alike.mean(axis=0), states[:SHELLS])
+        error = second_order(system, rows, found.known, beyond).statistical
         if error <= accuracy:
             break
         # errors fall with the square root of the number
         wanted = int(min(max(have * (error / accuracy) ** 2, 1.1 * have), 4 * have)) + 1
     keep()
-    return found._replace(rows=rows)
+    return found._replace(beyond=beyond, rows=rows)
 
 
 def _tree(found, parts):
@@ -110,7 +113,7 @@ def _earlier(path, excitations, marks):
     with contextlib.suppress(storage.StorageError):
         tree, attributes = storage.load_tree(path, _template(excitations, count))
         if all(attributes.get(name) == mark for name, mark in marks.items()):
-            return Rows(tree["levels"], Estimate(*map(float, tree["known"])), tree["rows"])
+            return Rows(tree["levels"], Estimate(*map(float, tree["known"])), None, tree["rows"])
     storage.set_aside(path)
     return None
 
@@ -125,7 +128,7 @@ def _template(excitations, count):
         known=(),
         products=(2,),
         moved=(2,),
-        degenerate=(4,),
+        alike=(3, 2, excitations.largest + 1),
         spectrum=(BINS,),
         response={"potential": (), "S_q": (spin_pairs, shells), "g_r": (spin_pairs, bins)},
     )
