@@ -21,6 +21,9 @@ from heg.run import RunError
 Json = Annotated[
     bool, Parameter(help="print the result as JSON on standard output, all else on standard error", negative="")
 ]
+Alone = Annotated[
+    bool, Parameter(help="do not join the other processes of a launcher: each runs a job of its own", negative="")
+]
 BAD_INPUT, FAILED, CONTINUE = 2, 1, 75  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
 EVERY = 60.0  # seconds between lines of progress in a log
 
@@ -34,11 +37,13 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
       act: what was asked for -> exit code, and what --json is to print or None; called by all processes.
       arguments: none: those of this process.
     """
-    begin(program)
-    arguments, output = sys.argv[1:] if arguments is None else arguments, sys.stdout
+    arguments = sys.argv[1:] if arguments is None else arguments
+    begin(program, alone="--alone" in arguments)
+    output = sys.stdout
     try:
-        speaks = "--json" in arguments and parallel.launched_first()
+        speaks = "--json" in arguments and parallel.is_first()
         with contextlib.redirect_stdout(sys.stderr) if speaks else contextlib.nullcontext():
+            parallel.agree(_by_place(arguments))
             asked = parallel.on_first(parse, arguments)
             code, result = (0, None) if asked is None else act(asked)
         if "--json" in arguments and result is not None:
@@ -55,14 +60,23 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
     parallel.end(code)
 
 
-def begin(program: str) -> None:
-    """Meets the other processes; one of them speaks for all."""
+def begin(program: str, alone: bool = False) -> None:
+    """Meets the other processes, unless this one is to work alone; one of them speaks for all."""
     try:
-        parallel.start()
+        parallel.start(alone)
     except parallel.ParallelError as error:
         sys.exit(complain(error, BAD_INPUT, program))
-    if not parallel.launched_first():
-        sys.stdout = open(os.devnull, "w")
+    if not parallel.is_first():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+
+
+def _by_place(arguments):
+    """The words of a command line by name, and where they count from."""
+    words = {
+        f"argument {number + 1}, after {before}": word
+        for number, (before, word) in enumerate(zip(["the command", *arguments], arguments))
+    }
+    return {"the working directory": os.getcwd(), "the number of arguments": len(arguments)} | words
 
 
 def new_app(name: str, help: str) -> App:
@@ -127,6 +141,6 @@ def save_figure(figure, path: Path) -> Path:
 
 def complain(error: Exception, code: int, program: str = "heg-solve") -> int:
     """One sentence on standard error; the exit code."""
-    if parallel.launched_first():
+    if parallel.is_first():
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return code

@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from heg import page, parallel, table_figures
-from heg.cli import CONTINUE, EVERY, FAILED, Json, check_limit, command, new_app, run_app, stop_signals
+from heg.cli import CONTINUE, EVERY, FAILED, Alone, Json, check_limit, command, new_app, run_app, stop_signals
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
 from heg.ideal import refuse_too_many
@@ -59,6 +59,7 @@ def parse(arguments: list[str]) -> Asked | None:
             bool, Parameter(help="show how far the points are and write the table of those done", negative="")
         ] = False,
         max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
+        alone: Alone = False,
         json: Json = False,
     ):
         check_limit(max_seconds)

@@ -9,7 +9,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from heg import figures, parallel, records, report, storage
-from heg.cli import CONTINUE, EVERY, Json, check_limit, command, new_app, run_app, save_figure, stop_signals
+from heg.cli import CONTINUE, EVERY, Alone, Json, check_limit, command, new_app, run_app, save_figure, stop_signals
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
@@ -48,6 +48,7 @@ def parse(arguments: list[str]) -> dict | None:
         step: int | None = None,
         beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
         max_seconds: float | None = None,
+        alone: Alone = False,
         json: Json = False,
     ):
         """

@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records
-from heg.cli import CONTINUE, EVERY, Json, command, new_app, run_app, save_figure, stop_signals
+from heg.cli import CONTINUE, EVERY, Alone, Json, command, new_app, run_app, save_figure, stop_signals
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.cost import cost, product_rate
 from heg.run import HISTORY
@@ -65,6 +65,7 @@ def _app() -> App:
         dry_run: Annotated[
             bool, Parameter(help="print the resolved configuration and the cost, compute nothing", negative="")
         ] = False,
+        alone: Alone = False,
         json: Json = False,
     ):
         return Config(system, run, model, sampler, optimizer), dry_run
