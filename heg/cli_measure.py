@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from heg import figures, parallel, records, report, storage
 from heg.cli import CONTINUE, EVERY, Alone, Json, check_limit, command, new_app, run_app, save_figure, stop_signals
+from heg.config import Whole
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
@@ -44,8 +45,8 @@ def parse(arguments: list[str]) -> dict | None:
         run_dir: Path,
         /,
         *,
-        samples: int = 100_000,
-        step: int | None = None,
+        samples: Whole = 100_000,
+        step: Whole | None = None,
         beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
         max_seconds: float | None = None,
         alone: Alone = False,

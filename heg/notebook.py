@@ -18,7 +18,7 @@ from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
 from heg.summary import history_row, ideal_reference
-from heg.system import System
+from heg.system import System, whole_number
 from heg.trained import configuration
 
 LOG = logging.getLogger("heg")  # what heg-solve says between its steps
@@ -111,6 +111,7 @@ def measure(
         different measurements.
       heg.run.RunError, heg.storage.StorageError, OSError: it cannot go on.
     """
+    samples = whole_number("samples", samples)
     if samples < 2:
         raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
     parallel.join(alone)
@@ -159,7 +160,7 @@ def _configuration(system, run_dir, flags):
     for flag, value in flags.items():
         if flag not in home:
             raise ValueError(f"there is no flag {flag!r}: {suggestion(flag, home)}")
-        parts.setdefault(home[flag], {})[flag] = str(value) if isinstance(value, Path) else value
+        parts.setdefault(home[flag], {})[flag] = value
     polarization = f"{system.n_up - system.n_down}/{system.electrons}"
     gas = SystemConfig(
         system.electrons, system.dim, system.rs, system.theta, polarization, system.twist, system.coupling

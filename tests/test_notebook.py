@@ -76,7 +76,7 @@ def test_bad_input_is_told(tmp_path):
         heg.solve(GAS, tmp_path / "a", batch=1)
     assert not (tmp_path / "a").exists()
     for flags, words in (
-        ({"steps": "3"}, "steps is 3: it must be a whole number"),
+        ({"steps": "3"}, "steps is '3': it must be a whole number"),
         ({"sampler": "Exact"}, "sampler is Exact: it must be one of exact, metropolis, mala"),
         ({"start": str(tmp_path)}, "holds no run"),
         ({"start": tmp_path}, "holds no run"),
