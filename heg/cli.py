@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import signal
 import sys
@@ -62,6 +63,9 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
 
 def begin(program: str, alone: bool = False) -> None:
     """Meets the other processes, unless this one is to work alone; one of them speaks for all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the locale has no letter for
     try:
         parallel.start(alone)
     except parallel.ParallelError as error:
@@ -133,10 +137,37 @@ def stop_signals(limit: float | None) -> Callable[[], bool]:
     return lambda: bool(signals) or (limit is not None and time.monotonic() - start > limit)
 
 
+def courtesy(draw: Callable):
+    """What `draw` returns, its figures in matplotlib's own style; None, with a line that says why, if it fails.
+
+    A figure is a courtesy: nothing that goes wrong with it may decide how a command ends.
+    """
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever shows them elsewhere
+    try:
+        from matplotlib import style
+
+        with style.context("default"):
+            return draw()
+    except ImportError:
+        print("No figures: pip install matplotlib, then run the command again.")
+    except Exception as error:
+        print(f"No figures: {' '.join(str(error).split()) or type(error).__name__}")
+    return None
+
+
 def save_figure(figure, path: Path) -> Path:
-    """Writes a figure as a PNG; the path."""
-    figure.savefig(path, dpi=150)
+    """Writes a figure as a PNG, atomically; the path."""
+    storage.replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return path
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Lines of a table: each column as wide as its widest cell, two blanks between them, all but the first right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    )
 
 
 def complain(error: Exception, code: int, program: str = "heg-solve") -> int:

@@ -58,7 +58,7 @@ def make_plain(config) -> None:
         value = getattr(config, name)
         wanted = [kinds[kind] for kind in (hint, *get_args(hint)) if kind in kinds]
         many = get_origin(hint) is tuple
-        if not wanted or (value is None and not many):
+        if not wanted or (value is None and type(None) in get_args(hint)):
             continue
         plain = tuple(wanted[0](name, one) for one in _listed(name, value)) if many else wanted[0](name, value)
         object.__setattr__(config, name, plain)

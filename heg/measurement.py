@@ -15,6 +15,7 @@ from heg.parallel import any_process, on_first
 from heg.results import Frozen, Measurement, evaluate
 from heg.run import HISTORY, check_draws
 from heg.state import OBSERVING, stream
+from heg.statistics import BLOCKS
 from heg.trained import configuration, trained_state
 from heg.training import build
 
@@ -35,7 +36,12 @@ def freeze(run_dir: Path, step: int | None = None) -> Frozen:
 
 
 def measure(
-    run_dir: Path, samples: int, show: Callable, stop: Callable[[], bool], step: int | None = None
+    run_dir: Path,
+    samples: int,
+    show: Callable,
+    stop: Callable[[], bool],
+    step: int | None = None,
+    output: Path | None = None,
 ) -> Measurement | None:
     """Measures a run, or adds samples to an earlier measurement of the same checkpoint.  Called by all processes.
 
@@ -45,6 +51,7 @@ def measure(
       show: takes the numbers of samples at hand and wanted.
       stop: true when the measurement is to end in order; what is at hand is kept.
       step: of the checkpoint; none: the newest.
+      output: directory for all that is written; none: that of the run.
     Returns:
       What was found, also written to observables.h5 and observables.json; None if stopped.
     Raises:
@@ -52,15 +59,16 @@ def measure(
       RunError: a draw failed for good.
       StorageError, OSError: a file cannot be used, or another measurement is going on.
     """
-    run_dir = Path(run_dir)
+    run_dir, output = Path(run_dir), Path(output or run_dir)
+    on_first(_claim, run_dir, output)
     frozen, history = freeze(run_dir, step), on_first(records.read_history, run_dir / HISTORY)
     with contextlib.ExitStack() as held:
-        on_first(lambda: held.enter_context(storage.locked(run_dir, "lock-measure")) and None)
-        blocks = _collect(frozen, run_dir, samples, show, lambda: any_process(stop()))
+        on_first(lambda: held.enter_context(storage.locked(output, "lock-measure")) and None)
+        blocks = _collect(frozen, output, samples, show, lambda: any_process(stop()))
         if blocks is None:
             return None
         found = evaluate(frozen, blocks, history)
-        on_first(save, run_dir, found)
+        on_first(save, output, found)
     return found
 
 
@@ -83,6 +91,14 @@ def save(run_dir: Path, found: Measurement) -> None:
     records.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
 
 
+def _claim(run_dir, output):
+    """Makes the directory of the results; that of another run is refused."""
+    if output.resolve() != run_dir.resolve() and (output / "config.toml").exists():
+        raise ValueError(f"output is {output}: another run lies there; give a directory of its own")
+    if (run_dir / "config.toml").exists():
+        output.mkdir(parents=True, exist_ok=True)
+
+
 def _collect(frozen, run_dir, samples, show, stop):
     """Means over blocks of all samples, old and new; None if stopped.  They are kept in observed-<step>.h5."""
     batch, parameters = frozen.config.sampler.batch, (frozen.state.average, frozen.state.regression)
@@ -93,6 +109,12 @@ def _collect(frozen, run_dir, samples, show, stop):
     parts = on_first(_earlier, path, shapes, marks)
     have = sum(map(_length, parts)) * block_size(batch) // batch
     wanted, redrawn, saved = -(-samples // batch), 0, time.monotonic()
+    blocks = max(have, wanted) * batch // block_size(batch)
+    if blocks < BLOCKS:
+        least = BLOCKS * block_size(batch)
+        raise ValueError(
+            f"samples is {samples}: these are {blocks} blocks, too few for an error; ask for at least {least}"
+        )
     keep = lambda: on_first(lambda: storage.save_tree(path, _joined(parts), **marks))
     for number in range(have, wanted):
         if stop():

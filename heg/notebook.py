@@ -97,7 +97,12 @@ def load_run(run_dir: str | Path) -> Run:
 
 
 def measure(
-    run: Run | str | Path, samples: int = 100_000, callback: Callable | None = None, *, alone: bool = False
+    run: Run | str | Path,
+    samples: int = 100_000,
+    callback: Callable | None = None,
+    *,
+    output: str | Path | None = None,
+    alone: bool = False,
 ) -> Measurement:
     """Every observable of a run with its error, as heg-measure has them.
 
@@ -105,6 +110,7 @@ def measure(
       run: of `solve`, or its directory.
       samples: wanted in all; those of an earlier measurement count.
       callback: takes the numbers of samples at hand and wanted.
+      output: directory for all that is written; none: that of the run.
       alone: as in `solve`.
     Raises:
       ValueError: there is no such run, fewer samples than an error needs, or the processes of a launcher ask for
@@ -117,7 +123,7 @@ def measure(
     parallel.join(alone)
     directory = run.directory if isinstance(run, Run) else Path(run)
     parallel.agree({"the run directory": str(directory.absolute()), "samples": samples})
-    return measure_run(directory, samples, callback or (lambda have, wanted: None), lambda: False)
+    return measure_run(directory, samples, callback or (lambda have, wanted: None), lambda: False, output=output)
 
 
 def plot(result: Run | Measurement):

@@ -13,7 +13,7 @@ from heg.instruments import Instruments, block_size
 from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
 from heg.quasiparticles import Landau, landau_fit, trained_levels
-from heg.references import published
+from heg.references import out_of_range, published
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
 from heg.statistics import Estimate, independent, intercept
 from heg.structure import total
@@ -81,7 +81,12 @@ def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) ->
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(frozen.solver),
         "ideal": ideal_values(system),
-        "infinite_gas": _infinite(system, quantities),
+        "infinite_gas": (infinite := _infinite(system, quantities)),
+        "outside_of_fits": [
+            sentence
+            for name, sentence in out_of_range(system.dim, system.rs, system.theta).items()
+            if f"f_xc_{name}_ha" in infinite
+        ],
         "step": int(frozen.state.step),
         "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
         "version": metadata.version("heg"),

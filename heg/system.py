@@ -21,6 +21,7 @@ jax.config.update("jax_random_seed_offset", 0)
 MOST = 1000  # electrons
 # what the program can be expected to compute; far beyond the gases of any use
 RANGES = {"rs": (1e-4, 1e5, "bohr"), "theta": (1e-5, 1e4, "E_F"), "coupling": (0.0, 1e4, "")}
+ROUNDING = 1e-12  # of a step from the end of a range back to it
 TRACED = ("rs", "coupling")  # fields that may be traced; the others decide shapes
 
 
@@ -130,14 +131,15 @@ class System:
         return gas
 
     def inside_by(self, margin: float) -> "System":
-        """This gas, or the next one whose r_s and Theta are farther than a relative margin from the ends of RANGES.
+        """This gas, or the next one whose r_s and Theta may be changed by a relative margin within RANGES.
 
         A derivative by differences is taken there, so that its steps stay inside.
         """
         moved = {}
         for name in ("rs", "theta"):
             low, high, _ = RANGES[name]
-            moved[name] = min(max(getattr(self, name), low * (1 + margin)), high / (1 + margin))
+            least, most = low / (1 - margin), high / (1 + margin)
+            moved[name] = min(max(getattr(self, name), least * (1 + ROUNDING)), most * (1 - ROUNDING))
         return dataclasses.replace(self, **moved)
 
     @property

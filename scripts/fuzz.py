@@ -212,7 +212,7 @@ def of_measured(place: Path) -> tuple:
     """heg-measure, a finished measurement with a damaged file."""
     run_dir = place / "run"
     finished_run(run_dir)
-    arguments = [str(run_dir), "--samples", "64"]
+    arguments = [str(run_dir), "--samples", "256"]
     assert outcome(cli_measure.measure, arguments, PREPARING) == "done"
     answer = lambda run_dir: records.load_json(run_dir / "observables.json")["F"]
     return continued(cli_measure.measure, arguments, run_dir, answer, {"config.toml"})

@@ -36,13 +36,13 @@ def run(tmp_path_factory):
 def measured(run):
     """Its measurement by the command line, and what it printed."""
     with pytest.raises(SystemExit) as caught:
-        cli_measure.measure([str(run), "--samples", "100"])
+        cli_measure.measure([str(run), "--samples", "250"])
     assert caught.value.code == 0
     return json.loads((run / "observables.json").read_text())
 
 
 def test_everything_promised_is_there(run, measured):
-    assert measured["samples"] == 112  # whole batches of 16
+    assert measured["samples"] == 256  # whole batches of 16
     for name in (
         "F",
         "E",
@@ -80,7 +80,7 @@ def test_sum_rules_hold_sample_by_sample(run, measured):
 def test_errors_can_be_rebuilt_from_the_blocks(run, measured):
     with h5py.File(run / "observed-3.h5") as file:
         blocks = {name: file[f"energies/{name}"][:] for name in ("F", "kinetic", "potential")}
-    assert len(blocks["F"]) == 7
+    assert len(blocks["F"]) == 16
     found = independent(blocks["F"])
     assert measured["F"]["mean"] == pytest.approx(found.mean, rel=1e-12)
     assert measured["F"]["error"] == pytest.approx(found.error, rel=1e-9)
@@ -94,17 +94,17 @@ def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
     for copy in (once, bits):
         shutil.copytree(run, copy)
         (copy / "observed-3.h5").unlink()
-    assert measure(bits, 48, NOTHING, lambda: True) is None and not (bits / "observed-3.h5").exists()
-    whole = measure(once, 160, NOTHING, NEVER)
-    assert measure(bits, 48, NOTHING, NEVER).facts["samples"] == 48
+    assert measure(bits, 256, NOTHING, lambda: True) is None and not (bits / "observed-3.h5").exists()
+    whole = measure(once, 320, NOTHING, NEVER)
+    assert measure(bits, 256, NOTHING, NEVER).facts["samples"] == 256
     asked = iter([False, False, True])
-    assert measure(bits, 160, NOTHING, lambda: next(asked)) is None
-    assert storage.stored_length(bits / "observed-3.h5", "energies/F") == 5
-    parts = measure(bits, 160, NOTHING, NEVER)
+    assert measure(bits, 320, NOTHING, lambda: next(asked)) is None
+    assert storage.stored_length(bits / "observed-3.h5", "energies/F") == 18
+    parts = measure(bits, 320, NOTHING, NEVER)
     for name, quantity in whole.quantities.items():
         np.testing.assert_array_equal(quantity.value, parts.quantities[name].value, err_msg=name)
     # fewer samples than there are: all are used
-    assert measure(bits, 16, NOTHING, NEVER).facts["samples"] == 160
+    assert measure(bits, 16, NOTHING, NEVER).facts["samples"] == 320
 
 
 def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):
@@ -113,8 +113,16 @@ def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):
     size = storage.stored_length(path, "energies/F")
     with h5py.File(path, "a") as file:
         file.attrs["parameters"] = "of another run"
-    assert measure(tmp_path / "other", 32, NOTHING, NEVER).facts["samples"] == 32
+    assert measure(tmp_path / "other", 272, NOTHING, NEVER).facts["samples"] == 272
     assert storage.stored_length(path.with_name("observed-3.h5.unused"), "energies/F") == size
+
+
+def test_an_error_of_few_blocks_is_refused_before_anything_is_drawn(run, measured, tmp_path):
+    shutil.copytree(run, tmp_path / "few")
+    (tmp_path / "few" / "observed-3.h5").unlink()
+    with pytest.raises(ValueError, match="samples is 240: these are 15 blocks, .* ask for at least 256"):
+        measure(tmp_path / "few", 240, NOTHING, NEVER)
+    assert not (tmp_path / "few" / "observed-3.h5").exists()
 
 
 def exit_code(arguments):
