@@ -19,12 +19,18 @@ from heg import parallel, records, storage
 from heg.config import suggestion
 from heg.run import RunError
 
-Json = Annotated[
-    bool, Parameter(help="print the result as JSON on standard output, all else on standard error", negative="")
-]
-Alone = Annotated[
-    bool, Parameter(help="do not join the other processes of a launcher: each runs a job of its own", negative="")
-]
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """Flags of every command."""
+
+    json: Annotated[bool, Parameter(negative="")] = False
+    "print the result as JSON on standard output, all else on standard error"
+    alone: Annotated[bool, Parameter(negative="")] = False
+    "do not join the other processes of a launcher: each runs a job of its own"
+
+
+CommonFlags = Annotated[Common, Parameter(name="*")]
 BAD_INPUT, FAILED, CONTINUE = 2, 1, 75  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
 EVERY = 60.0  # seconds between lines of progress in a log
 

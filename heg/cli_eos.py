@@ -15,8 +15,8 @@ from heg.cli import (
     CONTINUE,
     EVERY,
     FAILED,
-    Alone,
-    Json,
+    Common,
+    CommonFlags,
     aligned,
     check_limit,
     command,
@@ -72,8 +72,7 @@ def parse(arguments: list[str]) -> Asked | None:
             bool, Parameter(help="show how far the points are and write the table of those done", negative="")
         ] = False,
         max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
-        alone: Alone = False,
-        json: Json = False,
+        common: CommonFlags = Common(),
     ):
         check_limit(max_seconds)
         return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)

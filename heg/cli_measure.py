@@ -9,11 +9,12 @@ import numpy as np
 from cyclopts import Parameter
 
 from heg import figures, parallel, records, report, storage
+from heg.checks import Whole
 from heg.cli import (
     CONTINUE,
     EVERY,
-    Alone,
-    Json,
+    Common,
+    CommonFlags,
     check_limit,
     command,
     courtesy,
@@ -22,7 +23,6 @@ from heg.cli import (
     save_figure,
     stop_signals,
 )
-from heg.config import Whole
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
@@ -62,8 +62,7 @@ def parse(arguments: list[str]) -> dict | None:
         beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
         output: Path | None = None,
         max_seconds: float | None = None,
-        alone: Alone = False,
-        json: Json = False,
+        common: CommonFlags = Common(),
     ):
         """
         Args:

@@ -12,8 +12,8 @@ from heg import figures, parallel, records
 from heg.cli import (
     CONTINUE,
     EVERY,
-    Alone,
-    Json,
+    Common,
+    CommonFlags,
     aligned,
     command,
     courtesy,
@@ -94,8 +94,7 @@ def _app() -> App:
         dry_run: Annotated[
             bool, Parameter(help="print the resolved configuration and the cost, compute nothing", negative="")
         ] = False,
-        alone: Alone = False,
-        json: Json = False,
+        common: CommonFlags = Common(),
     ):
         return Config(system, run, model, sampler, optimizer), dry_run
 

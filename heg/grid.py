@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from heg.checks import Whole, make_plain, one_of, require, within
 from heg.config import (
     MOST_STEPS,
     Config,
@@ -15,11 +16,6 @@ from heg.config import (
     RunConfig,
     SamplerConfig,
     SystemConfig,
-    Whole,
-    make_plain,
-    one_of,
-    require,
-    within,
 )
 from heg.twists import Twist, random_twists, special_twists
 
