@@ -64,10 +64,11 @@ def measure(
     frozen, history = freeze(run_dir, step), on_first(records.read_history, run_dir / HISTORY)
     with contextlib.ExitStack() as held:
         on_first(lambda: held.enter_context(storage.locked(output, "lock-measure")) and None)
-        blocks = _collect(frozen, output, samples, show, lambda: any_process(stop()))
-        if blocks is None:
+        asked = lambda: any_process(stop())
+        blocks = _collect(frozen, output, samples, show, asked)
+        found = None if blocks is None else evaluate(frozen, blocks, history, asked)
+        if found is None:
             return None
-        found = evaluate(frozen, blocks, history)
         on_first(save, output, found)
     return found
 

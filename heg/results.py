@@ -1,5 +1,6 @@
 """What a density matrix with frozen parameters says of the gas: all results from means over blocks of samples."""
 
+from collections.abc import Callable
 from importlib import metadata
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from heg.system import System
 from heg.training import Solver
 
 STATES = 20_000  # draws of p(K) to which Landau's functional is fitted
+AT_ONCE = 10**8  # orbitals of all draws between two looks at whether to stop
 
 
 class Frozen(NamedTuple):
@@ -64,12 +66,19 @@ class Measurement(NamedTuple):
     facts: dict
 
 
-def evaluate(frozen: Frozen, blocks: Observed, history: list[dict[str, str]]) -> Measurement:
-    """All results from means over blocks of samples, and the quality of the run."""
+def evaluate(
+    frozen: Frozen, blocks: Observed, history: list[dict[str, str]], stop: Callable[[], bool]
+) -> Measurement | None:
+    """All results from means over blocks of samples, and the quality of the run; None if stopped.
+
+    Called by all processes; `stop` says the same to all.
+    """
     system, orbitals = frozen.system, frozen.solver.cutoff.orbitals
     quantities = thermodynamics(system, blocks) | distributions(system, orbitals, frozen.instruments.grid, blocks)
     quantities |= limits(system, frozen.instruments.grid, blocks) | _against_ideal(system, quantities)
-    landau, within, over = _of_states(frozen)
+    if stop() or (of_states := _of_states(frozen, stop)) is None:
+        return None
+    landau, within, over = of_states
     quantities |= {
         "E_variance_within_K": _number(within, "hartree^2 per cell"),
         "F_variance_over_K": _number(over, "hartree^2 per cell"),
@@ -146,11 +155,21 @@ def difference(one: dict, other: dict) -> dict[str, Estimate]:
     }
 
 
-def _of_states(frozen):
-    """Landau's fit to p(K), the variance of E_loc within K, and that of F_loc over K."""
+def _of_states(frozen, stop):
+    """Landau's fit to p(K), the variance of E_loc within K, and that of F_loc over K; None if stopped."""
     system, params, of = frozen.system, frozen.state.average, frozen.instruments
-    states, log_p = of.occupy(params, jax.random.split(stream(frozen.state, OCCUPYING), STATES))
-    landau = landau_fit(system, frozen.solver.cutoff.orbitals, np.asarray(states), np.asarray(log_p))
+    orbitals, keys = frozen.solver.cutoff.orbitals, jax.random.split(stream(frozen.state, OCCUPYING), STATES)
+    wanted = max(1, -(-STATES * len(orbitals.energy) // AT_ONCE))
+    # parts of equal size, for which one program serves
+    parts = next(count for count in range(wanted, STATES + 1) if STATES % count == 0)
+    drawn = []
+    for number in range(parts):
+        if stop():
+            return None
+        some = slice(number * STATES // parts, (number + 1) * STATES // parts)
+        drawn.append(jax.tree.map(np.asarray, of.occupy(params, keys[some])))
+    states, log_p = map(np.concatenate, zip(*drawn))
+    landau = landau_fit(system, orbitals, states, log_p)
     batch = frozen.config.sampler.batch
     keys = jax.random.split(stream(frozen.state, REPEATING), (2, batch))
     first, second = np.asarray(of.twice(params, states[np.arange(batch) % STATES], keys))

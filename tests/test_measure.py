@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_training import small_config
 
-from heg import cli_measure, storage
+from heg import cli_measure, results, storage
 from heg.config import RunConfig, SystemConfig
 from heg.measurement import measure
 from heg.run import solve
@@ -105,6 +105,48 @@ def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
         np.testing.assert_array_equal(quantity.value, parts.quantities[name].value, err_msg=name)
     # fewer samples than there are: all are used
     assert measure(bits, 16, NOTHING, NEVER).facts["samples"] == 320
+
+
+def test_a_stop_is_heard_after_the_last_sample_too(run, measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "AT_ONCE", results.STATES * 2)  # a part of the draws of K at a time
+    shutil.copytree(run, tmp_path / "a")
+    (tmp_path / "a" / "observables.json").unlink()
+    for looks in (1, 3):  # before the draws of K, and between them
+        asked = iter([False] * (looks - 1) + [True])
+        assert measure(tmp_path / "a", 256, NOTHING, lambda: next(asked)) is None
+        assert next(asked, None) is None and not (tmp_path / "a" / "observables.json").exists()
+    again = measure(tmp_path / "a", 256, NOTHING, NEVER)
+    assert again.quantities["E_variance_within_K"].value == measured["E_variance_within_K"]["mean"]
+    assert again.landau.mass == pytest.approx(measured["landau"]["mass"], rel=1e-6)
+
+
+def test_the_results_may_lie_elsewhere(run, measured, tmp_path):
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    words = [str(run), "--samples", "256", "--output", str(tmp_path / "out")]
+    assert exit_code(words) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+    assert {"observables.json", "observables.h5", "observed-3.h5", "report.html", "structure.png"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    elsewhere = json.loads((tmp_path / "out" / "observables.json").read_text())
+    assert elsewhere["F"] == measured["F"]
+    shutil.copytree(run, tmp_path / "another")
+    assert exit_code([*words[:-1], str(tmp_path / "another")]) == 2
+
+
+def test_a_directory_that_cannot_be_written_names_the_remedy(run, measured, monkeypatch, capsys):
+    def refuse(path, *arguments, **keywords):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(storage.Path, "open", refuse)  # what a read-only directory does, also to root
+    assert exit_code([str(run), "--samples", "256"]) == 1
+    words = capsys.readouterr().err
+    assert "cannot be written (Permission denied)" in words and "--output" in words and words.count("\n") == 1
+
+
+def test_the_report_says_how_far_an_error_can_be_trusted(run, measured):
+    report_text = (run / "report.html").read_text(encoding="utf-8")
+    assert "is its change under one other form of S(q)" in report_text
 
 
 def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):
