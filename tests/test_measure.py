@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
 from test_training import small_config
 
-from heg import cli_measure, results, storage
+from heg import cli_measure, records, results, storage
 from heg.config import RunConfig, SystemConfig
 from heg.measurement import measure
 from heg.run import solve
@@ -142,6 +145,28 @@ def test_a_directory_that_cannot_be_written_names_the_remedy(run, measured, monk
     assert exit_code([str(run), "--samples", "256"]) == 1
     words = capsys.readouterr().err
     assert "cannot be written (Permission denied)" in words and "--output" in words and words.count("\n") == 1
+
+
+def test_the_report_is_the_same_in_any_locale(run, measured, tmp_path):
+    code = (
+        "from pathlib import Path\nfrom heg import records, report\n"
+        f"run, page = Path({str(run)!r}), Path({str(tmp_path / 'page.html')!r})\n"
+        "report.write(page, records.load_json(run / 'observables.json'), records.read_text(run / 'config.toml'), {})"
+    )
+    pages = []
+    for variables in ({"PYTHONUTF8": "1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        subprocess.run([sys.executable, "-c", code], env=os.environ | variables, check=True)
+        pages.append((tmp_path / "page.html").read_bytes())
+    assert pages[0] == pages[1] and "Θ = 0.6".encode() in pages[0]
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    records.write_text(tmp_path / "page.html", "good")
+    monkeypatch.setattr(storage.Path, "write_bytes", lambda path, content: path.touch() or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        records.write_text(tmp_path / "page.html", "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert records.read_text(tmp_path / "page.html") == "good"
 
 
 def test_the_report_says_how_far_an_error_can_be_trusted(run, measured):
