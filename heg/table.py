@@ -123,9 +123,11 @@ def _size_terms(gas):
     """The six quantities of exchange in the infinite gas and of the correlation correction, by differences."""
     fermi = gas.of_unit_density.fermi_energy
 
-    def terms(rs, temperature):
-        one = dataclasses.replace(gas, rs=rs, theta=temperature * rs**2 / fermi)
+    def terms_of(one):
         return np.array([exchange(one), beyond_first_order(one)[0]])
+
+    def terms(rs, temperature):
+        return terms_of(dataclasses.replace(gas, rs=rs, theta=temperature * rs**2 / fermi))
 
     inside = gas.inside_by(3 * STEP)  # at fixed T, Theta goes as r_s^2
     rs, t = inside.rs, inside.temperature
@@ -134,7 +136,7 @@ def _size_terms(gas):
     hot, cold = terms(rs, t * (1 + STEP)), terms(rs, t * (1 - STEP))
     slope, curved = (up - down) / (2 * STEP * rs), (up - 2 * here + down) / (STEP * rs) ** 2
     by_t, by_t_t = (hot - cold) / (2 * STEP * t), (hot - 2 * here + cold) / (STEP * t) ** 2
-    value = here if inside == gas else terms(gas.rs, gas.temperature)
+    value = here if inside == gas else terms_of(gas)
     values = np.stack(eos.from_derivatives(gas, gas.rs, gas.temperature, value, slope, by_t, curved, by_t_t))
     return {"exchange": values[:, 0], "correlation": values[:, 1]}
 
