@@ -138,8 +138,12 @@ def test_the_results_may_lie_elsewhere(run, measured, tmp_path):
 
 
 def test_a_directory_that_cannot_be_written_names_the_remedy(run, measured, monkeypatch, capsys):
+    ordinary = storage.Path.open
+
     def refuse(path, *arguments, **keywords):
-        raise PermissionError(13, "Permission denied")
+        if path.name == "lock-measure":
+            raise PermissionError(13, "Permission denied")
+        return ordinary(path, *arguments, **keywords)
 
     monkeypatch.setattr(storage.Path, "open", refuse)  # what a read-only directory does, also to root
     assert exit_code([str(run), "--samples", "256"]) == 1
