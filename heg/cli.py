@@ -83,7 +83,7 @@ def begin(program: str, alone: bool = False) -> None:
 def _by_place(arguments):
     """The words of a command line by name, and where they count from."""
     words = {
-        f"argument {number + 1}, after {before}": word
+        f"argument {number + 1} (after {before})": word
         for number, (before, word) in enumerate(zip(["the command", *arguments], arguments))
     }
     return {"the working directory": os.getcwd(), "the number of arguments": len(arguments)} | words
