@@ -26,14 +26,12 @@ TRACED = ("rs", "coupling")  # fields that may be traced; the others decide shap
 
 
 def whole_number(name: str, value) -> int:
-    """A whole number as an int, also a NumPy scalar or 1e5.
+    """A whole number as an int, also 1e5 or a scalar of NumPy or JAX.
 
     Raises:
       ValueError: it is none; the message names it.
     """
-    is_whole = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_whole or value != int(value):
-        raise ValueError(f"{name} is {_shown(value)}: it must be a whole number")
+    _require(_is_number(value) and _is_whole(value), f"{name} is {_shown(value)}: it must be a whole number")
     return int(value)
 
 
@@ -43,17 +41,37 @@ def real_number(name: str, value) -> float:
     Raises:
       ValueError: it is none; the message names it.
     """
-    is_scalar = isinstance(value, jax.Array) and value.shape == () and value.dtype.kind in "iuf"
-    if isinstance(value, bool) or not (is_scalar or isinstance(value, numbers.Real)):
-        raise ValueError(f"{name} is {_shown(value)}: it must be a number")
+    _require(_is_number(value), f"{name} is {_shown(value)}: it must be a number")
     try:
         return float(value)
     except OverflowError:
         raise ValueError(f"{name} is {_shown(value)}: it must be a number of ordinary size") from None
 
 
+def _is_number(value):
+    of_jax = isinstance(value, jax.Array) and not _is_traced(value) and value.shape == () and value.dtype.kind in "iuf"
+    return of_jax or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+
+
+def _is_whole(value):
+    try:
+        return value == int(value)
+    except (OverflowError, ValueError):  # infinite, or not a number
+        return False
+
+
+def _is_traced(value):
+    """Inside a jitted function."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def _require(passed, sentence):
+    if not passed:
+        raise ValueError(sentence)
+
+
 def _shown(value):
-    """A value in a sentence: numbers as they are typed, strings in quotes."""
+    """A value in a sentence: numbers as they are typed, others as Python writes them."""
     return str(value) if isinstance(value, numbers.Number) else repr(value)
 
 
@@ -88,21 +106,16 @@ class System:
         for name in RANGES:
             value = getattr(self, name)
             set_field(name, value if name in TRACED and _is_traced(value) else real_number(name, value))
-        require = self._require
-        require(self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3")
-        require(self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative")
-        require(self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down")
-        require(self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}")
+        _require(self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3")
+        _require(self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative")
+        _require(self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down")
+        _require(self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}")
         for name, (low, high, unit) in RANGES.items():
             value = getattr(self, name)
-            sentence = f"{name} is {value}: it must lie between {low:g} and {high:g} {unit}".rstrip()
-            require(_is_traced(value) or low <= value <= high, sentence)
+            if not _is_traced(value):
+                sentence = f"{name} is {value}: it must lie between {low:g} and {high:g} {unit}"
+                _require(low <= value <= high, sentence.rstrip())
         set_field("twist", self._angles())
-
-    @staticmethod
-    def _require(passed, sentence):
-        if not passed:
-            raise ValueError(sentence)
 
     def _angles(self):
         """The twist as a tuple of floats; one of zero where none is given."""
@@ -111,9 +124,9 @@ class System:
         except TypeError:
             given = (self.twist,)
         angles = tuple(real_number("twist", angle) for angle in given) or (0.0,) * self.dim
-        self._require(len(angles) == self.dim, f"twist has {len(angles)} numbers: give one per direction, {self.dim}")
+        _require(len(angles) == self.dim, f"twist has {len(angles)} numbers: give one per direction, {self.dim}")
         inside = all(-0.5 <= angle < 0.5 for angle in angles)
-        self._require(inside, f"twist is {angles}: each must lie in [-0.5, 0.5), and 0.5 is the same twist as -0.5")
+        _require(inside, f"twist is {angles}: each must lie in [-0.5, 0.5), and 0.5 is the same twist as -0.5")
         return angles
 
     def tree_flatten_with_keys(self):
@@ -204,8 +217,3 @@ class System:
     def beta(self) -> float:
         """1 / T, 1/hartree."""
         return 1 / self.temperature
-
-
-def _is_traced(value):
-    """Inside a jitted function."""
-    return isinstance(value, jax.core.Tracer)

@@ -98,7 +98,7 @@ def test_numbers_of_numpy_and_jax_are_those_of_python():
         np.int64(2), np.uint8(1), np.int32(2), np.float32(4), np.float64(0.5), np.array([0.25, 0]), np.int64(1)
     )
     assert numpy == plain and repr(numpy) == repr(plain) and hash(numpy) == hash(plain)
-    assert System(2, 1, 2, jnp.asarray(4.0), 0.5, (0.25, 0.0)) == plain
+    assert System(jnp.asarray(2), 1, 2, jnp.asarray(4.0), 0.5, (0.25, 0.0)) == plain
 
 
 def test_r_s_and_coupling_alone_are_traced():
@@ -113,5 +113,5 @@ def test_steps_of_a_derivative_stay_inside_the_ranges(rs, theta):
     moved = System(2, 0, 2, rs, theta).inside_by(1e-2)
     for sign in (1, -1):
         dataclasses.replace(moved, rs=moved.rs * (1 + sign * 1e-2), theta=moved.theta * (1 + sign * 1e-2))
-    assert moved.rs == pytest.approx(rs, rel=1.01e-2) and moved.theta == pytest.approx(theta, rel=1.01e-2)
+    assert moved.rs == pytest.approx(rs, rel=1.02e-2) and moved.theta == pytest.approx(theta, rel=1.02e-2)
     assert (rs != 2.0) or moved == System(2, 0, 2, rs, theta)
