@@ -31,10 +31,12 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     columns, dim = table.columns, int(table.columns["dim"][0])
     title = f"Equation of state of the {dim}D electron gas"
     version = columns["version"][0]
+    head, rows = _rows(table)
+    notes = [SIZE_ERROR, f"* {OUTSIDE}"] if any(cell.endswith("*") for row in rows for cell in row) else [SIZE_ERROR]
     parts = [
         f"<p>heg {html.escape(str(version))}. {ABOUT}</p>",
-        f'<div style="overflow-x: auto">{html_table(*_rows(table))}</div>',
-        f"<p>* {OUTSIDE} {SIZE_ERROR}</p>",
+        f'<div style="overflow-x: auto">{html_table(head, rows)}</div>',
+        *(f"<p>{note}</p>" for note in notes),
     ]
     if sizes := list(extrapolated(table)):
         cells = [(f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)) for rs, theta, zeta, value in sizes]
