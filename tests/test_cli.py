@@ -199,7 +199,7 @@ def test_a_figure_that_fails_is_a_line_that_says_why(capsys, error, words):
 
 def test_columns_never_run_together():
     lines = cli.aligned([["gas", "F, Ha"], ["a", "-0.488(59)"], ["bcde", "-0.5408818579378(19)"]]).splitlines()
-    assert lines == ["gas                  F, Ha", "a                -0.488(59)", "bcde  -0.5408818579378(19)"]
+    assert lines == [f"gas   {'F, Ha':>20}", f"a     {'-0.488(59)':>20}", "bcde  -0.5408818579378(19)"]
 
 
 def test_small_numbers_of_the_ideal_gas_are_told(capsys):
