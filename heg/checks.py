@@ -40,7 +40,7 @@ def make_plain(config) -> None:
     """Turns the numbers of a configuration, of NumPy for instance, into those of Python, which its file can hold.
 
     Raises:
-      ValueError: a number is none, or not whole where it must be; the message names the field.
+      ValueError: a value is not a number, or not whole where it must be; the message names the field.
     """
     kinds = {int: whole_number, float: real_number}
     for name, hint in get_type_hints(type(config)).items():

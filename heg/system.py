@@ -29,7 +29,7 @@ def whole_number(name: str, value) -> int:
     """A whole number as an int, also 1e5 or a scalar of NumPy or JAX.
 
     Raises:
-      ValueError: it is none; the message names it.
+      ValueError: it is not one; the message names it.
     """
     _require(_is_number(value) and _is_whole(value), f"{name} is {_shown(value)}: it must be a whole number")
     return int(value)
@@ -39,7 +39,7 @@ def real_number(name: str, value) -> float:
     """A real number as a float, also a scalar of NumPy or JAX.
 
     Raises:
-      ValueError: it is none; the message names it.
+      ValueError: it is not one; the message names it.
     """
     _require(_is_number(value), f"{name} is {_shown(value)}: it must be a number")
     try:

@@ -202,7 +202,7 @@ def test_columns_never_run_together():
     assert lines == [f"gas   {'F, Ha':>20}", f"a     {'-0.488(59)':>20}", "bcde  -0.5408818579378(19)"]
 
 
-def test_small_numbers_of_the_ideal_gas_are_told(capsys):
+def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
     estimate = {"mean": -0.5408818579378, "error": 1.9e-12}
     ideal = {"mean": 1.234567e-9, "error": 0.0}
     of = lambda value: {name: value for name in cli_solve.NOTES}

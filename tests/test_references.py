@@ -55,7 +55,7 @@ def test_each_gas_gets_what_is_published_of_it():
         (2, 50.0, 0.1, {"amgb"}),
     ],
 )
-def test_a_fit_outside_of_its_data_is_told(dim, rs, theta, outside):
+def test_a_fit_outside_of_its_data_is_named(dim, rs, theta, outside):
     found = out_of_range(dim, rs, theta)
     assert found.keys() == outside
     assert all(sentence.startswith(f"f_xc_{name}_ha is outside of the data") for name, sentence in found.items())
