@@ -152,7 +152,7 @@ def projections(levels: np.ndarray, electrons: int) -> Iterator[tuple[complex, n
     Yields:
       w_m and n(phi_m) [M]; of two conjugate nodes one, with twice the weight.
     Accuracy: rounding, as N and N + nodes electrons are all that the rule confuses (tests/test_ideal.py).
-    Source: Borrmann and Franke, J. Chem. Phys. 98, 2484 (1993), doi:10.1063/1.464180, for the recursion that this sums.
+    Source: Ormand et al., Phys. Rev. C 49, 1422 (1994), doi:10.1103/PhysRevC.49.1422: projection on particle number.
     """
     levels = np.asarray(levels)
     above = levels - _chemical_potential(levels, electrons)
