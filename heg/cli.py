@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import signal
 import sys
@@ -18,9 +19,18 @@ from heg import parallel, records, storage
 from heg.config import suggestion
 from heg.run import RunError
 
-Json = Annotated[
-    bool, Parameter(help="print the result as JSON on standard output, all else on standard error", negative="")
-]
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """Flags of every command."""
+
+    json: Annotated[bool, Parameter(negative="")] = False
+    "print the result as JSON on standard output, all else on standard error"
+    alone: Annotated[bool, Parameter(negative="")] = False
+    "do not join the other processes of a launcher: each runs a job of its own"
+
+
+CommonFlags = Annotated[Common, Parameter(name="*")]
 BAD_INPUT, FAILED, CONTINUE = 2, 1, 75  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
 EVERY = 60.0  # seconds between lines of progress in a log
 
@@ -34,11 +44,13 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
       act: what was asked for -> exit code, and what --json is to print or None; called by all processes.
       arguments: none: those of this process.
     """
-    begin(program)
-    arguments, output = sys.argv[1:] if arguments is None else arguments, sys.stdout
+    arguments = sys.argv[1:] if arguments is None else arguments
+    begin(program, alone="--alone" in arguments)
+    output = sys.stdout
     try:
-        speaks = "--json" in arguments and parallel.launched_first()
+        speaks = "--json" in arguments and parallel.is_first()
         with contextlib.redirect_stdout(sys.stderr) if speaks else contextlib.nullcontext():
+            parallel.agree(_by_place(arguments))
             asked = parallel.on_first(parse, arguments)
             code, result = (0, None) if asked is None else act(asked)
         if "--json" in arguments and result is not None:
@@ -55,14 +67,26 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
     parallel.end(code)
 
 
-def begin(program: str) -> None:
-    """Meets the other processes; one of them speaks for all."""
+def begin(program: str, alone: bool = False) -> None:
+    """Meets the other processes, unless this one is to work alone; one of them speaks for all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the locale has no letter for
     try:
-        parallel.start()
+        parallel.start(alone)
     except parallel.ParallelError as error:
         sys.exit(complain(error, BAD_INPUT, program))
-    if not parallel.launched_first():
-        sys.stdout = open(os.devnull, "w")
+    if not parallel.is_first():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+
+
+def _by_place(arguments):
+    """The words of a command line by name, and where they count from."""
+    words = {
+        f"argument {number + 1} (after {before})": word
+        for number, (before, word) in enumerate(zip(["the command", *arguments], arguments))
+    }
+    return {"the working directory": os.getcwd(), "the number of arguments": len(arguments)} | words
 
 
 def new_app(name: str, help: str) -> App:
@@ -119,14 +143,41 @@ def stop_signals(limit: float | None) -> Callable[[], bool]:
     return lambda: bool(signals) or (limit is not None and time.monotonic() - start > limit)
 
 
+def courtesy(draw: Callable):
+    """What `draw` returns, its figures in matplotlib's own style; None, with a line that says why, if it fails.
+
+    A figure is a courtesy: nothing that goes wrong with it may decide how a command ends.
+    """
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever shows them elsewhere
+    try:
+        from matplotlib import style
+
+        with style.context("default"):
+            return draw()
+    except ImportError:
+        print("No figures: pip install matplotlib, then run the command again.")
+    except Exception as error:
+        print(f"No figures: {' '.join(str(error).split()) or type(error).__name__}")
+    return None
+
+
 def save_figure(figure, path: Path) -> Path:
-    """Writes a figure as a PNG; the path."""
-    figure.savefig(path, dpi=150)
+    """Writes a figure as a PNG, atomically; the path."""
+    storage.replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return path
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Lines of a table: each column as wide as its widest cell, two blanks between them, all but the first right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    )
 
 
 def complain(error: Exception, code: int, program: str = "heg-solve") -> int:
     """One sentence on standard error; the exit code."""
-    if parallel.launched_first():
+    if parallel.is_first():
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return code

@@ -7,7 +7,7 @@ import jax
 
 from heg import doctor as examination
 from heg import parallel
-from heg.cli import FAILED, Json, command, new_app, run_app
+from heg.cli import FAILED, Common, CommonFlags, command, new_app, run_app
 from heg.cost import product_rate
 
 DOCTOR = "What a run would find here: software, processes, devices, speed, known trouble.  Also under mpirun."
@@ -24,7 +24,7 @@ def _parse_doctor(arguments):
     return run_app(app, arguments)
 
 
-def _flags(*, json: Json = False):
+def _flags(*, common: CommonFlags = Common()):
     return True
 
 

@@ -11,7 +11,20 @@ import numpy as np
 from cyclopts import Parameter
 
 from heg import page, parallel, table_figures
-from heg.cli import CONTINUE, EVERY, FAILED, Json, check_limit, command, new_app, run_app, stop_signals
+from heg.cli import (
+    CONTINUE,
+    EVERY,
+    FAILED,
+    Common,
+    CommonFlags,
+    aligned,
+    check_limit,
+    command,
+    courtesy,
+    new_app,
+    run_app,
+    stop_signals,
+)
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.grid import GridConfig, TableConfig, points, twists
 from heg.ideal import refuse_too_many
@@ -59,7 +72,7 @@ def parse(arguments: list[str]) -> Asked | None:
             bool, Parameter(help="show how far the points are and write the table of those done", negative="")
         ] = False,
         max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
-        json: Json = False,
+        common: CommonFlags = Common(),
     ):
         check_limit(max_seconds)
         return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)
@@ -124,12 +137,12 @@ def _status(asked):
 
 
 def _print(every, states):
-    print(f"{'point':44}{'state':>9}{'F, Ha':>20}{'wanted, Ha':>12}{'steps':>7}{'samples':>9}{'s':>7}")
+    rows = [["point", "state", "F, Ha", "wanted, Ha", "steps", "samples", "s"]]
     for point in every:
         state = states[point.name]
-        free_energy = str(state.free_energy or "")
-        line = f"{point.name:44}{state.state:>9}{free_energy:>20}{point.accuracy:12.2g}{state.steps:7d}"
-        print(f"{line}{state.samples:9d}{state.seconds:7.0f}")
+        spent = [str(state.steps), str(state.samples), f"{state.seconds:.0f}"]
+        rows.append([point.name, state.state, str(state.free_energy or ""), f"{point.accuracy:.2g}", *spent])
+    print(aligned(rows))
     done = [state.seconds for state in states.values() if state.state == "done"]
     left = len(every) - len(done)
     hours = f", about {np.mean(done) * left / 3600:.1f} h" if done and left else ""
@@ -148,11 +161,7 @@ def _write(asked, every, surfaces):
     save(made, asked.run_dir / "table", points=len(made.columns["dim"]))
     if not surfaces:
         return
-    try:
-        pictures = table_figures.draw(made, asked.run_dir)
-    except ImportError:
-        print("No figures: pip install matplotlib, then run the command again.")
-        pictures = {}
+    pictures = courtesy(lambda: table_figures.draw(made, asked.run_dir)) or {}
     print(f"Table: {page.write(asked.run_dir / 'table.html', made, asked.run_dir / 'grid.toml', pictures)}", flush=True)
 
 

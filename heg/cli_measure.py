@@ -9,7 +9,20 @@ import numpy as np
 from cyclopts import Parameter
 
 from heg import figures, parallel, records, report, storage
-from heg.cli import CONTINUE, EVERY, Json, check_limit, command, new_app, run_app, save_figure, stop_signals
+from heg.checks import Whole
+from heg.cli import (
+    CONTINUE,
+    EVERY,
+    Common,
+    CommonFlags,
+    check_limit,
+    command,
+    courtesy,
+    new_app,
+    run_app,
+    save_figure,
+    stop_signals,
+)
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import difference
@@ -45,13 +58,14 @@ def parse(arguments: list[str]) -> dict | None:
         run_dir: Path,
         /,
         *,
-        samples: int = 100_000,
-        step: int | None = None,
+        samples: Whole = 100_000,
+        step: Whole | None = None,
         second_order: bool = True,
         second_order_error: float | None = None,
         beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
+        output: Path | None = None,
         max_seconds: float | None = None,
-        json: Json = False,
+        common: CommonFlags = Common(),
     ):
         """
         Args:
@@ -62,6 +76,7 @@ def parse(arguments: list[str]) -> dict | None:
           second_order_error: its statistical error wanted, hartree per electron; none: that of 32 states K.
           beside: two more runs: of other r_s and the same temperature in hartree, for the pressure by difference; or of
             other temperatures, for the heat capacity.
+          output: directory for all that is written, if not that of the run.
           max_seconds: stop in order after this time, with exit code 75.
         """
         if samples < 2:
@@ -73,14 +88,9 @@ def parse(arguments: list[str]) -> dict | None:
             raise ValueError(f"second_order_error is {second_order_error}: it must be positive")
         if second_order_error is not None and not second_order:
             raise ValueError("second_order_error asks for what no-second-order leaves out: give one of the two")
-        return {
-            "run_dir": run_dir,
-            "samples": samples,
-            "step": step,
-            "second_order": second_order_error or second_order,
-            "beside": beside,
-            "max_seconds": max_seconds,
-        }
+        asked = {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside}
+        asked |= {"second_order": second_order_error or second_order}
+        return asked | {"output": output or run_dir, "max_seconds": max_seconds}
 
     return run_app(app, arguments)
 
@@ -90,7 +100,7 @@ def measure(arguments: list[str] | None = None) -> NoReturn:
     command("heg-measure", parse, lambda asked: _measure(**asked), arguments)
 
 
-def _measure(run_dir, samples, step, second_order, beside, max_seconds):
+def _measure(run_dir, samples, step, beside, second_order, output, max_seconds):
     differences = parallel.on_first(_differences, beside) if beside else {}
     printed = [-EVERY]
 
@@ -101,15 +111,15 @@ def _measure(run_dir, samples, step, second_order, beside, max_seconds):
             printed[0] = time.monotonic()
             print(f"{have} of {wanted} {words[what]}", flush=True)
 
-    found = measure_run(run_dir, samples, show, stop_signals(max_seconds), step, second_order)
+    found = measure_run(run_dir, samples, show, stop_signals(max_seconds), step, output, second_order)
     if found is None:
         print(f"Stopped in order; the same command goes on with the measurement in {run_dir}.", flush=True)
         return CONTINUE, None
     if parallel.is_first():
         _print(found, differences)
-        _draw(run_dir, found)
+        _draw(run_dir, output, found)
     beside = {f"{name}_by_difference": estimate._asdict() for name, estimate in differences.items()}
-    return 0, parallel.on_first(records.load_json, run_dir / "observables.json") | beside
+    return 0, parallel.on_first(records.load_json, output / "observables.json") | beside
 
 
 def _differences(beside):
@@ -131,13 +141,16 @@ def _print(found, differences):
     for name, estimate in differences.items():
         print(f"{name + ' by difference of the two runs beside':62} {str(estimate):>20}  {found.quantities[name].unit}")
     for name, value in found.facts["infinite_gas"].items():
-        print(f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6f}':>20}")
+        print(f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6g}':>20}")
+    for note in (report.SIZE_ERROR, *found.facts["outside_of_fits"]):
+        print(note)
 
 
-def _draw(run_dir, found):
+def _draw(run_dir, output, found):
     """Figures, and the report that holds them."""
     history = records.columns(records.read_history(run_dir / HISTORY))
-    try:
+
+    def draw():
         drawn = {
             "structure": figures.structure(found.quantities, found.system),
             "momentum": figures.momentum(found.quantities, ideal_momentum(found.system, found.orbitals)),
@@ -149,13 +162,11 @@ def _draw(run_dir, found):
             drawn["training"] = figures.training_curve(history, Estimate(found.facts["ideal"]["S"], 0.0))
         if energies := _energies(run_dir / f"samples-{found.facts['step']}.h5"):
             drawn["energies"] = figures.local_energies(energies[0])
-        pictures = {FIGURES[name]: save_figure(figure, run_dir / f"{name}.png") for name, figure in drawn.items()}
-    except ImportError:
-        print("No figures: pip install matplotlib, then run the command again.")
-        pictures = {}
-    configuration = (run_dir / "config.toml").read_text()
-    numbers = records.load_json(run_dir / "observables.json")
-    print(f"Report: {report.write(run_dir / 'report.html', numbers, configuration, pictures)}")
+        return {FIGURES[name]: save_figure(figure, output / f"{name}.png") for name, figure in drawn.items()}
+
+    configuration = records.read_text(run_dir / "config.toml")
+    numbers = records.load_json(output / "observables.json")
+    print(f"Report: {report.write(output / 'report.html', numbers, configuration, courtesy(draw) or {})}")
 
 
 def _energies(path):

@@ -9,7 +9,19 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records
-from heg.cli import CONTINUE, EVERY, Json, command, new_app, run_app, save_figure, stop_signals
+from heg.cli import (
+    CONTINUE,
+    EVERY,
+    Common,
+    CommonFlags,
+    aligned,
+    command,
+    courtesy,
+    new_app,
+    run_app,
+    save_figure,
+    stop_signals,
+)
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.cost import cost, product_rate
 from heg.run import HISTORY
@@ -45,7 +57,24 @@ def parse(arguments: list[str]) -> tuple[Config, bool] | None:
     Raises:
       ValueError, StorageError: with one sentence for the user.
     """
-    return run_app(_app(), arguments, Config)
+    asked = run_app(_app(), arguments, Config)
+    if asked is not None:
+        _refuse_a_copy(asked[0], arguments)
+    return asked
+
+
+def _refuse_a_copy(config, arguments):
+    """Refuses to continue, by the configuration of one run directory, the run in another that nobody named."""
+    named = any(word.partition("=")[0] == "--run-dir" for word in arguments)
+    file = Path(arguments[0])
+    if named or file.name != "config.toml" or not (file.parent / HISTORY).exists():
+        return
+    meant = config.run.run_dir
+    if Path(meant).resolve() != file.parent.resolve():
+        raise ValueError(
+            f"{file} lies in a run directory, but its run_dir is {meant}: say which run is meant with "
+            f"--run-dir {file.parent} or --run-dir {meant}"
+        )
 
 
 def _app() -> App:
@@ -65,7 +94,7 @@ def _app() -> App:
         dry_run: Annotated[
             bool, Parameter(help="print the resolved configuration and the cost, compute nothing", negative="")
         ] = False,
-        json: Json = False,
+        common: CommonFlags = Common(),
     ):
         return Config(system, run, model, sampler, optimizer), dry_run
 
@@ -127,10 +156,11 @@ def _print_summary(summary):
         f"\n{facts['n_up']} up + {facts['n_down']} down electrons, {facts['dim']}D, r_s {facts['rs_bohr']:g} bohr, "
         f"Theta {facts['theta']:g}: T {facts['temperature_ha']:.6g} Ha, E_F {facts['fermi_energy_ha']:.6g} Ha"
     )
-    print(f"{'per electron':18}{'result':>20}{'at the start':>20}{'ideal gas':>16}")
+    rows = [["per electron", "result", "at the start", "ideal gas"]]
     for name, label in NOTES.items():
         result, before = (Estimate(**part[name]) for part in (summary, summary["initial"]))
-        print(f"{label:18}{str(result):>20}{str(before):>20}{summary['ideal'][name]['mean']:16.6f}")
+        rows.append([label, str(result), str(before), f"{summary['ideal'][name]['mean']:.6g}"])
+    print(aligned(rows))
     quality = summary["quality"]
     print(
         f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s\n"
@@ -148,12 +178,10 @@ def _draw(config, summary):
     history = records.read_history(run_dir / HISTORY)
     if not history:
         return
-    try:
-        figure = figures.training_curve(records.columns(history), Estimate(**summary["ideal"]["S"]))
-    except ImportError:
-        print("No figure: pip install matplotlib, then run the command again.")
-    else:
-        print(f"Training curve: {save_figure(figure, run_dir / 'training.png')}")
+    ideal = Estimate(**summary["ideal"]["S"])
+    draw = lambda: save_figure(figures.training_curve(records.columns(history), ideal), run_dir / "training.png")
+    if path := courtesy(draw):
+        print(f"Training curve: {path}")
 
 
 def _dry_run(config):

@@ -8,43 +8,23 @@ import dataclasses
 import difflib
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from heg.system import MOST, System
+from heg.checks import Whole, make_plain, one_of, require, within
+from heg.system import MOST, System, whole_number
 
 # beyond them no machine of today goes
 MOST_LAYERS, MOST_WIDTH, MOST_SAMPLES, MOST_STEPS = 100, 1024, 2**22, 2**40
-
-
-def require(config, passed: bool, name: str, sentence: str) -> None:
-    """Refuses a field of a configuration: a ValueError that names it and its value, unless the check has passed."""
-    if not passed:
-        raise ValueError(f"{name} is {getattr(config, name)}: it {sentence}")
-
-
-def within(config, low: float, high: float, *names: str) -> None:
-    """Refuses fields outside of a range; None is inside."""
-    whole = {field.name for field in dataclasses.fields(config) if field.type in (int, int | None)}
-    for name in names:
-        value = getattr(config, name)
-        kind, words = (int, "must be a whole number") if name in whole else (int | float, "must be a number")
-        require(config, value is None or isinstance(value, kind), name, words)
-        require(config, value is None or low <= value <= high, name, f"must lie between {low:g} and {high:g}")
-
-
-def one_of(config, name: str) -> None:
-    """Refuses a field that is none of the words of its type."""
-    words = get_args(get_type_hints(type(config))[name])
-    require(config, getattr(config, name) in words, name, f"must be one of {', '.join(words)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class SystemConfig:
     """[system]: the gas."""
 
-    electrons: int
+    electrons: Whole
     "number of electrons in the cell, N"
     dim: Literal[2, 3]
     "dimensions, 2 or 3"
@@ -58,6 +38,11 @@ class SystemConfig:
     "twist angle by direction, units of 2 pi, [-0.5, 0.5); none: zero"
     coupling: float = 1.0
     "scale of the Coulomb energy; 0 is the ideal gas"
+
+    def __post_init__(self):
+        make_plain(self)
+        object.__setattr__(self, "dim", whole_number("dim", self.dim))
+        object.__setattr__(self, "polarization", str(self.polarization))
 
     def build(self) -> System:
         """The System meant.
@@ -88,18 +73,19 @@ class ModelConfig:
 
     orbital_tolerance: float = 1e-6
     "probability of the ideal gas that the orbital cutoff may miss"
-    transformer_layers: int = 2
+    transformer_layers: Whole = 2
     "layers of the transformer in p(K); 0: trained levels alone"
-    transformer_width: int = 16
+    transformer_width: Whole = 16
     "width of its tokens, a multiple of the heads"
-    transformer_heads: int = 4
+    transformer_heads: Whole = 4
     "attention heads"
-    flow_layers: int = 6
+    flow_layers: Whole = 6
     "backflow layers; 0: plane waves"
-    flow_width: int = 16
+    flow_width: Whole = 16
     "width of the pair networks"
 
     def __post_init__(self):
+        make_plain(self)
         within(self, 1e-12, 0.1, "orbital_tolerance")
         within(self, 0, MOST_LAYERS, "transformer_layers", "flow_layers")
         within(self, 1, MOST_WIDTH, "transformer_heads", "transformer_width", "flow_width")
@@ -113,16 +99,17 @@ class SamplerConfig:
 
     sampler: Literal["exact", "metropolis", "mala"] = "exact"
     "independent exact draws of x, or chains carried from step to step, MALA's along the gradient"
-    batch: int = 256
+    batch: Whole = 256
     "samples in a step"
-    moves: int = 100
+    moves: Whole = 100
     "moves of a chain after each new K"
     acceptance: float = 0.5
     "share of accepted moves aimed at by the step width"
-    chunk: int | None = None
+    chunk: Whole | None = None
     "walkers computed at once, which bounds memory; none: as many as fit the memory at hand"
 
     def __post_init__(self):
+        make_plain(self)
         one_of(self, "sampler")
         within(self, 2, MOST_SAMPLES, "batch")
         within(self, 1, MOST_SAMPLES, "moves", "chunk")
@@ -145,6 +132,7 @@ class OptimizerConfig:
     "largest step in the metric of the Fisher matrices"
 
     def __post_init__(self):
+        make_plain(self)
         one_of(self, "optimizer")
         within(self, 1e-12, 1e12, "learning_rate", "decay", "damping", "max_norm")
 
@@ -155,31 +143,37 @@ class RunConfig:
 
     run_dir: str
     "directory of the run; an existing run is continued"
-    steps: int = 300
+    steps: Whole = 300
     "training steps; 0: the untrained values"
     accuracy: float | None = None
     "end the training once F has settled to this, hartree per electron; steps is then a bound"
     start: str | None = None
     "run directory whose trained parameters the training starts from; none: the ideal gas"
-    samples: int = 4096
+    samples: Whole = 4096
     "final samples at frozen parameters"
-    seed: int = 0
+    seed: Whole = 0
     "of all random numbers"
-    save_every: int = 20
+    save_every: Whole = 20
     "steps between checkpoints"
-    keep: int = 3
+    keep: Whole = 3
     "checkpoints kept, the newest"
-    keep_every: int = 100
+    keep_every: Whole = 100
     "steps between checkpoints that are kept for good"
     max_seconds: float | None = None
     "stop in order after this time, with exit code 75"
 
     def __post_init__(self):
+        make_plain(self)
         within(self, 0, MOST_STEPS, "steps")
         within(self, 2, MOST_STEPS, "samples")
         within(self, 1, MOST_STEPS, "save_every", "keep", "keep_every")
         within(self, 0, 2**63 - 1, "seed")
         within(self, 1e-12, 1e12, "accuracy", "max_seconds")
+        for name in ("run_dir", "start"):
+            value = getattr(self, name)
+            named = isinstance(value, str | Path) or (value is None and name == "start")
+            require(self, named, name, "must be the name of a directory")
+            object.__setattr__(self, name, None if value is None else str(value))
         require(self, self.run_dir.strip() and "\0" not in self.run_dir, "run_dir", "must be the name of a directory")
 
 
@@ -230,6 +224,12 @@ def _same_gas(config, saved):
     return False
 
 
+def _same_place(field, value, before):
+    """However the directory is written: real, ./real and real/."""
+    given = field == "start" and isinstance(value, str) and isinstance(before, str)
+    return given and Path(value).resolve() == Path(before).resolve()
+
+
 class Changes(NamedTuple):
     """Fields in which a run that is continued differs from what it was, as words.
 
@@ -250,7 +250,7 @@ def changes(config: Config, saved: dict[str, dict]) -> Changes:
             continue
         for field, value in table.items():
             before = saved.get(name, {}).get(field)
-            if field not in FREE_FIELDS.get(name, ()) and value != before:
+            if field not in FREE_FIELDS.get(name, ()) and value != before and not _same_place(field, value, before):
                 kind = found.told if field in TOLD_FIELDS.get(name, ()) else found.refused
                 kind.append(f"[{name}] {field} is {value}, the run has {before}")
     return found

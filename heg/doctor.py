@@ -13,6 +13,7 @@ import numpy as np
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
 from heg.cost import fastest
 from heg.devices import everywhere, jit, map_walkers
+from heg.state import key_of_run
 from heg.training import build
 
 PACKAGES = ("heg", "jax", "jaxlib", "dm-haiku", "optax", "numpy", "scipy", "h5py", "mpi4py")
@@ -86,7 +87,7 @@ def seconds_of_step() -> float:
     """A training step of seven polarised electrons in three dimensions, 64 samples, after compilation."""
     gas = SystemConfig(7, 3, rs=2.0, theta=1.0, polarization="1")
     solver = build(Config(gas, RunConfig("none"), sampler=SamplerConfig(batch=64)))
-    state = solver.init(jax.random.key(0))
+    state = solver.init(key_of_run(0))
     return fastest(solver.step, solver.step(state)[0])
 
 

@@ -27,9 +27,10 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize
 
 from heg.first_order import first_order
-from heg.system import System
+from heg.system import RANGES, System
 
 NAMES = ("f", "e", "s", "p", "c", "B")
+FEWEST = 3  # points of a surface
 FIRST_ORDER_NODES = 24  # of v_1 over ln Theta
 BOUNDS = ((1e-3, 10.0), (0.5, 10.0), (0.5, 10.0))  # of sigma (hartree bohr) and the two lengths
 
@@ -96,8 +97,8 @@ def fit(data: Data) -> Surface:
     Raises:
       ValueError: fewer than three points.
     """
-    if len(data.rs) < 3:
-        raise ValueError(f"{len(data.rs)} points make no surface: give three or more of one cell")
+    if len(data.rs) < FEWEST:
+        raise ValueError(f"{len(data.rs)} points make no surface: give {FEWEST} or more of one cell")
     first = _first_order(data)
     logs = jnp.stack([jnp.log(data.rs), jnp.log(data.theta)], axis=1)
     h = jnp.asarray(data.rs * data.f_xc - first(np.log(data.theta)))
@@ -205,11 +206,14 @@ def _posterior(scales, logs, factor, weights, place):
 def _first_order(data):
     """r_s v_1, averaged over the twists, as a spline in ln Theta over the range of the data."""
     low, high = np.log(data.theta.min()), np.log(data.theta.max())
-    nodes = np.linspace(low - 1e-3, high + 1e-3, FIRST_ORDER_NODES if high > low else 4)
+    least, most, _ = RANGES["theta"]
+    nodes = np.linspace(
+        max(low - 1e-3, np.log(least)), min(high + 1e-3, np.log(most)), FIRST_ORDER_NODES if high > low else 4
+    )
     gas = data.gas.of_unit_density
 
     def at(theta):
         gases = [(System(gas.n_up, gas.n_down, gas.dim, 1.0, theta, angle), weight) for angle, weight in data.twists]
         return sum(weight * first_order(one) for one, weight in gases)
 
-    return CubicSpline(nodes, [at(float(np.exp(node))) for node in nodes])
+    return CubicSpline(nodes, [at(float(np.clip(np.exp(node), least, most))) for node in nodes])

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from heg.checks import Whole, make_plain, one_of, require, within
 from heg.config import (
     MOST_STEPS,
     Config,
@@ -15,9 +16,6 @@ from heg.config import (
     RunConfig,
     SamplerConfig,
     SystemConfig,
-    one_of,
-    require,
-    within,
 )
 from heg.twists import Twist, random_twists, special_twists
 
@@ -32,7 +30,7 @@ class GridConfig:
 
     dim: Literal[2, 3]
     "dimensions, 2 or 3"
-    electrons: Annotated[tuple[int, ...], MANY]
+    electrons: Annotated[tuple[Whole, ...], MANY]
     "numbers of electrons in the cell"
     rs: Annotated[tuple[float, ...], MANY]
     "Wigner-Seitz radii r_s, bohr"
@@ -40,24 +38,25 @@ class GridConfig:
     "temperatures over the Fermi energy of the majority spin"
     polarization: Annotated[tuple[str, ...], MANY] = ("0",)
     "spin polarisations, 0 ... 1 or ratios such as 3/7"
-    twists: int = 1
+    twists: Whole = 1
     "special: divisions of the grid of twists, 1 is no twist and 2 the point (1/4, 1/4 ...); random: their number"
     twist_kind: Literal["special", "random"] = "special"
     "the grid of Monkhorst and Pack, or independent uniform twists"
     accuracy: float = 2e-3
     "error of F at r_s = 1, hartree per electron; that over r_s at others"
-    steps: int = 300
+    steps: Whole = 300
     "training steps of a point at most"
-    samples: int = 65536
+    samples: Whole = 65536
     "samples of the measurement of a point at most"
     warm: bool = True
     "start each point from a trained neighbour"
-    retries: int = 2
+    retries: Whole = 2
     "times that a failed point is tried again, with steps half as large"
-    seed: int = 0
+    seed: Whole = 0
     "of all random numbers"
 
     def __post_init__(self):
+        make_plain(self)
         for name in ("electrons", "rs", "theta", "polarization"):
             values = getattr(self, name)
             require(self, len(set(values)) == len(values) > 0, name, "must be a list of different values")

@@ -10,12 +10,15 @@ to place, is e^{-beta eps_m} Z_{r-1}(m+1) / Z_r(l+1): the start of heg.occupatio
 """
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from heg.orbitals import Orbitals, plane_waves, shell_ends
 from heg.system import System
@@ -24,6 +27,9 @@ LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
 MOST = 4 * 10**6  # plane waves to choose from
 TAIL = 60.0  # levels above the Fermi level by more than TAIL * T weigh e^-60: no double sees them
 NEVER = 1e6  # beta * energy of a level that is never occupied: e^-NEVER is 0 in a double
+NEVER_FILLED = 60.0  # beta (energy - mu) of a level that is empty to all digits
+MORE_NODES = 30  # than electrons: 30 electrons too many have a weight below 1e-16 of theirs
+NEGLIGIBLE = 1e-18  # weight of a node that no double sees
 WINDOW = 20.0  # levels within WINDOW * T settle the ratio Z_{N-1} / Z_N from above
 
 
@@ -129,6 +135,52 @@ def pair_occupations(levels: np.ndarray, electrons: int) -> np.ndarray:
     pairs = pairs[np.ix_(shell, shell)]
     np.fill_diagonal(pairs, occupation[shell])
     return pairs
+
+
+def projections(levels: np.ndarray, electrons: int) -> Iterator[tuple[complex, np.ndarray]]:
+    r"""Complex chemical potentials, with weights, whose grand canonical gases add up to the canonical one.
+
+    .. math:: \langle n_i n_j \rangle_N = \mathrm{Re} \sum_m w_m\, n_i(\phi_m)\, n_j(\phi_m) \quad (i \ne j), \qquad
+              n_i(\phi) = \frac{1}{e^{l_i - \mu - i \phi} + 1}
+
+    It is Cauchy's integral for the coefficient Z_N of the grand partition function, on the circle |z| = e^mu where the
+    mean number is N, by the trapezoidal rule.
+
+    Args:
+      levels: beta * energy, sorted.                        [M]
+      electrons: N.
+    Yields:
+      w_m and n(phi_m) [M]; of two conjugate nodes one, with twice the weight.
+    Accuracy: rounding, as N and N + nodes electrons are all that the rule confuses (tests/test_ideal.py).
+    Source: Ormand et al., Phys. Rev. C 49, 1422 (1994), doi:10.1103/PhysRevC.49.1422: projection on particle number.
+    """
+    levels = np.asarray(levels)
+    above = levels - _chemical_potential(levels, electrons)
+    filled = above < 0
+    size = np.exp(-np.abs(above))
+    nodes = 2 * ((electrons + MORE_NODES) // 2) + 1  # odd: none at phi = pi, where a level may have a pole
+    angles = 2 * np.pi * np.arange(nodes // 2 + 1) / nodes
+    log_weights = np.array(
+        [
+            np.sum(np.log1p(size * np.exp(1j * np.where(filled, -angle, angle))))
+            + 1j * angle * (np.count_nonzero(filled) - electrons)
+            for angle in angles
+        ]
+    )
+    weights = np.exp(log_weights - log_weights[0]) * np.where(angles > 0, 2, 1)
+    weights /= np.sum(weights.real)
+    for angle, weight in zip(angles, weights):
+        if abs(weight) > NEGLIGIBLE * abs(weights[0]):
+            turned = size * np.exp(1j * np.where(filled, -angle, angle))
+            yield weight, np.where(filled, 1, turned) / (1 + turned)
+
+
+def _chemical_potential(levels, electrons):
+    """beta mu of the grand canonical gas of so many electrons on average."""
+    low, high = levels[0] - NEVER_FILLED, levels[-1] + NEVER_FILLED
+    if electrons >= len(levels):
+        return high
+    return brentq(lambda mu: np.sum(expit(mu - levels)) - electrons, low, high)
 
 
 def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> IdealGas:

@@ -71,7 +71,8 @@ def correlation_correction(system: System) -> SizeCorrection:
 
 
 def _hotter_and_colder(system):
-    return [dataclasses.replace(system, theta=system.theta * (1 + sign * STEP)) for sign in (1, -1)]
+    gas = system.inside_by(STEP)
+    return [dataclasses.replace(gas, theta=gas.theta * (1 + sign * STEP)) for sign in (1, -1)]
 
 
 def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray, softness: float = 0.0) -> np.ndarray:

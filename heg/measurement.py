@@ -17,6 +17,7 @@ from heg.results import Frozen, Measurement, draw_states, evaluate
 from heg.run import HISTORY, check_draws
 from heg.second_order_rows import collect
 from heg.state import OBSERVING, stream
+from heg.statistics import BLOCKS
 from heg.trained import configuration, trained_state
 from heg.training import build
 
@@ -42,6 +43,7 @@ def measure(
     show: Callable,
     stop: Callable[[], bool],
     step: int | None = None,
+    output: Path | None = None,
     second_order: bool | float = True,
 ) -> Measurement | None:
     """Measures a run, or adds samples to an earlier measurement of the same checkpoint.  Called by all processes.
@@ -52,6 +54,7 @@ def measure(
       show: takes "samples" or "states" (of the second order), and how many are at hand and wanted.
       stop: true when the measurement is to end in order; what is at hand is kept.
       step: of the checkpoint; none: the newest.
+      output: directory for all that is written; none: that of the run.
       second_order: is the free energy to second order wanted too? A number: with that statistical error, hartree per
         electron.
     Returns:
@@ -61,22 +64,26 @@ def measure(
       RunError: a draw failed for good.
       StorageError, OSError: a file cannot be used, or another measurement is going on.
     """
-    run_dir = Path(run_dir)
+    run_dir, output = Path(run_dir), Path(output or run_dir)
+    on_first(_claim, run_dir, output)
     frozen, history = freeze(run_dir, step), on_first(records.read_history, run_dir / HISTORY)
     with contextlib.ExitStack() as held:
-        on_first(lambda: held.enter_context(storage.locked(run_dir, "lock-measure")) and None)
-        stop_all = lambda: any_process(stop())
-        blocks = _collect(frozen, run_dir, samples, partial(show, "samples"), stop_all)
-        if blocks is None:
+        on_first(lambda: held.enter_context(storage.locked(output, "lock-measure")) and None)
+        asked = lambda: any_process(stop())
+        blocks = _collect(frozen, output, samples, partial(show, "samples"), asked)
+        drawn = None if blocks is None else draw_states(frozen, asked)
+        if drawn is None:
             return None
-        drawn, beyond = draw_states(frozen), None
+        beyond = None
         if second_order and frozen.system.electrons > 1:
             accuracy = np.inf if second_order is True else float(second_order)
-            beyond = collect(frozen, run_dir, drawn.states, accuracy, partial(show, "states"), stop_all)
+            beyond = collect(frozen, output, drawn.states, accuracy, partial(show, "states"), asked)
             if beyond is None:
                 return None
-        found = evaluate(frozen, blocks, history, drawn, beyond)
-        on_first(save, run_dir, found)
+        found = evaluate(frozen, blocks, history, drawn, beyond, asked)
+        if found is None:
+            return None
+        on_first(save, output, found)
     return found
 
 
@@ -100,6 +107,14 @@ def save(run_dir: Path, found: Measurement) -> None:
     records.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
 
 
+def _claim(run_dir, output):
+    """Makes the directory of the results; that of another run is refused."""
+    if output.resolve() != run_dir.resolve() and (output / "config.toml").exists():
+        raise ValueError(f"output is {output}: another run lies there; give a directory of its own")
+    if (run_dir / "config.toml").exists():
+        output.mkdir(parents=True, exist_ok=True)
+
+
 def _collect(frozen, run_dir, samples, show, stop):
     """Means over blocks of all samples, old and new; None if stopped.  They are kept in observed-<step>.h5."""
     batch, parameters = frozen.config.sampler.batch, (frozen.state.average, frozen.state.regression)
@@ -110,6 +125,12 @@ def _collect(frozen, run_dir, samples, show, stop):
     parts = on_first(_earlier, path, shapes, marks)
     have = sum(map(_length, parts)) * block_size(batch) // batch
     wanted, redrawn, saved = -(-samples // batch), 0, time.monotonic()
+    blocks = max(have, wanted) * batch // block_size(batch)
+    if blocks < BLOCKS:
+        least = BLOCKS * block_size(batch)
+        raise ValueError(
+            f"samples is {samples}: these are {blocks} blocks, too few for an error; ask for at least {least}"
+        )
     keep = lambda: on_first(lambda: storage.save_tree(path, _joined(parts), **marks))
     for number in range(have, wanted):
         if stop():

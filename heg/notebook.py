@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heg import figures, parallel, records
-from heg.config import Config, SystemConfig, suggestion
+from heg.config import Config, SystemConfig, suggestion, tables
 from heg.measurement import measure as measure_run
 from heg.momentum import ideal_momentum
 from heg.results import Measurement
@@ -18,7 +18,7 @@ from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
 from heg.summary import history_row, ideal_reference
-from heg.system import System
+from heg.system import System, whole_number
 from heg.trained import configuration
 
 LOG = logging.getLogger("heg")  # what heg-solve says between its steps
@@ -48,7 +48,9 @@ class Run(NamedTuple):
         return Estimate(**self.summary[name])
 
 
-def solve(system: System, run_dir: str | Path, callback: Callable | None = None, **flags) -> Run:
+def solve(
+    system: System, run_dir: str | Path, callback: Callable | None = None, *, alone: bool = False, **flags
+) -> Run:
     """Minimises the free energy of a gas, or goes on with the run in `run_dir`: heg-solve without a command line.
 
     Args:
@@ -56,15 +58,18 @@ def solve(system: System, run_dir: str | Path, callback: Callable | None = None,
       run_dir: directory of the run.
       callback: takes the row of history.csv of every step, a dict, on every process; the run ends in order when it
         returns something true, and goes on with the next call.
+      alone: under a launcher, this process runs a job of its own; otherwise all processes share one.
       flags: those of heg-solve by name, as steps=300, batch=512, flow_layers=6.
     Returns:
       The run; its summary is that of the step reached, empty if the callback ended it.
     Raises:
-      ValueError: a flag is unknown, a value impossible, or the directory holds another run.
+      ValueError: a flag is unknown, a value impossible, the directory holds another run, or the processes of a launcher
+        ask for different runs.
       heg.run.RunError, heg.storage.StorageError, heg.parallel.ParallelError, OSError: it cannot go on.
     """
     config = _configuration(system, run_dir, flags)
-    parallel.join()
+    parallel.join(alone)
+    parallel.agree(_fields(config))
     begin, limit, asked = time.monotonic(), config.run.max_seconds or np.inf, [False]
 
     def show(step, info):
@@ -96,6 +101,9 @@ def measure(
     samples: int = 100_000,
     callback: Callable | None = None,
     second_order: bool | float = True,
+    *,
+    output: str | Path | None = None,
+    alone: bool = False,
 ) -> Measurement:
     """Every observable of a run with its error, as heg-measure has them.
 
@@ -104,20 +112,25 @@ def measure(
       samples: wanted in all; those of an earlier measurement count.
       callback: takes the numbers of samples at hand and wanted.
       second_order: F to second order too; a number: with that statistical error, hartree per electron.
+      output: directory for all that is written; none: that of the run.
+      alone: as in `solve`.
     Raises:
-      ValueError: there is no such run, or fewer samples than an error needs.
+      ValueError: there is no such run, fewer samples than an error needs, or the processes of a launcher ask for
+        different measurements.
       heg.run.RunError, heg.storage.StorageError, OSError: it cannot go on.
     """
+    samples = whole_number("samples", samples)
     if samples < 2:
         raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
-    parallel.join()
+    parallel.join(alone)
     directory = run.directory if isinstance(run, Run) else Path(run)
+    parallel.agree({"the run directory": str(directory.absolute()), "samples": samples, "second_order": second_order})
 
     def show(what, have, wanted):
         if callback and what == "samples":
             callback(have, wanted)
 
-    return measure_run(directory, samples, show, lambda: False, second_order=second_order)
+    return measure_run(directory, samples, show, lambda: False, output=output, second_order=second_order)
 
 
 def plot(result: Run | Measurement):
@@ -147,6 +160,12 @@ def plot_momentum(measurement: Measurement):
     return figures.momentum(measurement.quantities, ideal)
 
 
+def _fields(config):
+    """All fields of a configuration by name, the run directory from the root on."""
+    fields = {name: value for table in tables(config).values() for name, value in table.items()}
+    return fields | {"run_dir": str(Path(config.run.run_dir).absolute())}
+
+
 def _configuration(system, run_dir, flags):
     groups = {group.name: group.type for group in dataclasses.fields(Config) if group.name != "system"}
     home = {flag.name: name for name, group in groups.items() for flag in dataclasses.fields(group)}
@@ -154,7 +173,7 @@ def _configuration(system, run_dir, flags):
     for flag, value in flags.items():
         if flag not in home:
             raise ValueError(f"there is no flag {flag!r}: {suggestion(flag, home)}")
-        parts.setdefault(home[flag], {})[flag] = str(value) if isinstance(value, Path) else value
+        parts.setdefault(home[flag], {})[flag] = value
     polarization = f"{system.n_up - system.n_down}/{system.electrons}"
     gas = SystemConfig(
         system.electrons, system.dim, system.rs, system.theta, polarization, system.twist, system.coupling

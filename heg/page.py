@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from heg.report import document, embedded, html_table
+from heg.records import read_text, write_text
+from heg.references import out_of_range
+from heg.report import SIZE_ERROR, document, embedded, html_table
 from heg.statistics import Estimate
 from heg.table import Table, extrapolated
 
@@ -14,6 +16,7 @@ ABOUT = (
     "the cell's f_xc, the size correction and the ideal gas of infinitely many electrons. Errors are standard errors, "
     "of the size correction its own estimate. All columns are in table.csv and table.h5."
 )
+OUTSIDE = "Outside of the r_s and Θ of the data that this published fit was made from."
 
 
 def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Path:
@@ -28,9 +31,12 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     columns, dim = table.columns, int(table.columns["dim"][0])
     title = f"Equation of state of the {dim}D electron gas"
     version = columns["version"][0]
+    head, rows = _rows(table)
+    notes = [SIZE_ERROR, f"* {OUTSIDE}"] if any(cell.endswith("*") for row in rows for cell in row) else [SIZE_ERROR]
     parts = [
         f"<p>heg {html.escape(str(version))}. {ABOUT}</p>",
-        f'<div style="overflow-x: auto">{html_table(*_rows(table))}</div>',
+        f'<div style="overflow-x: auto">{html_table(head, rows)}</div>',
+        *(f"<p>{note}</p>" for note in notes),
     ]
     if sizes := list(extrapolated(table)):
         cells = [(f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)) for rs, theta, zeta, value in sizes]
@@ -42,9 +48,9 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     ]
     parts += [
         f"<p>Surface, each point against the fit of all others: {'; '.join(fits) or 'too few points'}.</p>",
-        f"<h2>Grid</h2><pre>{html.escape(grid.read_text())}</pre>",
+        f"<h2>Grid</h2><pre>{html.escape(read_text(grid))}</pre>",
     ]
-    path.write_text(document(title, parts))
+    write_text(path, document(title, parts))
     return path
 
 
@@ -72,7 +78,8 @@ def _rows(table):
     for row in range(len(columns["dim"])):
         cells = [f"{columns[name][row]:g}" for name in ("electrons", "zeta", "rs_bohr", "theta")]
         cells += [of("f_xc_cell", "ha", row), of("f_correction", "ha", row), of("f_xc", "ha", row)]
-        cells += [f"{columns[f'f_xc_{name}_ha'][row]:.5f}" for name in published]
+        marks = out_of_range(dim, columns["rs_bohr"][row], columns["theta"][row])
+        cells += [f"{columns[f'f_xc_{name}_ha'][row]:.5g}" + "*" * (name in marks) for name in published]
         cells += [of(name, unit, row) for name, unit in (("f", "ha"), ("e", "ha"), ("s", "kb"), ("p", volume))]
         known = np.isfinite(columns["c_kb"][row])
         cells.append(of("c", "kb", row) if known else "")

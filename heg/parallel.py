@@ -5,7 +5,7 @@ on CPUs) move the data.  All processes run the same program on the same values; 
 devices of all of them.  Files, and anything else that is done once, belong to the first process.
 """
 
-import functools
+import dataclasses
 import importlib.util
 import os
 import socket
@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from glob import glob
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import scipy.linalg  # noqa: F401  loads the BLAS that XLA calls on a CPU
@@ -30,14 +30,29 @@ LAUNCHED = {
     "PMI_SIZE": "mpirun of MPICH or Intel MPI",
     "SLURM_STEP_NUM_TASKS": "Slurm's srun",
 }
-RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
 class ParallelError(Exception):
     """The processes cannot work together; the message is one sentence for the user."""
 
 
-def start() -> None:
+@dataclasses.dataclass
+class _Group:
+    """What this process knows of the others.  Who it is among them is what MPI says, never what a variable says.
+
+    Attributes:
+      communicator: of all processes once they have met; None for one that works alone.
+      alone: what `start` was asked for; None before it.
+    """
+
+    communicator: Any = None
+    alone: bool | None = None
+
+
+_group = _Group()
+
+
+def start(alone: bool = False) -> None:
     """To be called once by a command before it computes anything.
 
     Each core of a CPU is a device, BLAS has one thread: XLA's threads split one operation after the other, which are
@@ -47,14 +62,18 @@ def start() -> None:
     Under a launcher the processes of a host share its cores and its GPUs evenly, unless the launcher bound them; a
     process that fails ends all of them.
 
+    Args:
+      alone: this process does not join the others although a launcher started it.  It uses all that the launcher leaves
+        to it.
     Raises:
       ParallelError: the launcher's processes do not find each other, or there are not enough GPUs.
     """
     threadpool_limits(limits=1, user_api="blas")
-    launched = _number(os.environ, LAUNCHED, 1)
-    if launched == 1:
+    if alone or _launched() == 1:
+        _group.alone = alone
         return _use_cores(_cores())
-    comm, shared = _communicators(launched)
+    comm, shared = _communicators(_launched())
+    _group.communicator = comm
     _use_cores(share_of_cores(shared.allgather(_cores()), shared.rank))
     gpus, refusal = None, None
     try:
@@ -69,25 +88,33 @@ def start() -> None:
     jax.distributed.initialize(
         address, comm.size, comm.rank, local_device_ids=gpus, heartbeat_timeout_seconds=HEARTBEAT
     )
+    _group.alone = alone
 
 
-@functools.cache
-def join() -> None:
+def join(alone: bool = False) -> None:
     """`start`, for a program that may have begun before and used JAX: its devices serve then.
 
+    Args:
+      alone: as in `start`, the same in every call.
     Raises:
-      ParallelError: as in `start`; or there are other processes, and JAX was used before they met.
+      ParallelError: as in `start`; or there are other processes, and JAX was used before they met, or an earlier call
+        had another `alone`.
     """
+    if _group.alone is not None:
+        if _launched() > 1 and alone != _group.alone:
+            raise ParallelError(f"alone is {alone}, but an earlier call had {_group.alone}: give all calls the same")
+        return
     try:
-        start()
+        start(alone)
     except RuntimeError as error:
-        if _number(os.environ, LAUNCHED, 1) > 1:
+        if _launched() > 1 and not alone:
             raise ParallelError("JAX was used before the processes met: call heg.parallel.join() first") from error
+        _group.alone = alone
 
 
 def end(code: int) -> NoReturn:
     """Leaves, with the exit code, and sees to it that the other processes do not wait for this one for ever."""
-    if code and jax.process_count() > 1:
+    if code and _group.communicator is not None:
         # a process that goes without a farewell makes the launcher end the others
         farewell = threading.Timer(GRACE, os._exit, (code,))
         farewell.daemon = True
@@ -96,13 +123,13 @@ def end(code: int) -> NoReturn:
 
 
 def is_first() -> bool:
-    """Is this the process that prints and writes files?"""
-    return jax.process_index() == 0
+    """Is this the process that prints and writes files?  One that has met no other is."""
+    return _group.communicator is None or _group.communicator.rank == 0
 
 
 def on_first(function: Callable, *arguments):
     """What the function returns on the first process, for all of them; what it raises there, all raise."""
-    if jax.process_count() == 1:
+    if _group.communicator is None:
         return function(*arguments)
     outcome = None
     if is_first():
@@ -110,7 +137,7 @@ def on_first(function: Callable, *arguments):
             outcome = function(*arguments), None
         except Exception as error:
             outcome = None, error
-    result, error = _world().bcast(outcome)
+    result, error = _group.communicator.bcast(outcome)
     if error is not None:
         raise error
     return result
@@ -123,13 +150,32 @@ def any_process(flag: bool) -> bool:
 
 def gathered(value) -> list:
     """The values of all processes, for all of them."""
-    return [value] if jax.process_count() == 1 else _world().allgather(value)
+    return [value] if _group.communicator is None else _group.communicator.allgather(value)
+
+
+def agree(asked: Mapping[str, object]) -> None:
+    """Refuses what the processes are not all asked for alike.  Called by all processes.
+
+    Args:
+      asked: what they are to do, by name; plain values.
+    Raises:
+      ValueError: a value differs between the processes; on all of them.
+    """
+    of_all = gathered(dict(asked))
+    for name in dict.fromkeys(name for of_one in of_all for name in of_one):
+        first, *others = [of_one.get(name) for of_one in of_all]
+        different = [value for value in others if value != first]
+        if different:
+            raise ValueError(
+                f"{name} is {first} on the first process and {different[0]} on another: give all processes the same, "
+                "or let each run by itself with --alone (in Python alone=True)"
+            )
 
 
 def launcher() -> str:
     """What started the processes, as far as it can be told, and the MPI library that they use."""
     name = next((name for name in LAUNCHED if name in os.environ), None)
-    if jax.process_count() == 1:
+    if _group.communicator is None:
         return "none: one process"
     from mpi4py import MPI
 
@@ -169,8 +215,9 @@ def share_of_gpus(gpus: list[tuple[str | None, tuple[str, ...]]], rank: int) -> 
     return list(range(place * count // sharers, (place + 1) * count // sharers))
 
 
-def _number(environment: Mapping[str, str], names, default):
-    return next((int(environment[name]) for name in names if environment.get(name, "").isdigit()), default)
+def _launched():
+    """Processes that the launcher says it started; 1 without a launcher."""
+    return next((int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), 1)
 
 
 def _cores():
@@ -192,28 +239,17 @@ def _communicators(launched):
             from mpi4py import MPI
     except ImportError as error:
         raise ParallelError(
-            f"{launched} processes were started, but mpi4py does not work here ({error}): pip install mpi4py mpich, or "
-            "start one process"
+            f"{launched} processes were started, but mpi4py does not work here ({error}): pip install mpi4py mpich, "
+            "start one process, or let each run by itself with --alone"
         ) from error
     comm = MPI.COMM_WORLD
     if comm.size != launched:
         library = MPI.Get_library_version().splitlines()[0].strip()
         raise ParallelError(
             f"{launched} processes were started, but each finds itself in a world of {comm.size}: start them with the "
-            f"mpirun of the MPI library that mpi4py uses here ({library})"
+            f"mpirun of the MPI library that mpi4py uses here ({library}), or let each run by itself with --alone"
         )
     return comm, comm.Split_type(MPI.COMM_TYPE_SHARED)
-
-
-def launched_first() -> bool:
-    """Is this the launcher's first process?  For sentences printed before the processes know each other."""
-    return _number(os.environ, RANKS, 0) == 0
-
-
-def _world():
-    from mpi4py import MPI
-
-    return MPI.COMM_WORLD
 
 
 def _gpus():
@@ -250,7 +286,7 @@ def _bypass_proxies(host):
 def _end_all(kind, error, trace):
     """What an exception that nobody expected does: ends every process, with its message."""
     words = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(f"Process {_world().rank} failed:\n{words}")
+    sys.stderr.write(f"Process {_group.communicator.rank} failed:\n{words}")
     sys.stderr.flush()
     time.sleep(1.0)  # until the launcher has read it: what it has not read when it hears of the end, it drops
-    _world().Abort(1)
+    _group.communicator.Abort(1)

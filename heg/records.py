@@ -1,4 +1,7 @@
-"""Text files of a run: configuration in TOML, history in CSV, results in JSON, events in lines of JSON."""
+"""Text files of a run: configuration in TOML, history in CSV, results in JSON, events in lines of JSON.
+
+All are UTF-8, whatever the locale.
+"""
 
 import contextlib
 import csv
@@ -17,15 +20,25 @@ from heg.storage import StorageError, replace
 NEEDED, DIGITS = {"step", "F_ha", "F_error_ha", "S_kb", "S_error_kb", "E_variance_cell_ha2"}, 15
 
 
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8, with or without a byte-order mark."""
+    return Path(path).read_text(encoding="utf-8-sig")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in UTF-8 atomically; names of files keep their bytes, also those that the locale cannot read."""
+    replace(Path(path), lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))
+
+
 def append_line(path: Path, value: dict) -> None:
     """Adds a line of JSON to a file."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value) + "\n")
 
 
 def read_lines(path: Path) -> list[dict]:
     """Values of the lines of a file of `append_line`, damaged ones left out; none if there is no file."""
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     found = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):  # cut off where a process or the disk ended
@@ -35,7 +48,7 @@ def read_lines(path: Path) -> list[dict]:
 
 def save_json(path: Path, value: dict) -> None:
     """Writes a JSON file atomically."""
-    replace(Path(path), lambda temporary: temporary.write_text(as_json(value, indent=2) + "\n"))
+    write_text(path, as_json(value, indent=2) + "\n")
 
 
 def as_json(value, indent: int | None = None) -> str:
@@ -58,7 +71,7 @@ def load_json(path: Path) -> dict:
       StorageError: it is not there, not JSON, or no object.
     """
     try:
-        found = json.loads(Path(path).read_text())
+        found = json.loads(read_text(path))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -71,7 +84,7 @@ def load_json(path: Path) -> dict:
 def save_config(path: Path, config: dict) -> None:
     """Writes tables to a TOML file atomically; fields that are None are left out."""
     tables = {name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()}
-    replace(Path(path), lambda temporary: temporary.write_text(tomli_w.dumps(tables)))
+    write_text(path, tomli_w.dumps(tables))
 
 
 def load_config(path: Path) -> dict:
@@ -81,7 +94,7 @@ def load_config(path: Path) -> dict:
       StorageError: it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text())
+        return tomllib.loads(read_text(path))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -153,7 +166,7 @@ def rewind_history(path: Path, step: int) -> list[dict[str, str]]:
 def append_history(path: Path, row: dict[str, float]) -> None:
     """Adds a row, with the header when the file is new, and hands it to the operating system."""
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if new:
             writer.writeheader()
@@ -163,7 +176,7 @@ def append_history(path: Path, row: dict[str, float]) -> None:
 
 
 def _write_rows(path, names, rows):
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

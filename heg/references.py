@@ -29,6 +29,13 @@ AMGB = {
     "h": (1.747e-2, 7.799e-4, 1.163099),
 }
 BETA = 1.3386
+# r_s from and to, and highest Theta, of the data behind each fit; beyond them it extrapolates, to known limits at best
+FITTED = {
+    "gdsmfb": (0.1, 20.0, 8.0),
+    "ksdt": (1.0, 40.0, 8.0),
+    "corrksdt": (0.1, 20.0, 8.0),
+    "amgb": (1.0, 40.0, np.inf),  # of the ground state, whatever Theta is
+}
 
 
 def gdsmfb(system: System) -> float:
@@ -96,4 +103,15 @@ def published(system: System) -> dict[str, float]:
             found[name] = function(system)
         except (ImportError, ValueError):
             continue
+    return found
+
+
+def out_of_range(dim: int, rs: float, theta: float) -> dict[str, str]:
+    """Which of the fits in that dimension are outside of their data at r_s (bohr) and Theta, with a sentence each."""
+    found = {}
+    for name in ("amgb",) if dim == 2 else ("gdsmfb", "ksdt", "corrksdt"):
+        low, high, hottest = FITTED[name]
+        if not (low <= rs <= high and theta <= hottest):
+            bound = "" if np.isinf(hottest) else f" and Theta up to {hottest:g}"
+            found[name] = f"f_xc_{name}_ha is outside of the data of its fit, r_s from {low:g} to {high:g}{bound}."
     return found

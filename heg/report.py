@@ -4,6 +4,7 @@ import base64
 import html
 from pathlib import Path
 
+from heg.records import write_text
 from heg.statistics import Estimate
 
 TITLES = {
@@ -30,6 +31,11 @@ TITLES = {
     "F_variance_over_K": "variance of F_loc over K",
     "F_at_zero_variance": "F extrapolated to zero variance over the training (no bound)",
 }
+# what one alternative form can say of an error, and what it cannot
+SIZE_ERROR = (
+    "The error of the size correction is its change under one other form of S(q) for long waves: at low temperature "
+    "the correction has been seen to be wrong by five of these errors."
+)
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0; text-align: left;
 border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums } img { max-width: 100% } pre { background: #f4f4f4;
@@ -62,14 +68,15 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
     ]
     if observables["infinite_gas"]:
         values = [(n, _value(v) if isinstance(v, dict) else f"{v:.6g}") for n, v in observables["infinite_gas"].items()]
-        parts += ["<h2>The infinite gas</h2>", html_table(("", ""), values)]
+        notes = [SIZE_ERROR, *observables.get("outside_of_fits", [])]
+        parts += ["<h2>The infinite gas</h2>", html_table(("", ""), values), *(f"<p>{note}</p>" for note in notes)]
     parts += [embedded(caption, picture) for caption, picture in pictures.items()]
     explained = ", ".join(f"{share:.1%}" for share in observables["landau"]["explained"])
     parts += [
         f"<p>Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: {explained}.</p>",
         f"<h2>Configuration</h2><pre>{html.escape(configuration)}</pre>",
     ]
-    path.write_text(document(title, parts))
+    write_text(path, document(title, parts))
     return path
 
 

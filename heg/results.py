@@ -1,5 +1,6 @@
 """What a density matrix with frozen parameters says of the gas: all results from means over blocks of samples."""
 
+from collections.abc import Callable
 from importlib import metadata
 from typing import NamedTuple
 
@@ -7,23 +8,25 @@ import jax
 import numpy as np
 
 from heg.config import Config
+from heg.corrected import corrected, second_order_facts
 from heg.ideal import choose_cutoff, heat_capacity
 from heg.infinite_gas import size_correction, uncertainty
 from heg.instruments import Instruments, block_size
-from heg.observables import Observed, Quantity, contact, distributions, limits, pressure, thermodynamics
+from heg.observables import Observed, Quantity, distributions, limits, pressure, thermodynamics
 from heg.orbitals import Orbitals
 from heg.quasiparticles import Landau, landau_fit, trained_levels
-from heg.references import published
-from heg.second_order import Row, SecondOrder, response, second_order
+from heg.references import out_of_range, published
+from heg.second_order import second_order
 from heg.second_order_rows import Rows
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
-from heg.statistics import Estimate, independent, intercept, jackknife
-from heg.structure import Grid, total
+from heg.statistics import Estimate, independent, intercept
+from heg.structure import total
 from heg.summary import ideal_reference, system_facts
 from heg.system import System
 from heg.training import Solver
 
 STATES = 20_000  # draws of p(K) to which Landau's functional is fitted
+AT_ONCE = 10**8  # orbitals of all draws between two looks at whether to stop
 
 
 class Frozen(NamedTuple):
@@ -80,10 +83,20 @@ class Drawn(NamedTuple):
     log_p: np.ndarray
 
 
-def draw_states(frozen: Frozen) -> Drawn:
-    """STATES draws of the p(K) of a run, always the same."""
+def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
+    """STATES draws of the p(K) of a run, always the same; None if stopped."""
+    orbitals = frozen.solver.cutoff.orbitals
     keys = jax.random.split(stream(frozen.state, OCCUPYING), STATES)
-    return Drawn(*map(np.asarray, frozen.instruments.occupy(frozen.state.average, keys)))
+    wanted = max(1, -(-STATES * len(orbitals.energy) // AT_ONCE))
+    # parts of equal size, for which one program serves
+    parts = next(count for count in range(wanted, STATES + 1) if STATES % count == 0)
+    drawn = []
+    for number in range(parts):
+        if stop():
+            return None
+        some = slice(number * STATES // parts, (number + 1) * STATES // parts)
+        drawn.append(jax.tree.map(np.asarray, frozen.instruments.occupy(frozen.state.average, keys[some])))
+    return Drawn(*map(np.concatenate, zip(*drawn)))
 
 
 def evaluate(
@@ -92,8 +105,11 @@ def evaluate(
     history: list[dict[str, str]],
     drawn: Drawn,
     beyond: Rows | None,
-) -> Measurement:
-    """All results from means over blocks of samples, and the quality of the run.
+    stop: Callable[[], bool],
+) -> Measurement | None:
+    """All results from means over blocks of samples, and the quality of the run; None if stopped.
+
+    Called by all processes.
 
     Args:
       frozen: the run.
@@ -101,10 +117,13 @@ def evaluate(
       history: of the training.
       drawn: of `draw_states`.
       beyond: of the second order; none: it is left out.
+      stop: says the same to all.
     """
     system, orbitals = frozen.system, frozen.solver.cutoff.orbitals
     quantities = thermodynamics(system, blocks) | distributions(system, orbitals, frozen.instruments.grid, blocks)
     quantities |= limits(system, frozen.instruments.grid, blocks) | _against_ideal(system, quantities)
+    if stop():
+        return None
     landau, within, over = _of_states(frozen, drawn)
     quantities |= {
         "E_variance_within_K": _number(within, "hartree^2 per cell"),
@@ -122,7 +141,12 @@ def evaluate(
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(frozen.solver),
         "ideal": ideal_values(system),
-        "infinite_gas": _infinite(system, quantities),
+        "infinite_gas": (infinite := _infinite(system, quantities)),
+        "outside_of_fits": [
+            sentence
+            for name, sentence in out_of_range(system.dim, system.rs, system.theta).items()
+            if f"f_xc_{name}_ha" in infinite
+        ],
         "second_order": second_order_facts(second, beyond),
         "step": int(frozen.state.step),
         "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
@@ -192,54 +216,6 @@ def _of_states(frozen, drawn):
     first, second = np.asarray(of.twice(params, drawn.states[np.arange(batch) % STATES], keys))
     product = (first - first.mean()) * (second - second.mean())  # of independent noise: the variance of its mean in K
     return landau, independent((first - second) ** 2 / 2), independent(product)
-
-
-def corrected(
-    system: System,
-    grid: Grid,
-    quantities: dict[str, Quantity],
-    found: SecondOrder,
-    rows: Row,
-) -> dict[str, Quantity]:
-    """F_2, F + F_2 and f_xc with it, and the observables to first order."""
-    hartree = "hartree per electron"
-    f_2 = Estimate(found.value, found.error)
-    added = {"F_2": _number(f_2, hartree)}
-    for name in ("F", "f_xc"):
-        bound = quantities[name]
-        added[f"{name}_corrected"] = _number(
-            Estimate(bound.value + f_2.mean, np.hypot(bound.error, f_2.error)), hartree
-        )
-    for name, change in response(rows).items():
-        bound = quantities[name]
-        covariance = change.covariance
-        if bound.covariance is not None:
-            covariance = covariance + bound.covariance
-        value = bound.value + change.value
-        error = np.hypot(bound.error, change.error)
-        added[f"{name}_corrected"] = Quantity(
-            value, error, covariance if value.size > 1 else None, bound.unit
-        )
-    if system.n_down:
-        change = jackknife(rows.response["g_r"], lambda g: contact(system, grid, g[1]))
-        bound = quantities["contact"]
-        added["contact_corrected"] = _number(
-            Estimate(bound.value + change.value, np.hypot(bound.error, change.error)), bound.unit
-        )
-    return added
-
-
-def second_order_facts(second: dict, beyond: Rows | None) -> dict:
-    """F_2 and the parts of its error, and how it was found, as observables.json has them."""
-    if beyond is None:
-        return {}
-    numbers = {name: np.asarray(value).tolist() for name, value in second.items()}
-    return numbers | {
-        "states": len(beyond.rows.variance),
-        "alpha": float(beyond.levels.weights[1]),
-        "gamma": float(beyond.levels.weights[2]),
-        "largest_transfer_squared": len(second["by_transfer"]) - 1,
-    }
 
 
 def _against_ideal(system, found):

@@ -14,9 +14,9 @@ from heg.config import Config, changes, tables
 from heg.convergence import settled
 from heg.devices import everywhere
 from heg.parallel import any_process, is_first, on_first
-from heg.state import MEASURING, SAMPLING, TrainState, stream
+from heg.state import MEASURING, NUMBERS, SAMPLING, TrainState, key_of_run, stream
 from heg.summary import QUANTITIES, history_row, summarise
-from heg.trained import start_from
+from heg.trained import load_state, start_from
 from heg.training import Solver, build
 
 REDRAWN_BOUND = 1e-4  # share of draws that may be repeated
@@ -93,7 +93,7 @@ def _run(config, solver, first, say, show, stop):
 
 def _first(config, solver, params, say):
     """The state before the first step: untrained, or with parameters of another run, which checkpoint-0.h5 keeps."""
-    first = solver.init(jax.random.key(config.run.seed))
+    first = solver.init(key_of_run(config.run.seed))
     if not config.run.start:
         return everywhere(first)
     path = Path(config.run.run_dir) / "checkpoint-0.h5"
@@ -101,7 +101,7 @@ def _first(config, solver, params, say):
     if begun is None:
         params = start_from(config.run.start, solver) if params is None else params
         begun = jax.tree.map(np.asarray, first)._replace(params=params, average=params)
-        on_first(storage.save_tree, path, begun)
+        on_first(partial(storage.save_tree, random_numbers=NUMBERS), path, begun)
         say(f"Starting from {config.run.start}.")
     return everywhere(begun)
 
@@ -109,7 +109,7 @@ def _first(config, solver, params, say):
 def _begun(path, solver, say):
     """The state in a file, if it can be used."""
     with contextlib.suppress(storage.StorageError):
-        return storage.load_tree(path, solver.template, resized="walkers")[0]
+        return load_state(path, solver.template)[0]
     _set_aside([path], say)
     return None
 
@@ -171,7 +171,7 @@ def _newest(config, solver, say):
     run_dir, unused = Path(config.run.run_dir), []
     for path in storage.checkpoints(run_dir):
         try:
-            state, attributes = storage.load_tree(path, solver.template, resized="walkers")
+            state, attributes = load_state(path, solver.template)
         except storage.StorageError as error:
             say(f"{error}; the checkpoint before it is used.")
             unused.append(path)
@@ -194,7 +194,8 @@ def _set_aside(paths, say):
 def _save(config, state, seconds):
     """Writes a checkpoint and thins out the older ones; the step."""
     run_dir, step = Path(config.run.run_dir), int(state.step)
-    on_first(partial(storage.save_tree, seconds=seconds), run_dir / f"checkpoint-{step}.h5", state)
+    notes = {"seconds": seconds, "random_numbers": NUMBERS}
+    on_first(partial(storage.save_tree, **notes), run_dir / f"checkpoint-{step}.h5", state)
     on_first(storage.thin_out, run_dir, config.run.keep, config.run.keep_every)
     return step
 

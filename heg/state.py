@@ -10,6 +10,8 @@ from heg.free_energy import Params
 from heg.sampling import Walkers
 from heg.statistics import Estimate
 
+RANDOM = "threefry2x32"  # the generator; heg.system sets jax_threefry_partitionable
+NUMBERS = f"{RANDOM}, partitionable"  # which random numbers a seed means, as checkpoints say it
 # what random numbers are for
 STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING, EXCITING = range(9)
 
@@ -39,10 +41,19 @@ class TrainState(NamedTuple):
     key: jax.Array
 
 
+def key_of_run(seed: int) -> jax.Array:
+    """The key from which all random numbers of a run come, whatever JAX's default generator is."""
+    return jax.random.key(seed, impl=RANDOM)
+
+
+def key_from(data: jax.Array) -> jax.Array:
+    """The key with these data, as a TrainState holds them.  [2] uint32"""
+    return jax.random.wrap_key_data(data, impl=RANDOM)
+
+
 def stream(state: TrainState, purpose: int) -> jax.Array:
     """Key of the random numbers for a purpose, such as SAMPLING, at the step of the state."""
-    key = jax.random.wrap_key_data(state.key)
-    return jax.random.fold_in(jax.random.fold_in(key, purpose), state.step)
+    return jax.random.fold_in(jax.random.fold_in(key_from(state.key), purpose), state.step)
 
 
 class StepInfo(NamedTuple):

@@ -163,7 +163,7 @@ def locked(run_dir: Path, name: str = "lock") -> Iterator[str]:
     Raises:
       StorageError: another process holds it, or may hold it where the file system has no locks.
     """
-    with (run_dir / name).open("a+") as file:
+    with _lock_file(run_dir / name) as file:
         file.seek(0)
         holder = file.read().strip()
         try:
@@ -182,6 +182,16 @@ def locked(run_dir: Path, name: str = "lock") -> Iterator[str]:
             yield holder
         finally:
             file.truncate(0)
+
+
+def _lock_file(path):
+    try:
+        return path.open("a+", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise OSError(
+            f"{path.parent} cannot be written ({error.strerror}): give a directory that can be, with --run-dir or, "
+            "for a measurement, --output"
+        ) from error
 
 
 def fingerprint(tree) -> str:

@@ -8,20 +8,74 @@ Theta = T / E_F with the Fermi energy of the majority spin (the convention of Gr
 """
 
 import dataclasses
-import functools
 import math
+import numbers
 
 import jax
 
 jax.config.update("jax_enable_x64", True)  # energies per electron to 1e-6 are lost in single precision
+# which random numbers a seed means must not depend on the environment
+jax.config.update("jax_threefry_partitionable", True)
+jax.config.update("jax_random_seed_offset", 0)
 
 MOST = 1000  # electrons
 # what the program can be expected to compute; far beyond the gases of any use
 RANGES = {"rs": (1e-4, 1e5, "bohr"), "theta": (1e-5, 1e4, "E_F"), "coupling": (0.0, 1e4, "")}
-STATIC = ("n_up", "n_down", "dim", "theta", "twist")  # fields that decide shapes: others may be traced
+ROUNDING = 1e-12  # of a step from the end of a range back to it
+TRACED = ("rs", "coupling")  # fields that may be traced; the others decide shapes
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("rs", "coupling"), meta_fields=STATIC)
+def whole_number(name: str, value) -> int:
+    """A whole number as an int, also 1e5 or a scalar of NumPy or JAX.
+
+    Raises:
+      ValueError: it is not one; the message names it.
+    """
+    _require(_is_number(value) and _is_whole(value), f"{name} is {_shown(value)}: it must be a whole number")
+    return int(value)
+
+
+def real_number(name: str, value) -> float:
+    """A real number as a float, also a scalar of NumPy or JAX.
+
+    Raises:
+      ValueError: it is not one; the message names it.
+    """
+    _require(_is_number(value), f"{name} is {_shown(value)}: it must be a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is {_shown(value)}: it must be a number of ordinary size") from None
+
+
+def _is_number(value):
+    of_jax = isinstance(value, jax.Array) and not _is_traced(value) and value.shape == () and value.dtype.kind in "iuf"
+    return of_jax or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+
+
+def _is_whole(value):
+    try:
+        return value == int(value)
+    except (OverflowError, ValueError):  # infinite, or not a number
+        return False
+
+
+def _is_traced(value):
+    """Inside a jitted function."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def _require(passed, sentence):
+    if not passed:
+        raise ValueError(sentence)
+
+
+def _shown(value):
+    """A value in a sentence: numbers as they are typed, others as Python writes them."""
+    return str(value) if isinstance(value, numbers.Number) else repr(value)
+
+
+@jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class System:
     """The gas.  An argument of jitted functions: gases that differ by r_s or coupling alone share what is compiled.
@@ -46,27 +100,60 @@ class System:
     coupling: float = 1.0
 
     def __post_init__(self):
-        angles = self.twist if len(self.twist) else (0.0,) * self.dim
-        object.__setattr__(self, "twist", tuple(float(angle) for angle in angles))
-        checks = (
-            (self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3"),
-            (self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative"),
-            (self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down"),
-            (self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}"),
-            *((not isinstance(getattr(self, n), str), f"{n} is {getattr(self, n)!r}: give a number") for n in RANGES),
-            *(
-                (
-                    _is_traced(value := getattr(self, name)) or low <= value <= high,
-                    f"{name} is {value}: it must lie between {low:g} and {high:g} {unit}",
-                )
-                for name, (low, high, unit) in RANGES.items()
-            ),
-            (len(self.twist) == self.dim, f"twist has {len(self.twist)} numbers: give one per direction, {self.dim}"),
-            (all(-0.5 <= t < 0.5 for t in self.twist), f"twist is {self.twist}: each must lie in [-0.5, 0.5)"),
-        )
-        for passed, sentence in checks:
-            if not passed:
-                raise ValueError(sentence)
+        set_field = lambda name, value: object.__setattr__(self, name, value)
+        for name in ("n_up", "n_down", "dim"):
+            set_field(name, whole_number(name, getattr(self, name)))
+        for name in RANGES:
+            value = getattr(self, name)
+            set_field(name, value if name in TRACED and _is_traced(value) else real_number(name, value))
+        _require(self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3")
+        _require(self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative")
+        _require(self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down")
+        _require(self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}")
+        for name, (low, high, unit) in RANGES.items():
+            value = getattr(self, name)
+            if not _is_traced(value):
+                sentence = f"{name} is {value}: it must lie between {low:g} and {high:g} {unit}"
+                _require(low <= value <= high, sentence.rstrip())
+        set_field("twist", self._angles())
+
+    def _angles(self):
+        """The twist as a tuple of floats; one of zero where none is given."""
+        try:
+            given = tuple(self.twist)
+        except TypeError:
+            given = (self.twist,)
+        angles = tuple(real_number("twist", angle) for angle in given) or (0.0,) * self.dim
+        _require(len(angles) == self.dim, f"twist has {len(angles)} numbers: give one per direction, {self.dim}")
+        inside = all(-0.5 <= angle < 0.5 for angle in angles)
+        _require(inside, f"twist is {angles}: each must lie in [-0.5, 0.5), and 0.5 is the same twist as -0.5")
+        return angles
+
+    def tree_flatten_with_keys(self):
+        """r_s and coupling, which JAX may trace; the other fields are static."""
+        traced = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in TRACED]
+        return traced, (self.n_up, self.n_down, self.dim, self.theta, self.twist)
+
+    @classmethod
+    def tree_unflatten(cls, static, traced) -> "System":
+        """The inverse; JAX puts there what is no number too, so that nothing is checked."""
+        gas = object.__new__(cls)
+        names = ("n_up", "n_down", "dim", "theta", "twist", *TRACED)
+        for name, value in zip(names, (*static, *traced)):
+            object.__setattr__(gas, name, value)
+        return gas
+
+    def inside_by(self, margin: float) -> "System":
+        """This gas, or the next one whose r_s and Theta may be changed by a relative margin within RANGES.
+
+        A derivative by differences is taken there, so that its steps stay inside.
+        """
+        moved = {}
+        for name in ("rs", "theta"):
+            low, high, _ = RANGES[name]
+            least, most = low / (1 - margin), high / (1 + margin)
+            moved[name] = min(max(getattr(self, name), least * (1 + ROUNDING)), most * (1 - ROUNDING))
+        return dataclasses.replace(self, **moved)
 
     @property
     def of_unit_density(self) -> "System":
@@ -130,8 +217,3 @@ class System:
     def beta(self) -> float:
         """1 / T, 1/hartree."""
         return 1 / self.temperature
-
-
-def _is_traced(value):
-    """Inside a jitted function, or no value at all while JAX looks at the structure."""
-    return not isinstance(value, (int, float))

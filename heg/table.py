@@ -12,8 +12,9 @@ import numpy as np
 from heg import eos, ideal_infinite
 from heg.ideal_infinite import exchange
 from heg.infinite_gas import beyond_first_order
+from heg.records import write_text
 from heg.statistics import Estimate, intercept
-from heg.storage import StorageError, load_arrays, replace, save_tree
+from heg.storage import StorageError, load_arrays, save_tree
 from heg.system import System
 from heg.twists import Twist
 
@@ -97,7 +98,12 @@ class Table(NamedTuple):
         fitting = {cell: series for cell, series in self.series.items() if np.isclose(series.zeta, zeta)}
         if not fitting:
             known = sorted({series.zeta for series in self.series.values()})
-            raise ValueError(f"zeta is {zeta}: the table has {', '.join(f'{value:g}' for value in known) or 'none'}")
+            rows = np.count_nonzero(np.isclose(self.columns["zeta"].astype(float), zeta))
+            raise ValueError(
+                f"zeta is {zeta}: the table has {rows} rows of it, and a surface takes {eos.FEWEST} of one cell"
+                if rows
+                else f"zeta is {zeta}: the table has {', '.join(f'{value:g}' for value in known) or 'no surface'}"
+            )
         return fitting[max(fitting, key=sum)]
 
     def series_of(self, rs: float, theta: float, zeta: float) -> Series:
@@ -117,17 +123,21 @@ def _size_terms(gas):
     """The six quantities of exchange in the infinite gas and of the correlation correction, by differences."""
     fermi = gas.of_unit_density.fermi_energy
 
-    def terms(rs, temperature):
-        one = dataclasses.replace(gas, rs=rs, theta=temperature * rs**2 / fermi)
+    def terms_of(one):
         return np.array([exchange(one), beyond_first_order(one)[0]])
 
-    rs, t = gas.rs, gas.temperature
+    def terms(rs, temperature):
+        return terms_of(dataclasses.replace(gas, rs=rs, theta=temperature * rs**2 / fermi))
+
+    inside = gas.inside_by(3 * STEP)  # at fixed T, Theta goes as r_s^2
+    rs, t = inside.rs, inside.temperature
     here = terms(rs, t)
     up, down = terms(rs * (1 + STEP), t), terms(rs * (1 - STEP), t)
     hot, cold = terms(rs, t * (1 + STEP)), terms(rs, t * (1 - STEP))
     slope, curved = (up - down) / (2 * STEP * rs), (up - 2 * here + down) / (STEP * rs) ** 2
     by_t, by_t_t = (hot - cold) / (2 * STEP * t), (hot - 2 * here + cold) / (STEP * t) ** 2
-    values = np.stack(eos.from_derivatives(gas, rs, t, here, slope, by_t, curved, by_t_t))
+    value = here if inside == gas else terms_of(gas)
+    values = np.stack(eos.from_derivatives(gas, gas.rs, gas.temperature, value, slope, by_t, curved, by_t_t))
     return {"exchange": values[:, 0], "correlation": values[:, 1]}
 
 
@@ -143,7 +153,7 @@ def _fits(columns, twists):
     for cell in sorted(set(zip(columns["n_up"].tolist(), columns["n_down"].tolist()))):
         rows = np.flatnonzero((columns["n_up"] == cell[0]) & (columns["n_down"] == cell[1]))
         of = lambda name: columns[name][rows].astype(float)
-        if len(rows) < 3:
+        if len(rows) < eos.FEWEST:
             continue
         gas = System(*cell, int(columns["dim"][0]), 1.0, 1.0, (0.0,) * int(columns["dim"][0]))
         data = eos.Data(gas, twists[cell], of("rs_bohr"), of("theta"), of("f_xc_cell_ha"), of("f_xc_cell_error_ha"))
@@ -201,7 +211,7 @@ def save(table: Table, path: Path, **attributes) -> None:
     writer.writerow(table.columns)
     for row in zip(*table.columns.values()):
         writer.writerow(["" if value != value else value for value in map(np.ndarray.item, map(np.asarray, row))])
-    replace(path.with_suffix(".csv"), lambda temporary: temporary.write_text(text.getvalue()))
+    write_text(path.with_suffix(".csv"), text.getvalue())
     arrays = {
         name: values.astype("S") if values.dtype.kind == "U" else values for name, values in table.columns.items()
     }

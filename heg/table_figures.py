@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from heg.storage import replace
 from heg.table import Table
 
 FINE = 20  # points of a curve
@@ -61,7 +62,7 @@ def _curves(table, series, path):
             axes[0].legend(fontsize=7)
     axes[0].set(xlabel="r_s (bohr)", ylabel="r_s f_xc (hartree bohr)")
     axes[1].set(xlabel="Θ")
-    figure.savefig(path, dpi=150)
+    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return path
 
 
@@ -93,7 +94,7 @@ def _pressure(table, series, path):
     for axis in (left, right):
         _logarithmic(axis, theta)
         axis.legend(fontsize=7)
-    figure.savefig(path, dpi=150)
+    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return path
 
 
@@ -123,5 +124,5 @@ def _deviations(table, series, path):
         axis.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
         axis.set(xlabel="r_s", ylabel="Θ", title=letter)
     figure.colorbar(picture, ax=figure.axes)
-    figure.savefig(path, dpi=150)
+    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
     return path

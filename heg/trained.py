@@ -10,7 +10,7 @@ from heg.config import Config, from_tables
 from heg.free_energy import Params
 from heg.orbitals import Orbitals
 from heg.parallel import on_first
-from heg.state import TrainState
+from heg.state import NUMBERS, TrainState
 from heg.training import Solver, build
 
 LEVELS = "levels"  # the parameters of p(K) that belong to one plane wave each
@@ -34,6 +34,20 @@ def configuration(run_dir: Path) -> Config:
     return config
 
 
+def load_state(path: Path, template: TrainState) -> tuple[TrainState, dict]:
+    """The state in a checkpoint, its walkers as many as the template's, and the attributes of the file.
+
+    Raises:
+      StorageError: the file cannot be used, or the random numbers of its run are not those of this program.
+      OSError: it cannot be read for a reason that is not in the file.
+    """
+    state, attributes = storage.load_tree(path, template, resized="walkers")
+    numbers = attributes.get("random_numbers", NUMBERS)  # older files do not say it
+    if numbers != NUMBERS:
+        raise storage.StorageError(f"{path} goes on with the random numbers of {numbers}, here they are {NUMBERS}")
+    return state, attributes
+
+
 def trained_state(run_dir: Path, template: TrainState, step: int | None = None) -> TrainState:
     """The newest checkpoint that can be used, or that of a step.
 
@@ -46,7 +60,7 @@ def trained_state(run_dir: Path, template: TrainState, step: int | None = None) 
         if step is not None and path.stem != f"checkpoint-{step}":
             continue
         try:
-            return storage.load_tree(path, template, resized="walkers")[0]
+            return load_state(path, template)[0]
         except storage.StorageError as error:
             refusals.append(str(error))
     wanted = "checkpoint" if step is None else f"checkpoint of step {step}"

@@ -39,7 +39,7 @@ from heg.natural_gradient import bound_step, natural_gradient, trusted
 from heg.occupations import TransformerSize, make_occupations
 from heg.orbitals import Orbitals
 from heg.sampling import make_draw
-from heg.state import FIRST_BATCH, SAMPLING, STARTING, StepInfo, TrainState, stream
+from heg.state import FIRST_BATCH, SAMPLING, STARTING, StepInfo, TrainState, key_from, key_of_run, stream
 from heg.system import System
 from heg.walks import anywhere, make_walks
 from heg.wavefunction import make_log_psi, make_score
@@ -150,7 +150,7 @@ def build(config: Config) -> Solver:
     model = build_model(system, orbitals, config.model, walkers_at_once(system, config.sampler.batch))
     cutoff = cutoff._replace(orbitals=orbitals)
     of_gas = lambda program: functools.partial(program, system)
-    shapes = jax.eval_shape(init, system, jax.random.key_data(jax.random.key(0)))
+    shapes = jax.eval_shape(init, system, jax.random.key_data(key_of_run(0)))
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return Solver(system, cutoff, model, first, step, measure, of_gas(values), of_gas(quality), template)
 
@@ -171,7 +171,7 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer:
     walks_of = lambda system: make_walks(system, model_of(system), sampler, sampled)
 
     def init(system, key_data):
-        key = jax.random.fold_in(jax.random.wrap_key_data(key_data), STARTING)
+        key = jax.random.fold_in(key_from(key_data), STARTING)
         model, (key_p, key_flow, key_x) = model_of(system), jax.random.split(key, 3)
         params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
         walk, opt_state = anywhere(system, sampler.batch, key_x), build_optimizer(system, optimizer).init(params)

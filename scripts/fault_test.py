@@ -2,9 +2,10 @@
 
     python scripts/fault_test.py --count 50 --seed 0
 
-Every run is disturbed once, then the same command is given again, on another layout now and then, until it is done.  It
-has recovered if its history is that of an undisturbed run, row by row, and its free energy the same, up to the rounding
-of sums.  A disk is filled on a small tmpfs, which needs root; without it that kind is left out and named.
+Every run is disturbed once, then the same command is given again, on another layout now and then, until it is done.  Of
+a farm, two runs of one launcher that work alone, one is killed.  A run has recovered if its history is that of an
+undisturbed run, row by row, and its free energy the same, up to the rounding of sums.  A disk is filled on a small
+tmpfs, which needs root; without it that kind is left out and named.
 """
 
 import collections
@@ -54,8 +55,18 @@ class Run(NamedTuple):
     cores: frozenset[int] | None = None
 
     def start(self, *extra: str) -> subprocess.Popen:
-        launcher = [shutil.which("mpirun", path=f"{BIN}:{os.environ['PATH']}"), "-n", "2"] if self.processes > 1 else []
-        words = [*launcher, BIN / "heg-solve", *FLAGS.split(), "--run-dir", self.directory, *extra]
+        command = [BIN / "heg-solve", *FLAGS.split(), "--run-dir", self.directory, *extra]
+        return self.launch([*(launcher() if self.processes > 1 else []), *command])
+
+    def start_farm(self, *extra: str) -> subprocess.Popen:
+        """This run and another beside it, each a process of one launcher."""
+        command = f"exec {BIN / 'heg-solve'} {FLAGS} {' '.join(extra)} --run-dir {self.directory}$PMI_RANK"
+        return self.launch([*launcher(), "sh", "-c", command])
+
+    def of_farm(self) -> list["Run"]:
+        return [self._replace(directory=self.directory.with_name(f"{self.directory.name}{rank}")) for rank in (0, 1)]
+
+    def launch(self, words: list) -> subprocess.Popen:
         # a group of its own, so that a signal reaches every process
         return subprocess.Popen(
             list(map(str, words)),
@@ -75,6 +86,11 @@ class Run(NamedTuple):
         end = time.monotonic() + LONGEST
         while self.rows() < row and process.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
+
+
+def launcher() -> list[str]:
+    """mpirun of two processes, that of this environment first."""
+    return [shutil.which("mpirun", path=f"{BIN}:{os.environ['PATH']}"), "-n", "2"]
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
@@ -171,6 +187,25 @@ def fill_disk(run, process, random):
     (run.directory / "ballast").unlink(missing_ok=True)
 
 
+def farm(run: Run, random: np.random.Generator, reference: Run) -> Fault:
+    """Two runs of one launcher: refused where they would be mixed; alone, one is killed and both come to their end."""
+    code, words = finish(run.start_farm())
+    if code != 2 or "by itself with --alone" not in words or any(one.directory.exists() for one in run.of_farm()):
+        return Fault("farm", 0, [code], False, f"a farm was not refused: {words}", True)
+    row, victim = int(random.integers(1, STEPS)), run.of_farm()[random.integers(2)]
+    process = run.start_farm("--alone")
+    victim.wait_for(row, process)
+    applied = process.poll() is None
+    kill_one_process(victim, process, random)
+    codes, output = [code, finish(process)[0]], []
+    for one in run.of_farm():  # the launcher may have ended the other one too
+        code, words = finish(one.start())
+        codes.append(code)
+        output.append(words)
+    recovered = all(same(one, reference) for one in run.of_farm())
+    return Fault("farm", row, codes, recovered, "" if recovered else "\n".join(output), applied)
+
+
 KINDS = {
     "killed": send(signal.SIGKILL),
     "terminated": send(signal.SIGTERM),
@@ -184,11 +219,14 @@ KINDS = {
     "directory moved away": vanish,
     "second run": second_run,
     "disk full": fill_disk,
+    "farm": farm,
 }
 
 
 def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) -> Fault:
     """Disturbs a run of that kind and brings it to its end."""
+    if kind == "farm":
+        return farm(run, random, reference)
     if kind == "disk full":
         run.directory.mkdir(parents=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", run.directory], check=True)

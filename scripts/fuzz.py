@@ -3,16 +3,26 @@
     python scripts/fuzz.py --count 1000            # of each kind
     python scripts/fuzz.py --kinds flags files
 
+`environment` starts a process for each input, with variables of launchers, JAX, matplotlib and locales set: give it a
+smaller count.
+
 A traceback, an exit code that is not documented, more than one sentence, a minute without an end, or a refusal that
 changed a file stops the campaign with the smallest such input that was found.
 """
 
 import contextlib
 import dataclasses
+import decimal
+import fractions
 import hashlib
 import io
+import json
+import numbers
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -20,13 +30,16 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+import jax.numpy as jnp
+import numpy as np
 import tomli_w
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import heg
 from heg import cli, cli_eos, cli_measure, cli_solve, records, storage
-from heg.config import Config
+from heg.config import Config, from_tables
+from heg.config import tables as tables_of
 from heg.grid import TableConfig
 
 LIMIT, PREPARING = 60, 600  # seconds for one input, and for what is damaged
@@ -212,7 +225,7 @@ def of_measured(place: Path) -> tuple:
     """heg-measure, a finished measurement with a damaged file."""
     run_dir = place / "run"
     finished_run(run_dir)
-    arguments = [str(run_dir), "--samples", "64"]
+    arguments = [str(run_dir), "--samples", "256"]
     assert outcome(cli_measure.measure, arguments, PREPARING) == "done"
     answer = lambda run_dir: records.load_json(run_dir / "observables.json")["F"]
     return continued(cli_measure.measure, arguments, run_dir, answer, {"config.toml"})
@@ -260,7 +273,115 @@ def of_tables(place: Path) -> tuple:
     return st.tuples(st.one_of(st.just(whole), damage(whole)), state), judge
 
 
+NUMERIC = (
+    *(int, float, str, bool, complex, fractions.Fraction, decimal.Decimal, jnp.asarray, np.asarray),
+    *(np.int8, np.uint16, np.int32, np.int64, np.float16, np.float32, np.float64, np.longdouble, np.bool_),
+    *(lambda value: [value], lambda value: (value,), lambda value: None, lambda value: np.array([value])),
+)
+
+
+def as_types(value: float) -> list:
+    """A number as the types that hold it."""
+    found = []
+    for kind in NUMERIC:
+        with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(all="ignore"):
+            found.append(kind(value))
+    return found
+
+
+def numeric(near_value: float) -> st.SearchStrategy:
+    """A number of any type, mostly one that serves."""
+    number = st.one_of(*[st.just(near_value)] * 4, plausible, st.integers(-3, 40), st.floats())
+    return number.flatmap(lambda value: st.sampled_from(as_types(value)))
+
+
+def of_numbers(place: Path) -> tuple:
+    """System and the configuration of a run from numbers of every type."""
+    gas = {"n_up": 2, "n_down": 1, "dim": 2, "rs": 2.0, "theta": 0.5, "coupling": 1.0}
+    settings = {"steps": 4, "samples": 64, "seed": 1, "max_seconds": 9.0}
+
+    def judge(asked):
+        try:
+            system = heg.System(**{name: asked[name] for name in gas}, twist=asked["twist"])
+            given = {"run_dir": place / "a"} | {name: asked[name] for name in settings}
+            config = heg.Config(
+                heg.SystemConfig(asked["n_up"], asked["dim"], asked["rs"], asked["theta"], asked["polarization"]),
+                heg.RunConfig(**given),
+            )
+        except ValueError as error:
+            assert str(error) and "\n" not in str(error)
+            return "refused"
+        # nothing is rounded, and everything can be written and read again
+        for name in gas:
+            assert getattr(system, name) == asked[name] and type(getattr(system, name)) in (int, float)
+        for name in settings:
+            assert isinstance(asked[name], numbers.Real) or asked[name] is None or np.ndim(asked[name]) == 0
+            assert getattr(config.run, name) == asked[name]
+        records.save_config(place / "config.toml", tables_of(config))
+        assert from_tables(records.load_tables(place / "config.toml")) == config
+        return "done"
+
+    base = gas | settings | {"polarization": 0, "twist": ()}
+    twist = st.one_of(st.lists(numeric(0.25), min_size=1, max_size=3), numeric(0.25))
+    change = st.sampled_from(sorted(base)).flatmap(
+        lambda name: st.tuples(st.just(name), twist if name == "twist" else numeric(base[name]))
+    )
+    return st.lists(change, max_size=3).map(lambda changed: base | dict(changed)), judge
+
+
+WORDS = ("", "0", "1", "2", "3", "foo", "True", "-1", "1.5", "rbg", "strict", "raise", "é")
+VARIABLES = {
+    **{f"{name}_{what}": WORDS[:8] for name in ("PMI", "OMPI_COMM_WORLD") for what in ("RANK", "LOCAL_RANK")},
+    **{"SLURM_PROCID": WORDS[:8], "SLURM_NTASKS": WORDS[:8], "SLURM_STEP_NUM_TASKS": WORDS[:3]},
+    **{"LC_ALL": ("C", "POSIX", "C.UTF-8", "de_DE.ISO-8859-1", "xx"), "PYTHONUTF8": ("0", "1")},
+    **{"PYTHONCOERCECLOCALE": ("0",), "PYTHONIOENCODING": ("ascii", "latin-1", "utf-8", "ascii:strict")},
+    **{"MPLBACKEND": ("foo", "agg", "pdf", "module://nothing"), "MATPLOTLIBRC": ("/nowhere", "/dev/null")},
+    **{"JAX_DEFAULT_PRNG_IMPL": ("rbg", "unsafe_rbg"), "JAX_THREEFRY_PARTITIONABLE": ("0", "1")},
+    **{"JAX_RANDOM_SEED_OFFSET": ("7",), "JAX_ENABLE_X64": ("0", "1"), "JAX_DEFAULT_DTYPE_BITS": ("32",)},
+    **{"JAX_NUMPY_RANK_PROMOTION": ("raise",), "JAX_NUMPY_DTYPE_PROMOTION": ("strict",)},
+    **{"JAX_DEBUG_NANS": ("1",), "JAX_DEFAULT_MATMUL_PRECISION": ("bfloat16",), "JAX_LOG_COMPILES": ("0",)},
+    **{"COLUMNS": ("1", "20", "200"), "TERM": ("dumb", "xterm"), "NO_COLOR": ("1",), "HOME": ("/nowhere",)},
+}
+
+
+def of_environment(place: Path) -> tuple:
+    """heg-solve in a process of its own, with variables that mean something to it or to what it rests on."""
+    flags = GAS | SMALL | {"transformer_layers": 0, "flow_layers": 0, "steps": 0, "samples": 16, "polarization": 1}
+    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    code = "import sys; from heg.cli_solve import solve; solve(sys.argv[1:])"
+    begin, expected = [sys.executable, "-c", code], []
+
+    def energies(variables, extra=()):
+        run_dir = place / "läuft"
+        shutil.rmtree(run_dir, ignore_errors=True)
+        done = subprocess.run(
+            [*begin, *words, "--run-dir", str(run_dir), "--json", *extra],
+            env={name: value for name, value in os.environ.items() if name not in VARIABLES} | variables,
+            capture_output=True,
+            timeout=PREPARING,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
+        assert done.returncode in (0, cli.BAD_INPUT), done.returncode
+        if done.returncode:
+            assert done.stderr.strip() and not run_dir.exists()
+            return None
+        return json.loads(done.stdout)["F"]
+
+    def judge(variables):
+        expected[:] = expected or [energies({})]
+        found = energies(variables)
+        if found is None:
+            return "refused"
+        assert found == expected[0], "another result"
+        return "done"
+
+    names = st.lists(st.sampled_from(sorted(VARIABLES)), max_size=4, unique=True)
+    choose = lambda names: st.fixed_dictionaries({name: st.sampled_from(VARIABLES[name]) for name in names})
+    return names.flatmap(choose), judge
+
+
 KINDS = {
+    "numbers": of_numbers,
     "flags": of_flags,
     "files": of_files,
     "grids": of_grids,
@@ -269,6 +390,7 @@ KINDS = {
     "surveys": of_surveys,
     "measurements": of_measurements,
     "tables": of_tables,
+    "environment": of_environment,
 }
 
 

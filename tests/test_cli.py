@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +158,60 @@ def test_bad_files_are_one_sentence(tmp_path, capsys, text, words):
     assert exit_code([str(path)]) == cli.BAD_INPUT
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_a_byte_order_mark_and_letters_of_any_alphabet_are_read(tmp_path):
+    path = tmp_path / "run.toml"
+    text = "# Elektronengas für Θ = 1\n[system]\nelectrons = 2\ndim = 2\nrs = 1\ntheta = 1\n[run]\nrun_dir = 'x'\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert cli_solve.parse([str(path)])[0].system.electrons == 2
+
+
+def test_a_copied_run_is_not_taken_for_the_original(finished, tmp_path):
+    copy = shutil.copytree(finished[0], tmp_path / "copy")
+    with pytest.raises(ValueError, match="copy/config.toml lies in a run directory, but its run_dir is .*: say which"):
+        cli_solve.parse([str(copy / "config.toml"), "--steps", "7"])
+    assert cli_solve.parse([str(copy / "config.toml"), "--run-dir", str(copy)])[0].run.run_dir == str(copy)
+    assert cli_solve.parse([str(finished[0] / "config.toml")])[0].run.run_dir == str(finished[0])
+
+
+def test_what_goes_wrong_with_a_figure_decides_nothing(finished, tmp_path):
+    """Not even what ends the import of matplotlib, or a style without its program."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    code = f"from heg.cli_solve import solve; solve({[*command_line(finished[0]), '--json']!r})"
+    for variables in ({"MPLBACKEND": "foo"}, {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PATH": "/nowhere"}):
+        (finished[0] / "training.png").unlink()
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 6, done.stderr
+        assert "Traceback" not in done.stderr and (finished[0] / "training.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("error", "words"), [(RuntimeError("no\nfont"), "no font"), (ImportError(), "pip install")])
+def test_a_figure_that_fails_is_a_line_that_says_why(capsys, error, words):
+    def draw():
+        raise error
+
+    assert cli.courtesy(draw) is None
+    assert words in capsys.readouterr().out
+
+
+def test_columns_never_run_together():
+    lines = cli.aligned([["gas", "F, Ha"], ["a", "-0.488(59)"], ["bcde", "-0.5408818579378(19)"]]).splitlines()
+    assert lines == [f"gas   {'F, Ha':>20}", f"a     {'-0.488(59)':>20}", "bcde  -0.5408818579378(19)"]
+
+
+def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
+    estimate = {"mean": -0.5408818579378, "error": 1.9e-12}
+    ideal = {"mean": 1.234567e-9, "error": 0.0}
+    of = lambda value: {name: value for name in cli_solve.NOTES}
+    quality = {"E_variance_cell_ha2": 1, "largest_deviation_sigma": 1, "min_det": 1, "redrawn": 0}
+    facts = {"n_up": 1, "n_down": 1, "dim": 2, "rs_bohr": 1e5, "theta": 1, "temperature_ha": 1, "fermi_energy_ha": 1}
+    summary = {"system": facts, "initial": of(estimate), "ideal": of(ideal), "steps": 0, "samples": 2, "seconds": 1}
+    cli_solve._print_summary(of(estimate) | summary | {"quality": quality | {"folded_measure": ideal}})
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("free energy"))
+    assert line.split() == ["free", "energy,", "Ha", *["-0.5408818579378(19)"] * 2, "1.23457e-09"]
 
 
 def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):

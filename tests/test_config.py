@@ -1,7 +1,12 @@
 import dataclasses
+import tomllib
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tomli_w
 
+from heg import cli_eos, cli_measure, cli_solve, config
 from heg.config import ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.system import System
 
@@ -78,3 +83,51 @@ def test_impossible_setting_is_named(group, field, value):
     needed = {"run_dir": "run"} if group is RunConfig else {}
     with pytest.raises(ValueError, match=field):
         group(**needed, **{field: value})
+
+
+F = ["--electrons", "2", "--dim", "2", "--rs", "2", "--theta", "1", "--run-dir", "a"]
+
+
+@pytest.mark.parametrize("flag", ["samples", "batch", "steps", "seed", "save-every", "transformer-width", "chunk"])
+def test_a_whole_number_is_not_rounded(flag):
+    with pytest.raises(ValueError, match=f"--{flag}: '32.5' is not a whole number"):
+        cli_solve.parse([*F, f"--{flag}", "32.5"])
+    for word, value in (("32", 32), ("3.2e1", 32), ("32.0", 32)):
+        tables = config.tables(cli_solve.parse([*F, f"--{flag}", word])[0])
+        assert (
+            next(table[flag.replace("-", "_")] for table in tables.values() if flag.replace("-", "_") in table) == value
+        )
+
+
+def test_whole_numbers_of_files_are_not_rounded_either(tmp_path):
+    path = tmp_path / "run.toml"
+    for line, words in (("electrons = 7.9", "electrons"), ("electrons = true", "electrons")):
+        path.write_text(f'[system]\n{line}\ndim = 2\nrs = 2.0\ntheta = 1.0\npolarization = "1"\n[run]\nrun_dir = "a"\n')
+        with pytest.raises(ValueError, match=words):
+            cli_solve.parse([str(path)])
+    path.write_text("[grid]\ndim = 2\nelectrons = [2.5]\nrs = [1.0]\ntheta = [0.5]\n")
+    with pytest.raises(ValueError, match="electrons.*2.5"):
+        cli_eos.parse([str(path), "--run-dir", "a"])
+    with pytest.raises(ValueError, match="--samples: '2.5' is not a whole number"):
+        cli_measure.parse(["a", "--samples", "2.5"])
+
+
+def test_a_configuration_of_numpy_numbers_is_that_of_python_numbers():
+    numpy = SystemConfig(np.int64(14), np.int64(2), np.float32(2), np.float64(0.5), np.float32(0), np.zeros(2))
+    assert numpy == dataclasses.replace(GAS, polarization="0.0", twist=(0.0, 0.0)) and numpy.build() == GAS.build()
+    made = config.Config(numpy, RunConfig(Path("a"), np.int64(3), seed=np.uint32(7)), sampler=SamplerConfig(batch=32.0))
+    assert tomllib.loads(tomli_w.dumps({"run": {"seed": made.run.seed}})) == {"run": {"seed": 7}}
+    assert made.run.run_dir == "a" and repr(made.sampler.batch) == "32" and repr(made.system.rs) == "2.0"
+    with pytest.raises(ValueError, match="batch is 33.7: it must be a whole number"):
+        SamplerConfig(batch=33.7)
+    with pytest.raises(ValueError, match="rs is None: it must be a number"):
+        SystemConfig(2, 2, None, 0.5)
+
+
+def test_a_start_is_the_same_directory_however_it_is_written():
+    before = config.Config(GAS, RunConfig("a", start="real"))
+    for written in ("real/", "./real", str(Path("real").absolute())):
+        after = dataclasses.replace(before, run=dataclasses.replace(before.run, start=written))
+        assert not config.changes(after, config.tables(before)).refused
+    other = dataclasses.replace(before, run=dataclasses.replace(before.run, start="unreal"))
+    assert config.changes(other, config.tables(before)).refused

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import fuzz  # noqa: E402
 
-SLOW = {"measured", "surveys"}  # what is damaged takes a minute to make: by hand
+SLOW = {"measured", "surveys", "environment"}  # what is damaged takes a minute to make: by hand
 
 
 @pytest.mark.parametrize("kind", sorted(set(fuzz.KINDS) - SLOW))

@@ -9,7 +9,15 @@ import pytest
 from exact import GASES, POLARIZED_2D, POLARIZED_3D, lowest_shells, reference_rows
 from scipy.special import spence
 
-from heg.ideal import choose_cutoff, log_partition, log_partition_table, occupation_numbers, thermodynamics
+from heg.ideal import (
+    choose_cutoff,
+    log_partition,
+    log_partition_table,
+    occupation_numbers,
+    pair_occupations,
+    projections,
+    thermodynamics,
+)
 from heg.orbitals import plane_waves
 from heg.system import System
 
@@ -146,3 +154,16 @@ def test_too_few_orbitals_are_refused():
 def test_a_gas_of_too_many_plane_waves_is_refused_before_they_are_made():
     with pytest.raises(ValueError, match="theta is 1000.0: that takes .* plane waves"):
         choose_cutoff(System(7, 0, 3, 1.0, 1000.0, (0.0, 0.0, 0.0)), 1e-6)
+
+
+@pytest.mark.parametrize("electrons", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("beta", [1e-3, 1.0, 8.0, 1e4])
+def test_projections_add_up_to_the_occupations_of_pairs(electrons, beta):
+    levels = beta * np.array([0.0, 1, 1, 1, 2, 2, 3, 4.5])
+    parts = list(projections(levels, electrons))
+    found = sum(np.real(weight * np.outer(n, n)) for weight, n in parts)
+    expected = pair_occupations(levels, electrons)
+    apart = ~np.eye(len(levels), dtype=bool)
+    np.testing.assert_allclose(found[apart], expected[apart], atol=1e-9)  # that of pair_occupations
+    one = sum(np.real(weight * n) for weight, n in parts)
+    np.testing.assert_allclose(one, np.asarray(occupation_numbers(levels, electrons)), atol=1e-12)

@@ -81,6 +81,17 @@ def test_exchange_of_the_cold_gas():
         assert exchange(system) == pytest.approx(-factor / np.pi * system.fermi_wavevector, rel=1e-4)
 
 
+@pytest.mark.parametrize(("dim", "accuracy"), [(2, 3e-5), (3, 2e-6)])
+def test_the_lowest_temperature_is_as_accurate_as_promised(dim, accuracy):
+    system, factor = gas(dim, 1e-5, rs=3.0), {2: 4 / 3, 3: 3 / 4}[dim]
+    assert exchange(system) == pytest.approx(-factor / np.pi * system.fermi_wavevector, rel=accuracy)
+    # S_0 of the ground state, Giuliani and Vignale: the overlap of two Fermi circles or spheres apart by q
+    half = np.array([0.05, 0.3, 0.7, 0.95])  # q / 2 k_F
+    flat = 2 / np.pi * (np.arcsin(half) + half * np.sqrt(1 - half**2))
+    expected = flat if dim == 2 else 3 / 2 * half - half**3 / 2
+    np.testing.assert_allclose(structure_factor(system, 2 * half * system.fermi_wavevector), expected, atol=accuracy)
+
+
 @each_gas
 @each_theta
 def test_structure_factor_for_long_waves_is_the_compressibility(dim, theta):

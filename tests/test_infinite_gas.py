@@ -77,3 +77,11 @@ def test_the_correction_is_as_uncertain_as_measured_long_waves_are_far_from_its_
     assert of[0] == pytest.approx(0, abs=1e-12) and 0 < of[1] < of[2]
     correlation = size_correction(system).free_energy - size_correction(system).exchange
     assert of[2] < abs(correlation)
+
+
+def test_the_lowest_temperature_has_a_correction():
+    theta = 1e-5  # the steps of its derivative must not go below
+    gas = System(2, 0, 2, 2.0, theta, (0.0, 0.0))
+    at_the_end, near = size_correction(gas), size_correction(dataclasses.replace(gas, theta=1.1 * theta))
+    assert at_the_end.free_energy == pytest.approx(near.free_energy, rel=1e-4)
+    assert at_the_end.kinetic == pytest.approx(near.kinetic, rel=1e-2)

@@ -12,10 +12,13 @@ ROOT = Path(__file__).parents[1]
 # a module imports only from those before it
 ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunction kinetic ewald first_order
 structure infinite_gas references eos momentum hamiltonian control_variates statistics convergence parallel devices
-chunks sampling free_energy bijection natural_gradient observables quasiparticles determinants exact storage
-records config twists walks state training cost trained instruments summary run results measurement grid survey rows
-table figures notebook table_figures report page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
+chunks sampling free_energy bijection natural_gradient observables quasiparticles determinants exact storage records
+checks config twists walks state pair_operators doubles second_order degenerate amplitudes excitations
+second_order_rows corrected training cost trained instruments summary run results measurement grid survey rows table
+figures notebook table_figures report page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
+# functions of these names that take no encoding: of the operating system, and of heg.records
+HAVE_NONE = {"os.open", "read_text", "write_text", "records.read_text"}
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}
 
 MODULES = sorted(path for path in (ROOT / "heg").glob("*.py") if path.stem != "__init__")
@@ -90,6 +93,18 @@ def test_only_the_command_line_prints(path):
     calls = [node.func for node in ast.walk(syntax(path)) if isinstance(node, ast.Call)]
     prints = any(isinstance(function, ast.Name) and function.id == "print" for function in calls)
     assert path.stem.startswith("cli") or not prints
+
+
+@each_module
+def test_text_files_name_their_encoding(path):
+    # that of the locale would make a file unreadable elsewhere
+    for node in ast.walk(syntax(path)):
+        called = node.func if isinstance(node, ast.Call) else None
+        name = getattr(called, "attr", getattr(called, "id", None))
+        if name not in ("read_text", "write_text", "open") or ast.unparse(called) in HAVE_NONE:
+            continue
+        mode = next((a.value for a in node.args if isinstance(a, ast.Constant) and "b" in str(a.value)), "")
+        assert mode or any(keyword.arg == "encoding" for keyword in node.keywords), f"line {node.lineno}"
 
 
 @each_module

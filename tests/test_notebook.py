@@ -59,7 +59,7 @@ def test_a_run_ended_by_its_callback_goes_on_with_the_next_call(run, tmp_path):
 def test_a_finished_run_is_loaded_and_measured(run):
     found = heg.load_run(run[0].directory)
     assert found.summary == run[0].summary
-    measured = heg.measure(found, 64)
+    measured = heg.measure(found, 256)
     gas, value = measured.system, lambda name: measured.quantities[name].value
     assert gas == GAS
     # the virial theorem, by hand
@@ -76,7 +76,7 @@ def test_bad_input_is_told(tmp_path):
         heg.solve(GAS, tmp_path / "a", batch=1)
     assert not (tmp_path / "a").exists()
     for flags, words in (
-        ({"steps": "3"}, "steps is 3: it must be a whole number"),
+        ({"steps": "3"}, "steps is '3': it must be a whole number"),
         ({"sampler": "Exact"}, "sampler is Exact: it must be one of exact, metropolis, mala"),
         ({"start": str(tmp_path)}, "holds no run"),
         ({"start": tmp_path}, "holds no run"),

@@ -1,10 +1,12 @@
 """Runs of several processes and devices, as mpirun starts them: one history, whoever computes it."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -81,13 +83,64 @@ def test_what_the_first_process_raises_all_raise():
 
 def test_processes_that_do_not_find_each_other_say_so(tmp_path):
     code = f"from heg.cli_solve import solve; solve({command_line(tmp_path / 'a')!r})"
-    for rank, sentences in (("0", 1), ("1", 0)):
-        environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": rank}
-        done = run(code, environment=environment)
-        assert done.returncode == 2 and done.stderr.count("\n") == sentences
+    # each is alone, whatever a variable says of its rank, and speaks
+    done = run(code, environment={"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"})
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert not (tmp_path / "a").exists()
-    done = run(code, environment=environment | {"OMPI_COMM_WORLD_RANK": "0"})
     assert "2 processes were started, but each finds itself in a world of 1" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK"])
+def test_a_rank_variable_left_over_silences_nobody(tmp_path, name):
+    words = command_line(tmp_path / "a", rs="-1") if name == "PMI_RANK" else [*command_line("a"), "--dry-run", "--json"]
+    done = run(f"from heg.cli_solve import solve; solve({words!r})", environment={name: "3"})
+    if name == "PMI_RANK":
+        assert done.returncode == 2 and "rs is -1.0: it must lie between" in done.stderr
+    else:
+        assert done.returncode == 0 and json.loads(done.stdout)["system"]["n_up"] == 3
+
+
+FARM = (
+    "import os, heg\nrank = os.environ['PMI_RANK']\n"
+    "gas = heg.System(2, 0, 2, rs=1.0 + int(rank), theta=0.5)\n"
+    "sizes = dict(steps=0, samples=16, batch=16, flow_layers=0, transformer_layers=0)\n"
+)
+
+
+def test_processes_that_ask_for_different_runs_are_all_refused(tmp_path):
+    code = FARM + (
+        "same = heg.System(2, 0, 2, 1.0, 0.5)\n"
+        "for call in (lambda: heg.solve(gas, 'farm', **sizes), lambda: heg.solve(same, 'farm' + rank, **sizes),\n"
+        "             lambda: heg.measure('farm' + rank), lambda: heg.solve(gas, 'farm', alone=True, **sizes)):\n"
+        "    try: call()\n"
+        "    except (ValueError, heg.parallel.ParallelError) as error: os.write(1, f'{error}\\n'.encode())\n"
+    )
+    done = run(f"import os; os.chdir({str(tmp_path)!r})\n{code}", launcher=mpirun(2))
+    assert done.returncode == 0, done.stderr
+    of_all = Counter(line for line in done.stdout.splitlines() if "process" in line or "alone" in line)
+    assert set(of_all.values()) == {2} and len(of_all) == 4, done.stdout
+    fields, different, measured, alone = of_all
+    assert fields.startswith("rs is 1.0 on the first process and 2.0 on another: give all processes the same, or let")
+    assert different.startswith("run_dir is ") and measured.startswith("the run directory is ")
+    assert alone == "alone is True, but an earlier call had False: give all calls the same"
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_lines_that_differ_are_refused_and_alone_each_has_its_run(tmp_path):
+    words = [word for word in command_line("a", steps="0", samples="16", transformer_layers="0", flow_layers="0")]
+    code = (
+        f"import os, sys; os.chdir({str(tmp_path)!r}); from heg.cli_solve import solve\n"
+        f"words = {words!r}; words[-1] = 'farm' + os.environ['PMI_RANK']\nsolve(words + sys.argv[1:])"
+    )
+    done = run(code, launcher=mpirun(2))
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr.count("heg-solve: ") == 1
+    assert f"argument {len(words)} (after --run-dir) is farm0 on the first process and farm1 on another" in done.stderr
+    done = run(code.replace("sys.argv[1:]", "['--alone']"), launcher=mpirun(2))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("*/summary.json")} and done.stdout.count("free energy, Ha") == 2
+    results = [records.load_json(tmp_path / name / "summary.json")["F"] for name in ("farm0", "farm1")]
+    assert results[0] == results[1]  # the same run twice, each by itself
 
 
 def test_without_a_launcher_mpi_is_not_needed(tmp_path):

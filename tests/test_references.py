@@ -3,7 +3,7 @@
 import pytest
 from exact import reference_rows
 
-from heg.references import amgb, corrected_ksdt, gdsmfb, published
+from heg.references import amgb, corrected_ksdt, gdsmfb, out_of_range, published
 from heg.system import System
 
 ROWS = [row for row in reference_rows("fxc_infinite_gas.csv") if row["xi"] in ("0", "1")]
@@ -42,3 +42,20 @@ def test_each_gas_gets_what_is_published_of_it():
     # the two late fits agree to about a per cent
     system = System(7, 7, 3, 2.0, 0.5, (0.0,) * 3)
     assert corrected_ksdt(system) == pytest.approx(gdsmfb(system), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("dim", "rs", "theta", "outside"),
+    [
+        (3, 2.0, 1.0, set()),
+        (3, 0.5, 1.0, {"ksdt"}),
+        (3, 30.0, 1.0, {"gdsmfb", "corrksdt"}),
+        (3, 2.0, 8.5, {"gdsmfb", "ksdt", "corrksdt"}),
+        (2, 2.0, 60.0, set()),
+        (2, 50.0, 0.1, {"amgb"}),
+    ],
+)
+def test_a_fit_outside_of_its_data_is_named(dim, rs, theta, outside):
+    found = out_of_range(dim, rs, theta)
+    assert found.keys() == outside
+    assert all(sentence.startswith(f"f_xc_{name}_ha is outside of the data") for name, sentence in found.items())

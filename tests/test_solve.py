@@ -3,7 +3,11 @@
 import dataclasses
 import errno
 import json
+import os
+import subprocess
+import sys
 
+import h5py
 import jax
 import numpy as np
 import pytest
@@ -169,3 +173,30 @@ def test_a_file_stop_ends_the_run_in_order_and_is_taken_away(tmp_path):
     summary, _ = solve(config(tmp_path / "a"))
     assert summary == {} and storage.checkpoints(tmp_path / "a") and not (tmp_path / "a" / "STOP").exists()
     assert solve(config(tmp_path / "a"))[0]["steps"] == 8
+
+
+def test_the_random_numbers_are_named_and_those_of_another_generator_are_refused(tmp_path):
+    solve(config(tmp_path / "a"))
+    newest = storage.checkpoints(tmp_path / "a")[0]
+    with h5py.File(newest, "a") as file:
+        assert file.attrs["random_numbers"] == "threefry2x32, partitionable"
+        file.attrs["random_numbers"] = "rbg"
+    _, said = solve(config(tmp_path / "a"))
+    assert any("goes on with the random numbers of rbg, here they are threefry2x32" in sentence for sentence in said)
+
+
+def test_the_environment_does_not_change_the_random_numbers():
+    code = (
+        "import jax; from heg.state import key_of_run\n"
+        "print(jax.random.bits(jax.random.split(key_of_run(5), 3)[1], (4,)).tolist())"
+    )
+    variables = {"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0", "JAX_RANDOM_SEED_OFFSET": "7"}
+    run = lambda extra: subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | extra, capture_output=True, text=True, check=True
+    )
+    # as JAX 0.9.2 draws them with its default settings
+    assert (
+        run({}).stdout
+        == run(variables).stdout
+        == "[3624634115635643015, 8546177586726152060, 7553286534172009186, 13867803493765139397]\n"
+    )

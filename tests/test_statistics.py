@@ -5,7 +5,7 @@ from emcee.autocorr import integrated_time
 from exact import assert_equal_within_errors
 from scipy.signal import lfilter
 
-from heg.statistics import Estimate, autocorrelation_time, blocking, chain_mean, independent, jackknife
+from heg.statistics import Estimate, autocorrelation_time, blocking, chain_mean, independent, jackknife, widening
 
 MEMORY = 0.8  # of the chain x_t = 0.8 x_{t-1} + noise: tau = (1 + 0.8) / (1 - 0.8), variance 1 / (1 - 0.8^2)
 TAU, VARIANCE = 9.0, 1 / 0.36
@@ -78,7 +78,8 @@ def test_chain_shorter_than_fifty_times_is_refused(chains):
 
 def test_independent_samples_by_hand():
     mean, error = independent([1.0, 2.0, 3.0, 4.0])
-    np.testing.assert_allclose([mean, error], [2.5, np.sqrt(5 / 3) / 2], rtol=1e-12)
+    # Student's t of 3 degrees of freedom at 84.13 %, where the normal one is at 1: 1.197
+    np.testing.assert_allclose([mean, error], [2.5, 1.1969 * np.sqrt(5 / 3) / 2], rtol=1e-4)
     with pytest.raises(ValueError, match="at least 2"):
         independent([1.0])
 
@@ -144,3 +145,16 @@ def test_jackknife_pools_blocks():
     np.testing.assert_allclose(found.error, 1 / np.sqrt(1000), rtol=0.35)
     with pytest.raises(ValueError, match="gives no error"):
         jackknife(samples[:1], lambda mean: mean)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 16])
+def test_an_error_of_few_samples_holds_the_mean_as_often_as_one_of_many(count):
+    trials = 20_000
+    samples = np.random.default_rng(7).normal(size=(trials, count))
+    plain = np.std(samples, axis=1, ddof=1) / np.sqrt(count) * widening(count)
+    assert independent(samples[0]).error == pytest.approx(plain[0], rel=1e-12)
+    assert jackknife(samples[0], lambda mean: mean).error == pytest.approx(plain[0], rel=1e-9)
+    inside = np.mean(np.abs(samples.mean(axis=1)) < plain)
+    # from 16 on the error is not widened: 66.7 % by Student's distribution
+    expected = 0.6827 if count < 16 else 0.6667
+    assert abs(inside - expected) < 4 * np.sqrt(expected * (1 - expected) / trials)

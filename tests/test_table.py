@@ -145,7 +145,7 @@ def test_sizes_are_extrapolated_linearly_in_the_inverse_number():
     # two lines through two points: the error of the intercept
     expected = np.hypot(7 * ERROR, 33 * ERROR) / (33 - 7)
     assert found.error == pytest.approx(expected)
-    with pytest.raises(ValueError, match="the table has none"):
+    with pytest.raises(ValueError, match="the table has 2 rows of it, and a surface takes 3"):
         table.free_energy(2.0, 0.5, 1.0)
 
 
@@ -166,3 +166,19 @@ def test_the_shipped_table_of_seven_electrons_answers_as_its_page_says():
         published = gdsmfb(System(7, 0, 3, rs, theta, (0.0,) * 3))
         found = table.excess_free_energy(rs, theta, 1.0)
         assert found.mean == pytest.approx(published, rel=0.03) and abs(found.mean - published) < 3 * found.error
+
+
+def test_a_table_of_two_rows_says_what_is_missing():
+    gases = [System(7, 0, 3, rs, 0.5, (0.0,) * 3) for rs in (1.0, 2.0)]
+    few = table_of([row_of([part(gas, -0.1)]) for gas in gases], {(7, 0): ONE})
+    with pytest.raises(ValueError, match="zeta is 1.0: the table has 2 rows of it, and a surface takes 3 of one cell"):
+        few.free_energy(1.0, 0.5, 1.0)
+    with pytest.raises(ValueError, match="zeta is 0.0: the table has no surface"):
+        few.free_energy(1.0, 0.5, 0.0)
+
+
+def test_a_row_at_the_lowest_temperature_has_its_derivatives():
+    rows = [row_of([part(System(2, 0, 2, rs, 1e-5, (0.0, 0.0)), -0.1)]) for rs in (1.0, 2.0, 3.0)]
+    cold = table_of(rows, {(2, 0): [Twist((0.0, 0.0), 1.0)]})
+    found = cold.equation_of_state(2.0, 1e-5, 1.0)
+    assert all(np.isfinite([value for estimate in found.values() for value in estimate]))
