@@ -35,11 +35,13 @@ doi:10.1103/PhysRevLett.18.546.
 
 import dataclasses
 import functools
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import zeta
 
+from heg import ideal, ideal_infinite
 from heg.ewald import fourier_transform
 from heg.ideal import choose_cutoff, occupation_numbers, padded, shell_pairs
 from heg.ideal_infinite import chemical_potentials
@@ -53,10 +55,10 @@ FREQUENCY_REACH = 10.0  # the largest frequency over the largest energy of an ex
 LEVEL_NODES = 40  # of each of four parts of the average over Fermi levels
 LEVEL_REACH = 40.0  # Fermi levels up to so many T from mu
 LEVEL_PEAK = 7.0  # the peak of the average, T on both sides of mu
-WAVEVECTOR_NODES = 200  # of the integral over q
+WAVEVECTOR_NODES = 160  # of the integral over q
 WAVEVECTOR_REACH = 24.0  # largest q over the thermal wavevector
-WINDOW_LATTICE = 6.0  # width of the window in q, at least so many 2 pi / L ...
-WINDOW_THERMAL = 4.0  # ... and so many thermal wavevectors
+WINDOW_LATTICE = {2: 8.0, 3: 6.0}  # width of the window in q, at least so many 2 pi / L ...
+WINDOW_FERMI = {2: 4.0, 3: 3.0}  # ... and so many k_F
 WINDOW_POWER = 8
 WINDOW_END = 1.57  # where the window is 1e-16, in units of its width
 SERIES_FROM = 8.0  # |z| from which the response in three dimensions is a series
@@ -109,19 +111,18 @@ def infinite_gas(system: System) -> Energies:
     Accuracy: 1e-6 relative (tests/test_rpa.py).
     """
     waves = infinite_waves(system.dim, system.polarization, system.theta)
-    sums = _energies(system, waves, waves.weight)
+    sums = _energies(system, waves)
     # beyond the last q chi_0 is that of electrons at rest: T sum_n x^2 = (n v)^2 / (q^2 / 2)
     gas, last = _natural(system), waves.q[-1]
-    of_surface = {2: np.pi / (2 * last**2), 3: 4 / (3 * last**3)}[system.dim]
-    rest = -gas.density * of_surface * (system.coupling / system.fermi_wavevector) ** 2
-    rest *= system.fermi_wavevector**2
+    rest = -gas.density * {2: np.pi / (2 * last**2), 3: 4 / (3 * last**3)}[system.dim]
+    rest *= system.coupling**2
     return Energies(sums.free_energy + rest, sums.potential + 2 * rest)
 
 
 def cell(system: System) -> Energies:
     """The random-phase approximation in the cell, at its twist.
 
-    Accuracy: 1e-5 of what it lacks; beyond the window the response is that of the infinite gas.
+    Accuracy: 1e-4 of what it lacks (tests/test_rpa.py).
     """
     pairs = zip(infinite_gas(system), missing(system))
     return Energies(*(whole - lacked for whole, lacked in pairs))
@@ -130,17 +131,36 @@ def cell(system: System) -> Energies:
 def missing(system: System) -> Energies:
     """What the cell lacks: f_RPA of the infinite gas less that of the cell.
 
-    A window that is flat at q = 0 keeps large q away, where the two responses agree and where a
-    sum over wavevectors is an integral.
-    Accuracy: 1e-5 relative (tests/test_rpa.py).
+    A window that is flat at q = 0 parts the wavevectors.  Of the short waves, beyond it, the sum is
+    an integral and the response that of the infinite gas, but for the kinetic energy.
+    Accuracy: 1e-4 relative (tests/test_rpa.py).
     """
-    width = window_width(_natural(system))
+    gas = _natural(system)
+    width = window_width(gas)
+    inside = lambda q: np.exp(-((q / width) ** WINDOW_POWER))
     whole = infinite_waves(system.dim, system.polarization, system.theta)
-    part = cell_waves(_natural(system))
-    of_gas, of_cell = (
-        _energies(system, waves, waves.weight * _window(waves.q, width)) for waves in (whole, part)
+    long = cell_waves(gas)
+    long = long._replace(weight=long.weight * inside(long.q))
+    short = whole._replace(
+        weight=whole.weight * (1 - inside(whole.q)),
+        x=whole.x + np.where(whole.q[:, None] > width / 2, _of_kinetic_energy(gas, whole.q), 0.0),
     )
-    return Energies(*(one - other for one, other in zip(of_gas, of_cell)))
+    parts = (_energies(system, waves) for waves in (whole, long, short))
+    return Energies(*(all_of_it - one - other for all_of_it, one, other in zip(*parts)))
+
+
+def _of_kinetic_energy(gas, q):
+    """x of the cell less that of the infinite gas for large q: by <k^2>, in which they differ.
+
+    An electron of wavevector k adds 2 Re 1 / (e + iw), e = q^2 / 2 + q k, to -chi_0.
+    """
+    levels = choose_cutoff(gas, MISSING).orbitals.energy
+    of_cell = ideal.thermodynamics(levels, gas.beta, gas.spins).energy / gas.electrons
+    more = 2 * (of_cell - ideal_infinite.thermodynamics(gas).energy)
+    q = q[:, None]
+    omega = 2 * np.pi * gas.temperature * matsubara(gas.theta).n
+    curvature = 2 * np.real(1 / (q**2 / 2 + 1j * omega) ** 3)
+    return fourier_transform(q, gas.dim) * gas.density * more / gas.dim * q**2 * curvature
 
 
 def _natural(system):
@@ -149,8 +169,8 @@ def _natural(system):
     return dataclasses.replace(system, rs=rs, coupling=1.0)
 
 
-def _energies(system, waves, weight):
-    """The sum over wavevectors of the given weights and over all frequencies."""
+def _energies(system, waves):
+    """The sum over wavevectors and frequencies."""
     gas, frequencies = _natural(system), matsubara(system.theta)
     # v chi_0 is proportional to r_s at fixed q / k_F and Theta
     scale = system.coupling * system.rs / gas.rs
@@ -162,8 +182,8 @@ def _energies(system, waves, weight):
     tail = -((plasma / (2 * np.pi * gas.temperature) ** 2) ** 2) * zeta(4, frequencies.end)
     half_temperature = system.temperature / 2
     return Energies(
-        float(half_temperature * weight @ (rings + tail)),
-        float(half_temperature * weight @ (potential + 2 * tail)),
+        float(half_temperature * waves.weight @ (rings + tail)),
+        float(half_temperature * waves.weight @ (potential + 2 * tail)),
     )
 
 
@@ -176,13 +196,8 @@ def _log1p(x):
 
 def window_width(gas: System) -> float:
     """Width of the window in q, 1/bohr."""
-    lattice = 2 * np.pi / gas.box
-    thermal = gas.fermi_wavevector * _thermal(gas.theta)
-    return max(WINDOW_LATTICE * lattice, WINDOW_THERMAL * thermal)
-
-
-def _window(q, width):
-    return np.exp(-((q / width) ** WINDOW_POWER))
+    lattice, fermi = 2 * np.pi / gas.box, gas.fermi_wavevector
+    return max(WINDOW_LATTICE[gas.dim] * lattice, WINDOW_FERMI[gas.dim] * fermi)
 
 
 def _thermal(theta):
@@ -263,12 +278,13 @@ def infinite_response(
     temperature = theta / 2
     ground = {2: _ground_response_2d, 3: _ground_response_3d}[dim]
     chi = np.zeros((len(q), len(omega)))
-    for _, eta in chemical_potentials(dim, polarization, theta):
+    spins = Counter(eta for _, eta in chemical_potentials(dim, polarization, theta))
+    for eta, alike in spins.items():
         for row, one in enumerate(q):
             level, weight = _fermi_levels(eta, one**2 / (8 * temperature))
             kappa = np.sqrt(2 * temperature * level)[:, None]
             z = (one**2 / 2 + 1j * omega) / (one * kappa)
-            chi[row] += weight @ ground(one, kappa, z)
+            chi[row] += alike * weight @ ground(one, kappa, z)
     return chi
 
 
@@ -333,10 +349,11 @@ def cell_response(gas: System, m: np.ndarray, omega: np.ndarray) -> np.ndarray:
     """
     orbitals = choose_cutoff(gas, MISSING).orbitals
     unit, twist = (2 * np.pi / gas.box) ** 2, np.asarray(gas.twist)
+    least = DEGENERATE * unit
     levels = padded(gas.beta * orbitals.energy)
     occupied = sum(np.asarray(occupation_numbers(levels, count)) for count in gas.spins)
     occupied = occupied[: len(orbitals.energy)]
-    chi = np.zeros((len(m), len(omega)), complex)
+    chi, symmetric = np.zeros((len(m), len(omega)), complex), _inversion(gas)
     for row, one in enumerate(m):
         # energies depend on the integer n m alone: of equal ones the occupations add
         along = orbitals.n @ one
@@ -344,20 +361,28 @@ def cell_response(gas: System, m: np.ndarray, omega: np.ndarray) -> np.ndarray:
         total = np.bincount(along - lowest, occupied)
         product = np.arange(len(total)) + lowest + one @ twist
         gain, loss = unit * (one @ one / 2 + product), unit * (one @ one / 2 - product)
-        moving = 1j * omega[1:]
-        chi[row, 1:] = total @ (1 / (moving - gain[:, None]) - 1 / (moving + loss[:, None]))
-        chi[row, 0] = -total @ (_inverse(gain, unit) + _inverse(loss, unit))
-        if np.any(equal := np.abs(gain) < DEGENERATE * unit):
+        chi[row] = -_excitations(total, gain, omega, least)
+        # the reverse: the same if k and -k are
+        chi[row] += chi[row] if symmetric else -np.conj(_excitations(total, loss, omega, least))
+        if np.any(equal := np.abs(gain) < least):
             level = lowest + np.flatnonzero(equal)
             chi[row, 0] -= gas.beta * np.sum(_elastic(gas)[np.isin(along, level)])
     chi /= gas.box**gas.dim
-    return chi.real if _inversion(gas) else chi
+    return chi.real if symmetric else chi
 
 
-def _inverse(energy, unit):
-    """1 / energy, nothing of those that vanish."""
-    equal = np.abs(energy) < DEGENERATE * unit
-    return np.where(equal, 0.0, 1 / np.where(equal, 1.0, energy))
+def _excitations(occupied, energy, omega, least):
+    """Sum of n / (e - iw); where both vanish the limit of all of them together is nothing.
+
+    Args:
+      occupied, energy: n and e.                             [J]
+      omega: w.                                              [F]
+      least: energies below count as zero.
+    """
+    square = energy[:, None] ** 2 + omega**2
+    equal = square < least**2
+    lorentz = np.where(equal, 0.0, 1 / np.where(equal, 1.0, square))
+    return (occupied * energy) @ lorentz + 1j * omega * (occupied @ lorentz)
 
 
 @functools.lru_cache(maxsize=4)
