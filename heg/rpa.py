@@ -54,6 +54,7 @@ FREQUENCY_NODES = 8  # of each block of more; a block ends at three times where 
 FREQUENCY_REACH = 10.0  # the largest frequency over the largest energy of an excitation
 LEVEL_NODES = 40  # of each of four parts of the average over Fermi levels
 LEVEL_REACH = 40.0  # Fermi levels up to so many T from mu
+NEGLIGIBLE = 1e-14  # weight of a Fermi level, of the largest
 LEVEL_PEAK = 7.0  # the peak of the average, T on both sides of mu
 WAVEVECTOR_NODES = 160  # of the integral over q
 WAVEVECTOR_REACH = 24.0  # largest q over the thermal wavevector
@@ -110,7 +111,7 @@ def infinite_gas(system: System) -> Energies:
 
     Accuracy: 1e-6 relative (tests/test_rpa.py).
     """
-    waves = infinite_waves(system.dim, system.polarization, system.theta)
+    waves = infinite_waves(system.dim, system.polarization, _rounded(system.theta))
     sums = _energies(system, waves)
     # beyond the last q chi_0 is that of electrons at rest: T sum_n x^2 = (n v)^2 / (q^2 / 2)
     gas, last = _natural(system), waves.q[-1]
@@ -138,7 +139,7 @@ def missing(system: System) -> Energies:
     gas = _natural(system)
     width = window_width(gas)
     inside = lambda q: np.exp(-((q / width) ** WINDOW_POWER))
-    whole = infinite_waves(system.dim, system.polarization, system.theta)
+    whole = infinite_waves(system.dim, system.polarization, _rounded(system.theta))
     long = cell_waves(gas)
     long = long._replace(weight=long.weight * inside(long.q))
     short = whole._replace(
@@ -165,13 +166,19 @@ def _of_kinetic_energy(gas, q):
 
 def _natural(system):
     """The same gas at coupling 1 and the density where k_F = 1 / bohr."""
-    rs = system.of_unit_density.fermi_wavevector
-    return dataclasses.replace(system, rs=rs, coupling=1.0)
+    rs, theta = system.of_unit_density.fermi_wavevector, _rounded(system.theta)
+    return dataclasses.replace(system, rs=rs, theta=theta, coupling=1.0)
+
+
+def _rounded(theta):
+    """So that a Theta that comes from another r_s and T finds what is known of it."""
+    return float(f"{theta:.12g}")
 
 
 def _energies(system, waves):
     """The sum over wavevectors and frequencies."""
-    gas, frequencies = _natural(system), matsubara(system.theta)
+    gas = _natural(system)
+    frequencies = matsubara(gas.theta)
     # v chi_0 is proportional to r_s at fixed q / k_F and Theta
     scale = system.coupling * system.rs / gas.rs
     x = scale * waves.x
@@ -301,8 +308,9 @@ def _fermi_levels(eta, edge):
     length = np.diff(ends)[:, None]
     level = (ends[:-1, None] + length * node**2 * (3 - 2 * node)).ravel()
     weight = (length * share * 6 * node * (1 - node)).ravel()
-    level = np.maximum(level, 1e-30)  # parts of no length may lie at zero
-    return level, weight / (4 * np.cosh((level - eta) / 2) ** 2)
+    weight /= 4 * np.cosh((level - eta) / 2) ** 2
+    counts = weight > NEGLIGIBLE * weight.max()  # those of parts of no length do not
+    return level[counts], weight[counts]
 
 
 def _ground_response_3d(q, kappa, z):
