@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # a module imports only from those before it
-ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunction kinetic ewald first_order
-structure infinite_gas references eos momentum hamiltonian control_variates statistics convergence parallel devices
-chunks sampling free_energy bijection natural_gradient observables quasiparticles determinants exact storage
-records config twists walks state training cost trained instruments summary run results measurement grid survey rows
-table figures notebook table_figures report page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
+ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunction kinetic ewald first_order structure
+matsubara response rpa infinite_gas references eos momentum hamiltonian control_variates statistics
+convergence parallel devices chunks sampling free_energy bijection natural_gradient observables
+quasiparticles determinants exact storage records config twists walks state training cost trained
+instruments summary run results measurement grid survey rows table figures notebook table_figures report
+page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}
 
