@@ -40,7 +40,7 @@ REACH = 40.0  # Fermi levels up to so many T from mu
 PEAK = 7.0  # half of the width of the peak of the average, T
 NEGLIGIBLE = 1e-14  # weight of a Fermi level, relative to the largest
 FAR = 8.0  # |z| from which the response at T = 0 is a series
-_J = np.arange(9)
+_J = np.arange(7)
 # of 1 / z^(2j + 1), by dimension; in two dimensions Catalan's numbers
 SERIES = {2: comb(2 * _J, _J) / (_J + 1) / 2 ** (2 * _J + 1), 3: 2 / ((2 * _J + 1) * (2 * _J + 3))}
 
@@ -160,30 +160,24 @@ def _fermi_levels(eta, edge):
 
 def _ground_state_3d(q, kappa, z):
     """chi_0 of one spin at T = 0, by Lindhard."""
-    near, far = _near_and_far(z)
-    closed = near + (1 - near**2) * np.log((near + 1) / (near - 1)) / 2
-    shape = np.where(far, _series(z, far, SERIES[3]), closed)
-    return -(kappa**2) / (2 * np.pi**2 * q) * shape.real
+    closed = lambda z: z + (1 - z**2) * np.log((z + 1) / (z - 1)) / 2
+    return -(kappa**2) / (2 * np.pi**2 * q) * _shape(z, closed, SERIES[3]).real
 
 
 def _ground_state_2d(q, kappa, z):
     """chi_0 of one spin at T = 0, by Stern."""
-    near, far = _near_and_far(z)
-    closed = near - np.sqrt(near - 1) * np.sqrt(near + 1)
-    shape = np.where(far, _series(z, far, SERIES[2]), closed)
-    return -kappa / (np.pi * q) * shape.real
+    closed = lambda z: z - np.sqrt(z - 1) * np.sqrt(z + 1)
+    return -kappa / (np.pi * q) * _shape(z, closed, SERIES[2]).real
 
 
-def _near_and_far(z):
-    """z where the closed form is accurate, some other place elsewhere; and where it is not."""
+def _shape(z, closed, coefficients):
+    """A function of z by its closed form; where that cancels, by the sum of c_j / z^(2j + 1)."""
     far = np.abs(z) > FAR
-    return np.where(far, 2.0, z), far
-
-
-def _series(z, far, coefficients):
-    """Sum of c_j / z^(2j + 1) where |z| is large."""
-    inverse = np.where(far, 1 / z, 0.0)
-    total = np.zeros_like(inverse)
+    inverse = 1 / z[far]
+    square, series = inverse**2, 0.0
     for coefficient in coefficients[::-1]:
-        total = total * inverse**2 + coefficient
-    return total * inverse
+        series = series * square + coefficient
+    shape = np.empty_like(z)
+    shape[~far] = closed(z[~far])
+    shape[far] = series * inverse
+    return shape
