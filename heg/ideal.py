@@ -117,7 +117,7 @@ def shell_pairs(levels: np.ndarray, electrons: int) -> ShellPairs:
     """
     size = np.diff(ends := shell_ends(levels), prepend=0)
     level = np.asarray(levels)[ends - 1]
-    occupation = np.asarray(occupation_numbers(_padded(levels), electrons))[ends - 1]
+    occupation = np.asarray(occupation_numbers(padded(levels), electrons))[ends - 1]
     same = np.eye(len(size), dtype=bool)
     gap = np.where(same, 1.0, level[:, None] - level)
     lower = np.exp(-np.abs(gap))
@@ -198,7 +198,7 @@ def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> Id
     """
     if max(spins) > len(energy):
         raise ValueError(f"{max(spins)} electrons of one spin do not fit in {len(energy)} orbitals: raise the cutoff")
-    levels, energy = _padded(beta * np.asarray(energy)), np.asarray(energy)
+    levels, energy = padded(beta * np.asarray(energy)), np.asarray(energy)
     log_z = sum(float(log_partition(levels, count)) for count in spins)
     mean_energy = sum(np.asarray(occupation_numbers(levels, count))[: len(energy)] @ energy for count in spins)
     free_energy = -log_z / beta
@@ -243,7 +243,7 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     return Cutoff(candidates.first(count), float(missing[count]))
 
 
-def _padded(levels):
+def padded(levels):
     """With levels that are never occupied up to a power of two, so that few lengths are compiled for."""
     levels = np.asarray(levels)
     return np.pad(levels, (0, (1 << (len(levels) - 1).bit_length()) - len(levels)), constant_values=NEVER)
@@ -273,5 +273,5 @@ def _filled_level(system):
 
 def _log_ratio(levels, electrons):
     """ln (Z_{N-1} / Z_N) for the given levels (beta * energy)."""
-    table = log_partition_table(_padded(levels), electrons)
+    table = log_partition_table(padded(levels), electrons)
     return float(table[0, electrons - 1] - table[0, electrons])

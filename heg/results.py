@@ -20,7 +20,6 @@ from heg.second_order import second_order
 from heg.second_order_rows import Rows
 from heg.state import OCCUPYING, REPEATING, TrainState, stream
 from heg.statistics import Estimate, independent, intercept
-from heg.structure import total
 from heg.summary import ideal_reference, system_facts
 from heg.system import System
 from heg.training import Solver
@@ -241,7 +240,7 @@ def ideal_values(system: System) -> dict[str, float]:
 def _infinite(system, found):
     """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's)."""
     correction, f_xc = size_correction(system), found["f_xc"]
-    error = float(uncertainty(system, found["q"].value[0], total(found["S_q"].value[:, 0])))
+    error = uncertainty(system)
     facts = {
         "exchange_correction_ha": correction.exchange,
         "potential_correction_ha": correction.potential,

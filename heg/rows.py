@@ -17,10 +17,9 @@ import numpy as np
 
 from heg import ideal_infinite
 from heg.eos import NAMES
-from heg.infinite_gas import correlation_correction, size_correction, uncertainty
+from heg.infinite_gas import beyond_interpolation, correlation_correction, size_correction
 from heg.references import published
 from heg.statistics import Estimate
-from heg.structure import total
 from heg.system import System
 
 
@@ -117,14 +116,12 @@ def _size(parts):
 
     Exchange is exact; of the rest all four are uncertain by the same share.
     """
-    system, weights = _system(parts[0]), np.array([part.weight for part in parts])
-    corrections = [size_correction(_system(part)) for part in parts]
-    whole = weights @ [_four(system, one) for one in corrections]
+    gases, weights = [_system(part) for part in parts], np.array([part.weight for part in parts])
+    corrections = [size_correction(gas) for gas in gases]
+    whole = weights @ [_four(gases[0], one) for one in corrections]
     exchange = weights @ [one.exchange for one in corrections]
-    s_of = [part.observables["S_q"] for part in parts]
-    s = weights @ [total(one) for one in s_of]
-    error = uncertainty(system, parts[0].observables["q"], s)
-    rest = _four(system, correlation_correction(system))
+    rest = weights @ [_four(gas, correlation_correction(gas)) for gas in gases]
+    error = abs(weights @ [beyond_interpolation(gas) for gas in gases])
     share = error / max(abs(rest[0]), 1e-300)
     return dict(zip("fesp", whole.tolist())) | {"exchange": float(exchange)}, dict(zip("fesp", share * np.abs(rest)))
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heg import eos, ideal_infinite
+from heg import eos, ideal_infinite, rpa
 from heg.ideal_infinite import exchange
-from heg.infinite_gas import beyond_first_order
 from heg.records import write_text
 from heg.statistics import Estimate, intercept
 from heg.storage import StorageError, load_arrays, save_tree
@@ -42,6 +41,11 @@ class Series(NamedTuple):
     def at(self, rs: float, theta: float) -> System:
         """The cell at a density and temperature."""
         return dataclasses.replace(self.surface.data.gas, rs=float(rs), theta=float(theta))
+
+    def correlation_missing(self, gas: System) -> float:
+        """What the cell lacks of F beyond first order at the r_s and Theta of a gas, averaged over twists."""
+        twisted = [(dataclasses.replace(gas, twist=angle), weight) for angle, weight in self.surface.data.twists]
+        return sum(weight * rpa.missing(one).free_energy for one, weight in twisted)
 
     def unsure_at(self, rs: float, theta: float) -> float:
         """`unsure` of the nearest row."""
@@ -76,7 +80,7 @@ class Table(NamedTuple):
         """f_xc per electron of the infinite gas, hartree; as `free_energy`."""
         series = self.series_of(rs, theta, zeta)
         gas, found = series.at(rs, theta), eos.beyond_first_order(series.surface, rs, theta)
-        correlation = beyond_first_order(gas)[0]
+        correlation = series.correlation_missing(gas)
         error = np.hypot(found.error[0], series.unsure_at(rs, theta) * abs(correlation))
         return Estimate(float(exchange(gas) + found.value[0] + correlation), float(error))
 
@@ -84,7 +88,7 @@ class Table(NamedTuple):
         """f, e (hartree), s, c (k_B), p, B (hartree / bohr^d) of the infinite gas, per electron; as `free_energy`."""
         series = self.series_of(rs, theta, zeta)
         gas = series.at(rs, theta)
-        found, added = eos.beyond_first_order(series.surface, rs, theta), _size_terms(gas)
+        found, added = eos.beyond_first_order(series.surface, rs, theta), _size_terms(series, gas)
         errors = np.hypot(found.error, series.unsure_at(rs, theta) * np.abs(added["correlation"]))
         values = ideal_infinite.equation_of_state(gas) + found.value + added["exchange"] + added["correlation"]
         return {name: Estimate(float(value), float(error)) for name, value, error in zip(eos.NAMES, values, errors)}
@@ -119,12 +123,12 @@ class Table(NamedTuple):
         return series
 
 
-def _size_terms(gas):
+def _size_terms(series, gas):
     """The six quantities of exchange in the infinite gas and of the correlation correction, by differences."""
     fermi = gas.of_unit_density.fermi_energy
 
     def terms_of(one):
-        return np.array([exchange(one), beyond_first_order(one)[0]])
+        return np.array([exchange(one), series.correlation_missing(one)])
 
     def terms(rs, temperature):
         return terms_of(dataclasses.replace(gas, rs=rs, theta=temperature * rs**2 / fermi))

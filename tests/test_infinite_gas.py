@@ -8,7 +8,14 @@ import pytest
 from heg.ewald import fourier_transform, madelung
 from heg.first_order import first_order
 from heg.ideal_infinite import exchange, structure_factor
-from heg.infinite_gas import long_wave_structure, missing_waves, size_correction, uncertainty
+from heg.infinite_gas import (
+    correlation_correction,
+    interpolated,
+    long_wave_structure,
+    missing_waves,
+    size_correction,
+    uncertainty,
+)
 from heg.structure import plasma_frequency, plasmon_structure
 from heg.system import System
 
@@ -68,15 +75,33 @@ def test_size_effects_of_the_energies_belong_together():
     assert here.kinetic == pytest.approx(kinetic, rel=1e-2)
 
 
-def test_the_correction_is_as_uncertain_as_measured_long_waves_are_far_from_its_form():
-    system = System(33, 0, 3, 4.0, 1.0, (0.0,) * 3)
-    q = np.array([2 * np.pi / system.box])
-    ideal = structure_factor(system, q)
-    form = long_wave_structure(system, q, ideal)[0]
-    of = [uncertainty(system, q[0], s) for s in (form, (form + ideal[0]) / 2, ideal[0])]
-    assert of[0] == pytest.approx(0, abs=1e-12) and 0 < of[1] < of[2]
-    correlation = size_correction(system).free_energy - size_correction(system).exchange
-    assert of[2] < abs(correlation)
+@pytest.mark.parametrize(
+    ("theta", "cell", "error", "infinite"),
+    [(1.0, -0.03764140, 3.1e-5, -0.037599), (2.0, -0.03643348, 1.6e-5, -0.036372)],
+)
+def test_exact_potential_energies_of_66_electrons_become_those_of_the_infinite_gas(theta, cell, error, infinite):
+    """At r_s = 20, hartree per electron.
+
+    The cell: sums over the S(q) of path-integral Monte Carlo by Dornheim, Sjostrom, Tanaka and Vorberger, Phys. Rev.
+    B 101, 045129 (2020), doi:10.1103/PhysRevB.101.045129; the infinite gas: integral over that of Groth et al., Phys.
+    Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001.
+    """
+    system = System(33, 33, 3, 20.0, theta)
+    exchange_part = exchange(system) - first_order(system)
+    correction = exchange_part + correlation_correction(system).potential
+    assert cell + correction == pytest.approx(infinite, abs=2 * error)
+    # the other form is further off, so that its distance is a cautious error
+    by_interpolation = exchange_part + interpolated(system)[1]
+    assert 2 * error < abs(cell + by_interpolation - infinite) < 1.5e-4
+    assert uncertainty(system) > error
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_two_corrections_agree_where_shells_do_not_matter(dim):
+    unsure = [uncertainty(System(count, count, dim, 4.0, theta)) for count, theta in ((5, 0.25), (5, 4.0), (29, 4.0))]
+    assert unsure[0] > unsure[1] > unsure[2] > 0
+    hot = System(29, 29, dim, 4.0, 4.0)
+    assert unsure[2] < 0.03 * abs(correlation_correction(hot).free_energy)
 
 
 def test_the_lowest_temperature_has_a_correction():
