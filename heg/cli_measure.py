@@ -1,6 +1,7 @@
 """The command line of heg-measure."""
 
 import contextlib
+import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -37,6 +38,26 @@ FIGURES = {
     "training": "Training",
     "energies": "Local energies",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Beyond:
+    """Flags of the second order."""
+
+    second_order: bool = True
+    "the free energy to second order, beyond the bound"
+    second_order_error: float | None = None
+    "its statistical error wanted, hartree per electron; none: that of 32 states K"
+
+    def __post_init__(self):
+        wanted = self.second_order_error
+        if wanted is not None and not wanted > 0:
+            raise ValueError(f"second_order_error is {wanted}: it must be positive")
+        if wanted is not None and not self.second_order:
+            raise ValueError("second_order_error asks for what no-second-order leaves out: give one of the two")
+
+
+BeyondFlags = Annotated[Beyond, Parameter(name="*")]
 HELP = """Observables of a trained run with error bars, its parameters frozen.
 
 Usage: heg-measure RUN_DIR [FLAGS].  Writes observables.json, observables.h5, figures and report.html to the run's
@@ -60,8 +81,7 @@ def parse(arguments: list[str]) -> dict | None:
         *,
         samples: Whole = 100_000,
         step: Whole | None = None,
-        second_order: bool = True,
-        second_order_error: float | None = None,
+        beyond: BeyondFlags = Beyond(),
         beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
         output: Path | None = None,
         max_seconds: float | None = None,
@@ -72,8 +92,6 @@ def parse(arguments: list[str]) -> dict | None:
           run_dir: of heg-solve.
           samples: wanted in all, rounded up to whole batches.
           step: of the checkpoint; none: the newest.
-          second_order: F to second order, beyond the bound.
-          second_order_error: its statistical error wanted, hartree per electron; none: that of 32 states K.
           beside: two more runs: of other r_s and the same temperature in hartree, for the pressure by difference; or of
             other temperatures, for the heat capacity.
           output: directory for all that is written, if not that of the run.
@@ -84,12 +102,8 @@ def parse(arguments: list[str]) -> dict | None:
         if len(beside) not in (0, 2):
             raise ValueError(f"beside has {len(beside)} directories: give two, one on each side of the run")
         check_limit(max_seconds)
-        if second_order_error is not None and not second_order_error > 0:
-            raise ValueError(f"second_order_error is {second_order_error}: it must be positive")
-        if second_order_error is not None and not second_order:
-            raise ValueError("second_order_error asks for what no-second-order leaves out: give one of the two")
         asked = {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside}
-        asked |= {"second_order": second_order_error or second_order}
+        asked |= {"second_order": beyond.second_order_error or beyond.second_order}
         return asked | {"output": output or run_dir, "max_seconds": max_seconds}
 
     return run_app(app, arguments)

@@ -23,7 +23,9 @@ def corrected(
     added = {"F_2": number(f_2, hartree)}
     for name in ("F", "f_xc"):
         bound = quantities[name]
-        added[f"{name}_corrected"] = number(Estimate(bound.value + f_2.mean, np.hypot(bound.error, f_2.error)), hartree)
+        added[f"{name}_second_order"] = number(
+            Estimate(bound.value + f_2.mean, np.hypot(bound.error, f_2.error)), hartree
+        )
     for name, change in response(rows).items():
         bound = quantities[name]
         covariance = change.covariance
@@ -31,11 +33,11 @@ def corrected(
             covariance = covariance + bound.covariance
         value = bound.value + change.value
         error = np.hypot(bound.error, change.error)
-        added[f"{name}_corrected"] = Quantity(value, error, covariance if value.size > 1 else None, bound.unit)
+        added[f"{name}_first_order"] = Quantity(value, error, covariance if value.size > 1 else None, bound.unit)
     if system.n_down:
         change = jackknife(rows.response["g_r"], lambda g: contact(system, grid, g[1]))
         bound = quantities["contact"]
-        added["contact_corrected"] = number(
+        added["contact_first_order"] = number(
             Estimate(bound.value + change.value, np.hypot(bound.error, change.error)), bound.unit
         )
     return added

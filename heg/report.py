@@ -10,22 +10,22 @@ from heg.statistics import Estimate
 TITLES = {
     "F": "free energy, an upper bound",
     "F_2": "second order, an estimate",
-    "F_corrected": "free energy to second order, an estimate",
+    "F_second_order": "free energy to second order, an estimate",
     "E": "energy",
     "kinetic": "kinetic energy",
     "potential": "potential energy",
-    "potential_corrected": "potential energy to first order, an estimate",
+    "potential_first_order": "potential energy to first order, an estimate",
     "S": "entropy",
     "pressure": "pressure (virial)",
     "heat_capacity": "heat capacity, energy with entropy",
     "heat_capacity_of_entropy": "heat capacity, variance of the entropy",
     "heat_capacity_of_energy": "heat capacity, variance of the energy",
     "f_xc": "F less that of the ideal gas, f_xc, an upper bound",
-    "f_xc_corrected": "f_xc to second order, an estimate",
+    "f_xc_second_order": "f_xc to second order, an estimate",
     "entropy_ratio": "entropy over that of the ideal gas (m*/m at low temperature)",
     "S_q_over_plasmon": "S of the longest waves over the plasmon's",
     "contact": "g(0) of opposite spins",
-    "contact_corrected": "g(0) of opposite spins to first order, an estimate",
+    "contact_first_order": "g(0) of opposite spins to first order, an estimate",
     "electrons_counted": "sum of n(k), each spin",
     "E_variance_within_K": "variance of E_loc within K",
     "F_variance_over_K": "variance of F_loc over K",
@@ -33,8 +33,8 @@ TITLES = {
 }
 # what one alternative form can say of an error, and what it cannot
 SIZE_ERROR = (
-    "The error of the size correction is its change under one other form of S(q) for long waves: at low temperature "
-    "the correction has been seen to be wrong by five of these errors."
+    "The error of the size correction is its distance from an interpolation of S(q) that is right for long waves alone: "
+    "a cautious one."
 )
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0; text-align: left;

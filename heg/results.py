@@ -239,18 +239,19 @@ def ideal_values(system: System) -> dict[str, float]:
 
 def _infinite(system, found):
     """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's)."""
-    correction, f_xc = size_correction(system), found["f_xc"]
+    correction = size_correction(system)
     error = uncertainty(system)
     facts = {
         "exchange_correction_ha": correction.exchange,
         "potential_correction_ha": correction.potential,
         "kinetic_correction_ha": correction.kinetic,
         "f_xc_correction_ha": {"mean": correction.free_energy, "error": error},
-        "f_xc_corrected_ha": {
-            "mean": float(f_xc.value) + correction.free_energy,
-            "error": float(np.hypot(f_xc.error, error)),
-        },
     }
+    for name, label in (("f_xc", "f_xc_of_the_bound_ha"), ("f_xc_second_order", "f_xc_second_order_ha")):
+        if name in found:
+            cell = found[name]
+            mean = float(cell.value) + correction.free_energy
+            facts[label] = {"mean": mean, "error": float(np.hypot(cell.error, error))}
     return facts | {f"f_xc_{name}_ha": value for name, value in published(system).items()}
 
 

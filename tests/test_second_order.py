@@ -1,0 +1,145 @@
+"""The free energy to second order, beside sums over all states."""
+
+import jax
+import numpy as np
+import pytest
+from exact import all_states
+
+from heg import Config, ModelConfig, RunConfig, SystemConfig, build
+from heg.degenerate import pair_correction, shell_correction
+from heg.excitations import Excitations
+from heg.ideal import log_partition
+from heg.pair_operators import pair_elements
+from heg.second_order import (
+    Correction,
+    Levels,
+    second_order,
+    shifted_sum,
+    spectrum_energies,
+    spectrum_of,
+    thermal_denominator,
+    unbiased_square,
+)
+from heg.statistics import Estimate
+from heg.system import System
+
+LARGEST = 4
+SMALL = ModelConfig(transformer_layers=0, flow_layers=0, orbital_tolerance=1e-2)
+GASES = {
+    "2D 3u": SystemConfig(3, 2, 4.0, 0.5, "1", (0.1, 0.2)),
+    "3D 2u1d, degenerate": SystemConfig(3, 3, 4.0, 0.5, "1/3"),
+}
+
+
+def test_the_denominator_is_finite_and_even():
+    beta = 3.0
+    gap = np.array([1e-12, 1e-3, 0.5, 40.0])
+    h = thermal_denominator(gap, beta)
+    np.testing.assert_allclose(h, thermal_denominator(-gap, beta))
+    np.testing.assert_allclose(h[0], beta / 2)
+    np.testing.assert_allclose(h[1:], np.tanh(beta * gap[1:] / 2) / gap[1:], rtol=1e-12)
+    np.testing.assert_allclose(h[-1], 1 / 40.0)
+    # the sum over pairs: (p + p') h = (p - p') / gap
+    p, p_prime = 1.0, np.exp(-beta * 0.5)
+    np.testing.assert_allclose((p + p_prime) * h[2], (p - p_prime) / 0.5)
+
+
+def test_the_square_is_unbiased_however_few_samples_there_are():
+    rng = np.random.default_rng(0)
+    known, left = 0.3, -0.1
+    terms = left + 0.5 * rng.normal(size=(200_000, 3))
+    found = unbiased_square(known, terms.sum(axis=1), np.sum(terms**2, axis=1), 3)
+    error = found.std() / np.sqrt(len(found))
+    assert abs(found.mean() - (known + left) ** 2) < 4 * error < 4e-3
+
+
+def test_a_pair_of_states_is_exact():
+    beta, gap, element = 2.0, np.array([0.0, 0.3, -0.3, 5.0]), np.array([0.2, 0.2, 0.2, 0.1])
+    levels = np.stack([gap / 2 + np.hypot(gap / 2, element), gap / 2 - np.hypot(gap / 2, element)])
+    exact = np.log(np.exp(-beta * levels).sum(axis=0)) - np.log(1 + np.exp(-beta * gap))
+    second = element**2 * thermal_denominator(gap, beta)
+    np.testing.assert_allclose(pair_correction(element, gap, beta), exact / beta - second, atol=1e-14)
+
+
+def test_the_spectrum_keeps_the_sum_and_its_denominators():
+    gas = System(3, 0, 3, 4.0, 0.5)
+    rng = np.random.default_rng(1)
+    squares, gap = rng.random(1000), rng.normal(size=1000)
+    energies = spectrum_energies(gas)
+    spectrum = spectrum_of(squares, gap, energies)
+    np.testing.assert_allclose(spectrum.sum(), squares.sum())
+    by_bins = spectrum @ thermal_denominator(energies, gas.beta)
+    np.testing.assert_allclose(by_bins, squares @ thermal_denominator(gap, gas.beta), rtol=1e-3)
+    # the shift is that of its own result
+    lowered = shifted_sum(gas, spectrum)
+    raised = energies + 4 * lowered / gas.electrons
+    np.testing.assert_allclose(spectrum @ thermal_denominator(raised, gas.beta), lowered, rtol=1e-10)
+
+
+def excitations_of(gas):
+    """An untrained density matrix, whose wavefunctions are determinants: ideal p(K), W the bare interaction."""
+    config = Config(gas, RunConfig("unused"), model=SMALL)
+    solver = build(config)
+    params = solver.init(jax.random.key(0)).average
+    return Excitations(solver.system, config, params, LARGEST), solver
+
+
+def bare_levels(excitations, operators):
+    weights = np.zeros(excitations.operators)
+    weights[0] = operators
+    return Levels(np.array([0.0, 1.0, 1.0]), np.zeros((2, 2)), weights)
+
+
+def exact_sum(excitations, solver):
+    """E_K sum W^2 h over every K of the plane waves of p(K), and its share that is in reach."""
+    system, orbitals = solver.system, solver.cutoff.orbitals
+    states = all_states(system.spins, len(orbitals.energy))
+    levels = system.beta * orbitals.energy
+    log_z = sum(float(log_partition(levels, count)) for count in system.spins)
+    weight = np.exp(-np.sum(levels[states], axis=1) - log_z)
+    likely = weight > 1e-6
+    bare = bare_levels(excitations, 1.0)
+    values = [excitations.known(bare, np.stack([state, state])).mean for state in states[likely]]
+    return weight[likely] @ values, weight[likely].sum()
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
+    excitations, solver = excitations_of(gas)
+    system = solver.system
+    expected, share = exact_sum(excitations, solver)
+    assert share > 0.99
+    keys = jax.random.split(jax.random.key(5), 100)
+    sample = jax.jit(jax.vmap(solver.model.occupations.sample, (None, 0)))
+    states = np.asarray(sample(excitations.params.occupations, keys))
+    levels = bare_levels(excitations, 0.0)
+    rows = [excitations.row(levels, state, key) for state, key in zip(states, keys)]
+    rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    none = Correction(0.0, 0.0, 0.0)
+    found = second_order(system, rows, Estimate(0.0, 0.0), none)
+    assert abs(found.doubles * system.electrons + expected) < 3.5 * found.statistical * system.electrons
+    assert found.statistical * system.electrons < 0.2 * expected
+    # to first order the interaction changes by twice that: 2 F_2
+    change = rows.response["potential"]
+    error = change.std(ddof=1) / np.sqrt(len(change))
+    assert abs(change.mean() * system.electrons + 2 * expected) < 3.5 * error * system.electrons
+    # where all is known nothing is left to chance
+    exact = excitations.row(bare_levels(excitations, 1.0), states[0], keys[0])
+    np.testing.assert_allclose(exact.lowered.sum(), exact.known, rtol=1e-9)
+
+
+def test_a_degenerate_shell_is_diagonalised():
+    excitations, solver = excitations_of(SystemConfig(3, 2, 4.0, 0.02, "1/3"))
+    system, doubles_of = solver.system, excitations.doubles_of
+    elements = pair_elements(system, bare_levels(excitations, 1.0).operators, doubles_of.strength)
+    # two electrons of one spin share a momentum that leaves the third its choice
+    n = np.array([[0, 0], [1, 0], [-1, 0]])
+    gap = lambda doubles: doubles.ideal + 0 * doubles.fock
+    value, pairs = shell_correction(doubles_of, n, lambda doubles: doubles.elements(elements), gap, system.beta)
+    assert pairs == 0.0
+    doubles = doubles_of.of_vectors(n)
+    second = doubles.elements(elements) ** 2 * thermal_denominator(doubles.ideal, system.beta)
+    alike = second[doubles.alike].sum()
+    # second order diverges as beta, the shell does not
+    assert alike > 0 and value < 0
+    assert alike + value < 0.9 * alike
