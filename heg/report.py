@@ -33,8 +33,8 @@ TITLES = {
 }
 # what one alternative form can say of an error, and what it cannot
 SIZE_ERROR = (
-    "The error of the size correction is its distance from an interpolation of S(q) that is right for long waves alone: "
-    "a cautious one."
+    "The error of the size correction is its distance from an interpolation of S(q) that is right for long waves "
+    "alone: a cautious one."
 )
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0; text-align: left;
