@@ -7,6 +7,9 @@ With x drawn from |Psi_K|^2 and z = f(x),
 
 for any number b: the flow and its Jacobian drop out of the ratio. Instead of b all that has known elements is taken
 from E_loc (heg.pair_operators). W is real, as the flow is odd: x -> -x turns Psi into its conjugate.
+
+Near a node of Psi_K, at the distance d, a term goes as 1 / d^2 and its weight as d^2: the mean exists, the variance
+does not. At real wavefunctions (a closed shell without twist) the tail is P(a) ~ a^(-3/2), else a^(-2).
 """
 
 import functools
@@ -29,7 +32,7 @@ from heg.kinetic import make_kinetic_energy
 from heg.orbitals import Orbitals, plane_waves
 from heg.pair_operators import make_pair_operators
 from heg.sampling import Walkers, make_draw
-from heg.structure import Grid, grid_of, make_structure
+from heg.structure import grid_of, make_structure
 from heg.system import System
 
 RATIO_NUMBERS = 8  # times the number of doubles: numbers in use at once by the ratios of one walker
@@ -84,7 +87,8 @@ class AmplitudePrograms(NamedTuple):
     Attributes:
       look: system, flow params, states [B, N], keys [B] -> Looked.
       project: system, z [B, N, d], state [N], E_loc - b [B] -> Sums.
-      respond: system, Looked, state [N], weights of the doubles [D] -> Response to the sum of the weighted ratios.
+      respond: system, x and z [B, N, d], potential [B], state [N], weights of the doubles [D] -> Response to the sum of
+        the weighted ratios.
     """
 
     look: Callable
@@ -133,32 +137,27 @@ def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> Ampli
     def project(system, z, state, deviation):
         ratios = make_ratios(system, orbitals.at_density(system.rs), largest)
 
-        def sums(walkers):
+        def sums(walkers, weight):
             z, deviation = walkers
             ratio = jax.vmap(ratios, (0, None))(z, state)
-            terms = jnp.real(jnp.conj(deviation)[:, None] * ratio)
+            terms = jnp.real(jnp.conj(weight * deviation)[:, None] * ratio)
             return Sums(jnp.sum(terms, axis=0), jnp.sum(terms**2, axis=0))
 
         return sum_walkers(sums, (z, deviation), few)
 
-    def respond(system, looked, state, weights):
+    def respond(system, x, z, potential, state, weights):
         ratios = make_ratios(system, orbitals.at_density(system.rs), largest)
-        structure = make_structure(system, _grid_at(grid, system))
+        structure = make_structure(system, grid.at_density(system.rs))
 
         def of_walker(walker):
             x, z = walker
             of_x = structure(x, z)
             return jnp.real(ratios(z, state)) @ weights, of_x.s, of_x.g
 
-        weight, s, g = map_walkers(of_walker, (looked.x, looked.z), few)
-        covariance = lambda values: _covariance(values, weight)
-        return Response(covariance(looked.potential), covariance(s), covariance(g))
+        weight, s, g = map_walkers(of_walker, (x, z), few)
+        return Response(*(_covariance(values, weight) for values in (potential, s, g)))
 
     return AmplitudePrograms(jit(look), jit(project), jit(respond))
-
-
-def _grid_at(grid: Grid, system: System) -> Grid:
-    return grid.at_density(system.rs)
 
 
 def _covariance(values, weight):

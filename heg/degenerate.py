@@ -4,7 +4,8 @@ In a shell of m determinants of one kinetic energy, with the matrix V of the kno
 
 .. math:: -T \Big[\ln \mathrm{tr}\, e^{-\beta(e + V)} - \ln \sum_K e^{-\beta e_K}\Big]
 
-takes the place of the second order within the shell.
+takes the place of the second order within the shell. Shells are averaged as if each changed the partition function by
+little: exact where one shell holds all of p(K), and to fourth order in V else.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from heg.doubles import DoublesOf
 from heg.second_order import thermal_denominator
 
 MAX_STATES = 64  # of a shell that is diagonalised
-MATTERS = 0.01  # share of the second-order sum from which on the pair formula is looked beyond
+MATTERS = 0.01  # share of the second-order sum above which the shell is diagonalised
 
 
 def pair_correction(elements: np.ndarray, gap: np.ndarray, beta: float) -> np.ndarray:
@@ -50,7 +51,7 @@ def shell_correction(
     by_pairs = pair_correction(elements, gap(doubles), beta)
     alike = doubles.allowed & doubles.alike
     total = elements**2 @ thermal_denominator(gap(doubles), beta)
-    if np.abs(by_pairs[alike].sum()) < MATTERS * total:
+    if np.abs(by_pairs[alike].sum()) <= MATTERS * total:
         return float(by_pairs.sum()), 0.0
     shell = _shell(doubles_of, state, known, gap)
     if shell is None:

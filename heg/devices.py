@@ -68,28 +68,21 @@ def sum_walkers(function: Callable, walkers, chunk: int):
     """The sum over all walkers of what a function makes of some of them at once.
 
     Args:
-      function: walkers along the first axis -> a pytree of their sums.
+      function: walkers along the first axis, weight of each (1; 0 for walkers that fill up) -> a pytree of their sums.
       walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the devices.
       chunk: walkers at once, a divisor of each device's share; bounds memory.
-    Raises:
-      ValueError: the devices do not divide the walkers.
     """
-    batch = len(jax.tree.leaves(walkers)[0])
-    if batch % jax.device_count():
-        raise ValueError(f"{batch} walkers cannot be shared evenly by {jax.device_count()} devices")
+    batch, share = len(jax.tree.leaves(walkers)[0]), PartitionSpec("walkers")
+    whole = batch + -batch % jax.device_count()
+    walkers = jax.tree.map(lambda leaf: leaf[np.arange(whole) % batch], walkers)
+    weight = jnp.asarray(np.arange(whole) < batch, float)
 
-    def local(walkers):
+    def of_device(*walkers):
         parts = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), walkers)
         first = jax.tree.map(lambda leaf: leaf[0], parts)
-        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first))
-        add = lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None)
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *first))
+        add = lambda total, part: (jax.tree.map(jnp.add, total, function(*part)), None)
         return lax.psum(lax.scan(add, zero, parts)[0], "walkers")
 
-    summed = jax.shard_map(
-        local,
-        mesh=devices_mesh(),
-        in_specs=PartitionSpec("walkers"),
-        out_specs=PartitionSpec(),
-        check_vma=False,
-    )
-    return summed(walkers)
+    mapped = jax.shard_map(of_device, mesh=devices_mesh(), in_specs=share, out_specs=PartitionSpec(), check_vma=False)
+    return mapped(walkers, weight)

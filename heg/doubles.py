@@ -122,7 +122,9 @@ class DoublesOf:
         self.squared = np.sum(self.transfers**2, axis=1)
         self.first, self.second = _pairs(system)
         self.unit = (2 * np.pi / system.box) ** 2
-        farthest = 2 * np.max(np.linalg.norm(self.n, axis=1)) + 2 * np.sqrt(largest)
+        # two electrons of a state of the kinetic energy of K are apart by no more than sqrt(2 sum n^2)
+        reach = np.sqrt(2 * max(system.electrons, 2)) * np.max(np.linalg.norm(self.n, axis=1))
+        farthest = reach + 2 * np.sqrt(largest)
         self.strength = interaction_strength(system, int(farthest**2) + 1)
 
     def __call__(self, state: np.ndarray) -> Doubles:

@@ -15,6 +15,7 @@ from heg.free_energy import Params
 from heg.ideal import choose_cutoff
 from heg.orbitals import Orbitals
 from heg.pair_operators import PairElements, count_operators, pair_elements, usable_operators
+from heg.run import check_draws
 from heg.second_order import (
     Correction,
     Levels,
@@ -28,21 +29,26 @@ from heg.statistics import Estimate, independent
 from heg.structure import grid_of
 from heg.system import System
 
-SAMPLES = {4: 1024, 10: 512}  # of x at each K, in gases of at most so many electrons
-FEWEST = 256  # in larger ones
+SAMPLES = {10: 512}  # of x at each K, in gases of at most so many electrons
+FEWEST_SAMPLES = 256  # in larger ones
 REPEATED = 16  # samples of x at each state of the regression of the energies
 STATES = 128  # drawn, and as many excited, for that regression
 LONGEST = 3.0  # momentum transfers up to LONGEST k_F ...
-DOUBLES = 8000  # ... and farther in small gases, as long as there are no more doubles
-FARTHEST = 10  # times 2 pi / L, the most
+FEW_DOUBLES = 8000  # ... and farther in small gases, as long as there are no more doubles
+MOST_DOUBLES = 2 * 10**6  # ... and less far in large ones
+FARTHEST = 10  # times 2 pi / L, the most in small gases
+KNOWN_DOUBLES = 10**8  # of all K together whose known elements are computed
 
 
 def largest_transfer(system: System) -> int:
     """|n|^2 of the largest momentum transfer by default."""
     gas = system.of_unit_density
-    needed = int(LONGEST * gas.fermi_wavevector * gas.box / (2 * np.pi))
-    few = [reach for reach in range(1, FARTHEST + 1) if count_doubles(gas, reach**2) <= DOUBLES]
-    return max(needed, *few, 1) ** 2
+    needed = int((LONGEST * gas.fermi_wavevector * gas.box / (2 * np.pi)) ** 2)
+    few = [reach**2 for reach in range(1, FARTHEST + 1) if count_doubles(gas, reach**2) <= FEW_DOUBLES]
+    largest = max(needed, *few, 1)
+    while largest > 1 and count_doubles(gas, largest) > MOST_DOUBLES:
+        largest -= 1
+    return largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,20 +59,20 @@ class Excitations:
       system: the gas.
       config: of the run; gives the sizes of the model.
       params: of the model.
+      step: of the checkpoint they are from.
       largest: |n|^2 of the largest momentum transfer.
     """
 
     system: System
     config: Config
     params: Params
+    step: int
     largest: int
 
     @property
     def count(self) -> int:
-        """Samples of x at each K; a few more where the devices do not share these evenly."""
-        wanted = next((count for most, count in SAMPLES.items() if self.system.electrons <= most), FEWEST)
-        share = 2 * jax.device_count()
-        return share * -(-wanted // share)
+        """Samples of x at each K, the same on all machines."""
+        return next((count for most, count in SAMPLES.items() if self.system.electrons <= most), FEWEST_SAMPLES)
 
     @property
     def operators(self) -> int:
@@ -101,9 +107,15 @@ class Excitations:
         return DoublesOf(self.system, orbitals, self.largest)
 
     def look(self, states: np.ndarray, key: jax.Array) -> Looked:
-        """Samples of x at states [B, N], B = `count`."""
+        """Samples of x at states [B, N], B = `count`.
+
+        Raises:
+          RunError: a draw failed for good, or too many were repeated.
+        """
         keys = jax.random.split(key, len(states))
-        return self.programs.look(self.params.flow, everywhere(states.astype(np.int32)), keys)
+        found = self.programs.look(self.params.flow, everywhere(states.astype(np.int32)), keys)
+        check_draws(self.step, int(found.lost), int(found.redrawn), len(states))
+        return found
 
     def calibrate(self, states: np.ndarray, key: jax.Array) -> Levels:
         """Fits the energies and what goes along with the operators.
@@ -151,8 +163,8 @@ class Excitations:
         responses = []
         for sampled, other in ((sums[0], second), (sums[1], first)):
             weights = np.where(allowed, (known + sampled.first / half) * h, 0.0)
-            part = jax.tree.map(lambda leaf: leaf[other] if np.ndim(leaf) else leaf, looked)
-            responses.append(self.programs.respond(part, state, weights))
+            part = (looked.x[other], looked.z[other], looked.potential[other])
+            responses.append(self.programs.respond(*part, state, weights))
         change = jax.tree.map(lambda a, b: -np.asarray(a + b), *responses)
         by_transfer = lambda values: np.bincount(doubles.transfer[allowed], values, self.largest + 1)
         moved = []
@@ -185,8 +197,12 @@ class Excitations:
         return pair_elements(self.system, levels.operators, self.doubles_of.strength)
 
     def known(self, levels: Levels, states: np.ndarray) -> Estimate:
-        """Mean over states [B, N] of the sum of W^2 h of the known elements, hartree per cell."""
+        """Mean over states [B, N] of the sum of W^2 h of the known elements, hartree per cell.
+
+        Of large gases fewer states are taken, KNOWN_DOUBLES over their number of doubles, but 64 at least.
+        """
         operators = self.elements(levels)
+        states = states[: max(64, KNOWN_DOUBLES // count_doubles(self.system, self.largest))]
         distinct, counts = np.unique(states, axis=0, return_counts=True)
         values = []
         for state in distinct:
@@ -263,15 +279,15 @@ def _linear_fit(regressors, values):
     prior = np.array([0.0, 1.0, 1.0])
     deviations = regressors - regressors.mean(axis=0)
     scale = np.sqrt(np.mean(deviations**2, axis=0))
-    used = scale > 1e-9 * np.abs(regressors).max()
-    design = np.column_stack([np.ones(len(values)), deviations[:, used]])
+    used = scale > 1e-9 * np.abs(regressors).max(axis=0)
+    design = np.column_stack([np.ones(len(values)), deviations[:, used] / scale[used]])
     target = values - regressors @ prior
     inverse = np.linalg.pinv(design.T @ design, rcond=1e-10)
     solution = inverse @ design.T @ target
     residual = target - design @ solution
     spread = residual @ residual / max(len(values) - design.shape[1], 1)
     coefficients, covariance = prior.copy(), np.zeros((3, 3))
-    coefficients[used] += solution[1:]
-    covariance[np.ix_(used, used)] = spread * inverse[1:, 1:]
+    coefficients[used] += solution[1:] / scale[used]
+    covariance[np.ix_(used, used)] = spread * inverse[1:, 1:] / np.outer(scale[used], scale[used])
     coefficients[0] = np.mean(values - regressors[:, 1:] @ coefficients[1:])
     return coefficients, covariance

@@ -142,7 +142,7 @@ def _collect(frozen, run_dir, samples, show, stop):
         redrawn += int(again)
         check_draws(int(frozen.state.step), int(lost), redrawn, (number + 1 - have) * batch)
         show((number + 1) * batch, wanted * batch)
-        if time.monotonic() - saved > SAVE_SECONDS:
+        if any_process(time.monotonic() - saved > SAVE_SECONDS):
             keep()
             saved = time.monotonic()
     if wanted > have:

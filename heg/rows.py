@@ -50,14 +50,12 @@ def row_of(parts: list[Part]) -> dict:
     added, unsure = _size(parts)
     ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
     columns = lambda name, unit, found: {f"{name}_{unit}": found.mean, f"{name}_error_{unit}": found.error}
-    f_2, bound = _mean(parts, [part.observables["F_2"] for part in parts]), _average(parts, "f")
+    bound, f_2, cell_f = _average(parts, "f"), *_with_second_order(parts)
     row |= columns("f_2", "ha", f_2) | columns("f_xc_cell_bound", "ha", bound)
     of_bound = Estimate(bound.mean + added["f"], float(np.hypot(bound.error, unsure["f"])))
     row |= columns("f_xc_bound", "ha", of_bound)
     for letter, unit in units.items():
-        cell, error = _average(parts, letter), unsure[letter]
-        if letter == "f":
-            cell = Estimate(cell.mean + f_2.mean, float(np.hypot(cell.error, f_2.error)))
+        cell, error = cell_f if letter == "f" else _average(parts, letter), unsure[letter]
         xc = Estimate(cell.mean + added[letter], float(np.hypot(cell.error, error)))
         row |= columns(f"{letter}_xc_cell", unit, cell)
         row |= columns(f"{letter}_correction", unit, Estimate(added[letter], error))
@@ -97,6 +95,22 @@ def _average(parts, letter):
         measured = part.observables[name]
         added.append({**measured, "mean": measured["mean"] - part.observables["ideal"][name]})
     return _mean(parts, added)
+
+
+def _with_second_order(parts):
+    """F_2 and f_xc of the cell with it, averaged over the twists.
+
+    What larger transfers, triples and denominators leave open has one sign at all twists: it is averaged, too.
+    """
+    second = [part.observables["F_2"] for part in parts]
+    systematic = sum(part.weight * found["systematic"] for part, found in zip(parts, second))
+    whole = []
+    for part, found in zip(parts, second):
+        bound, ideal = part.observables["F"], part.observables["ideal"]["F"]
+        mean = bound["mean"] - ideal + found["mean"]
+        whole.append({"mean": mean, "error": float(np.hypot(bound["error"], found["error"]))})
+    both = _mean(parts, second), _mean(parts, whole)
+    return [Estimate(one.mean, float(np.hypot(one.error, systematic))) for one in both]
 
 
 def _mean(parts, estimates):

@@ -17,11 +17,12 @@ p_K - p_K'. K' runs over the double excitations of K up to a largest momentum tr
 drawn states and of their doubles.
 
 *What is left out.* The sum of W^2 over all K' is the variance of E_loc within K. What the doubles do not hold of it, R,
-belongs to larger transfers and to triples. It contributes between nothing and about R h(3/2 Delta'), Delta' the mean
-Delta of the doubles; half of that counts as value and half as error.
+belongs to larger transfers and to triples. An estimate of the most that it adds is R h(3/2 Delta'), h(Delta') being the
+mean of h over the doubles; half of that counts as value and half as error.
 
-*Many K.* The part of the known elements alone needs no samples of x. It is taken from many more K than are sampled,
-and tells how much those that are differ from the mean.
+*Many K.* The part of the known elements alone needs no samples of x. Its mean over many more K than are sampled makes
+it a control variate for the choice of K. The slope is that of the rows, drawn towards the ratio of the means where the
+rows differ little.
 
 *Degenerate states.* Where W is not small beside Delta and T, second order is not enough: two states of one energy are
 lowered by W, not by beta W^2 / 2. The states of one kinetic energy that K is coupled to are diagonalised with the known
@@ -41,6 +42,7 @@ Carter-Fenk and Head-Gordon, J. Chem. Phys. 158, 234108 (2023), doi:10.1063/5.01
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from heg.doubles import Doubles
@@ -48,7 +50,7 @@ from heg.statistics import Derived, Estimate, jackknife
 from heg.system import System
 
 BINS = 400  # of the spectrum, over eight decades
-FARTHEST = 1.5  # energy of what is left out, in units of the mean of the doubles
+LEFT_OUT_ENERGY = 1.5  # of what is left out, in units of the mean Delta of the doubles
 
 
 class Levels(NamedTuple):
@@ -121,7 +123,8 @@ class SecondOrder(NamedTuple):
     Attributes:
       value: F_2, half of what is left out included.
       error: all parts, added in squares.
-      statistical: standard error over independent K.
+      of_rows: standard error over the K that are sampled.
+      statistical: that with the errors of the means over many K.
       levels: of the regression of the energies.
       left_out: half of the largest that larger transfers and triples can add.
       denominators: change by the shift of the denominators.
@@ -136,6 +139,7 @@ class SecondOrder(NamedTuple):
 
     value: float
     error: float
+    of_rows: float
     statistical: float
     levels: float
     left_out: float
@@ -210,21 +214,28 @@ def second_order(system: System, rows: Row, known: Estimate, beyond: Correction)
       ValueError: fewer than two rows.
     """
     plain = rows._replace(response={})
-    parts = lambda mean: _parts(system, mean, known.mean, beyond)
-    found = {name: jackknife(plain, lambda mean: np.array([parts(mean)[name]])) for name in PARTS}
-    value = {name: float(part.value[0]) for name, part in found.items()}
+    count = len(rows.variance)
+
+    def parts(mean):
+        return np.array(list(_parts(system, mean, known.mean, beyond, count).values()))
+
+    found = jackknife(plain, parts)
+    names = list(_parts(system, _mean(plain), known.mean, beyond, count))
+    value = dict(zip(names, found.value.tolist()))
+    error = dict(zip(names, found.error.tolist()))
     curve = jackknife(plain.lowered, lambda mean: -np.cumsum(mean) / system.electrons)
     of_many = np.hypot(value["slope"] * known.error, beyond.spread) / system.electrons
     errors = {
-        "statistical": float(np.hypot(found["value"].error[0], of_many)),
-        "levels": float(np.hypot(value["first"], value["second"])),
-        "left_out": abs(value["left_out"]),
+        "statistical": float(np.hypot(error["value"], of_many)),
+        "levels": float(np.hypot(value["first_level"], value["second_level"])),
+        "left_out": max(abs(value["left_out"]), error["remainder"]),
         "denominators": abs(value["shift"]),
         "degenerate": abs(value["unsure"]),
     }
     return SecondOrder(
         value=value["value"],
         error=float(np.linalg.norm(list(errors.values()))),
+        of_rows=error["value"],
         **errors,
         doubles=value["doubles"],
         correction=value["correction"],
@@ -241,46 +252,46 @@ def response(rows: Row) -> dict[str, Derived]:
     return {name: jackknife(values, lambda mean: mean) for name, values in rows.response.items()}
 
 
-PARTS = (
-    "value",
-    "doubles",
-    "correction",
-    "left_out",
-    "shift",
-    "unsure",
-    "first",
-    "second",
-    "slope",
-    "within",
-)
+def _mean(rows):
+    return jax.tree.map(lambda leaf: leaf.mean(axis=0), rows)
 
 
-def _parts(system, mean, known, beyond):
-    """Parts of F_2 per electron from means over K; `slope` and `within` are shares."""
+def _parts(system, mean, known, beyond, count):
+    """Parts of F_2 per electron from means over `count` K; `slope` and `within` are shares."""
     squared, sampled = float(np.sum(mean.squared)), float(np.sum(mean.lowered))
-    with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
-    slope = with_lowered / with_known if with_known > 1e-12 * mean.known**2 else 0.0
+    slope = _slope(mean, sampled, count)
     lowered = sampled + slope * (known - mean.known)
-    remainder = max(float(mean.variance) - squared, 0.0)
-    typical = FARTHEST * squared / max(sampled, 1e-300)
-    left_out = remainder * thermal_denominator(typical, system.beta) / 2
+    # of what is left out
     energies = spectrum_energies(system)
-    by_bins = float(mean.spectrum @ thermal_denominator(energies, system.beta))
-    shift = shifted_sum(system, mean.spectrum) - by_bins
-    correction = beyond.value
-    # scaled known elements stand for all of W there
-    near, mixed, near_known = (float(np.sum(part)) for part in mean.alike)
-    scaled = mixed**2 / near_known if near_known > 0 else near
-    mismatch = min(abs(near / scaled - 1), 1.0) if scaled > 0 else 0.0
+    h = thermal_denominator(energies, system.beta)
+    typical = np.interp(-sampled / max(squared, 1e-300), -h, energies)
+    remainder = float(mean.variance) - squared
+    weight = thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
+    left_out = max(remainder, 0.0) * weight
+    shift = shifted_sum(system, mean.spectrum) - float(mean.spectrum @ h)
+    # scaled known elements stand for all of W among states of one energy
+    near, mixed, near_known = mean.alike
+    scaled = np.sum(np.divide(mixed**2, near_known, out=near.copy(), where=near_known > 0))
+    mismatch = min(abs(np.sum(near) / scaled - 1), 1.0) if scaled > 0 else 0.0
     numbers = {
-        "value": lowered + correction + left_out,
+        "value": lowered + beyond.value + left_out,
         "doubles": lowered,
-        "correction": correction,
+        "correction": beyond.value,
         "left_out": left_out,
+        "remainder": remainder * weight,
         "shift": shift,
-        "unsure": np.hypot(beyond.unsure, mismatch * correction),
-        "first": mean.moved[0] - sampled,
-        "second": mean.moved[1] - sampled,
+        "unsure": np.hypot(beyond.unsure, mismatch * beyond.value),
+        "first_level": mean.moved[0] - sampled,
+        "second_level": mean.moved[1] - sampled,
     }
-    found = {name: -number / system.electrons for name, number in numbers.items()}
+    found = {name: -float(number) / system.electrons for name, number in numbers.items()}
     return found | {"slope": slope, "within": squared / max(float(mean.variance), 1e-300)}
+
+
+def _slope(mean, sampled, count):
+    """Of the sum of W^2 h over the known one; a prior of the weight of one row says that they are proportional."""
+    with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
+    if mean.known <= 0:
+        return 0.0
+    prior = mean.known**2 / count
+    return float((with_lowered + prior * sampled / mean.known) / (with_known + prior))

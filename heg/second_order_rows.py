@@ -1,6 +1,7 @@
 """The states looked at for the second-order free energy, kept in a file that a later measurement goes on with."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,17 @@ import numpy as np
 
 from heg import storage
 from heg.excitations import Excitations, largest_transfer
-from heg.parallel import on_first
+from heg.parallel import any_process, on_first
+from heg.run import RunError
 from heg.second_order import BINS, Correction, Levels, Row, second_order
 from heg.state import EXCITING, stream
 from heg.statistics import Estimate
 
-FEWEST = 32  # states
+FEWEST_ROWS = 32
+ROW_FORMAT = 1  # changes when rows of another kind would be misread
 MANY = 2048  # states for the mean of the known elements
 SHELLS = 256  # states for the correction by degenerate ones
-SKIPPED = 4096  # draws of K that serve the regression of the energies
+SKIPPED = 4096  # draws of K that serve the regression of the energies and the means over many K
 SAVE_SECONDS = 30.0  # between writings of the states at hand
 
 
@@ -52,49 +55,92 @@ def collect(
       frozen: the run, of heg.results.
       run_dir: holds second-order-<step>.h5.
       states: draws of K.                                   [B, N]
-      accuracy: statistical error wanted, hartree per electron.
+      accuracy: statistical error wanted, hartree per electron; it is not reached where the means over many K are not
+        known so well, or where it takes more states than were drawn.
       show: takes the numbers of states at hand and wanted.
       stop: true when this is to end in order; what is at hand is kept.
     Returns:
       The rows; None if stopped.
     """
-    system, params = frozen.system, frozen.state.average
-    excitations = Excitations(system, frozen.config, params, largest_transfer(system))
+    excitations = probe(frozen)
     path = run_dir / f"second-order-{int(frozen.state.step)}.h5"
-    marks = {"parameters": storage.fingerprint(params), "samples_of_state": excitations.count}
+    marks = _marks(excitations)
     key = stream(frozen.state, EXCITING)
     found = on_first(_earlier, path, excitations, marks)
     if found is None:
         levels = excitations.calibrate(states[:SKIPPED], jax.random.fold_in(key, 0))
-        known = excitations.known(levels, states[:MANY])
+        # one process says, as the last digit may differ between hosts
+        levels, known = on_first(lambda: (levels, excitations.known(levels, states[:MANY])))
         found = Rows(levels, known, None, None)
     parts = [] if found.rows is None else [found.rows]
-    keep = lambda: on_first(lambda: storage.save_tree(path, _tree(found, parts), **marks))
     have = sum(len(part.variance) for part in parts)
-    wanted, saved = max(FEWEST, have), time.monotonic()
+    most = len(states) - SKIPPED
+    wanted, saved = max(FEWEST_ROWS, have), time.monotonic()
+
+    def keep():
+        on_first(lambda: storage.save_tree(path, _tree(found, parts), **marks))
+
     while True:
         for number in range(have, wanted):
             if stop():
                 if parts:
                     keep()
                 return None
-            state = states[(SKIPPED + number) % len(states)]
-            row = excitations.row(found.levels, state, jax.random.fold_in(key, number + 1))
+            row = excitations.row(found.levels, states[SKIPPED + number], jax.random.fold_in(key, number + 1))
             parts.append(jax.tree.map(lambda leaf: leaf[None], row))
             show(number + 1, wanted)
-            if time.monotonic() - saved > SAVE_SECONDS:
+            if any_process(time.monotonic() - saved > SAVE_SECONDS):
                 keep()
                 saved = time.monotonic()
-        have = wanted
         rows = _joined(parts)
-        beyond = excitations.beyond(found.levels, rows.alike.mean(axis=0), states[:SHELLS])
-        error = second_order(system, rows, found.known, beyond).statistical
-        if error <= accuracy:
+        have, before = wanted, have
+        found, wanted = on_first(_summed_up, excitations, found._replace(rows=rows), states[:SHELLS], accuracy, most)
+        if wanted <= have:
             break
-        # errors fall with the square root of the number
-        wanted = int(min(max(have * (error / accuracy) ** 2, 1.1 * have), 4 * have)) + 1
-    keep()
-    return found._replace(beyond=beyond, rows=rows)
+    if have > before or not path.exists():
+        keep()
+    return found
+
+
+def probe(frozen) -> Excitations:
+    """What looks at the states of a run."""
+    system = frozen.system
+    step = int(frozen.state.step)
+    return Excitations(system, frozen.config, frozen.state.average, step, largest_transfer(system))
+
+
+def _summed_up(excitations, found, states, accuracy, most):
+    """The rows with the correction for degenerate states, and how many rows there should be.
+
+    The means over many K have errors of their own, which more rows do not lower.
+    """
+    beyond = excitations.beyond(found.levels, found.rows.alike.mean(axis=0), states)
+    found = found._replace(beyond=beyond)
+    have = len(found.rows.variance)
+    result = second_order(excitations.system, found.rows, found.known, beyond)
+    if not np.isfinite(result.error):
+        raise RunError("the second order is not finite: measure with --no-second-order")
+    if result.statistical <= accuracy:
+        return found, have
+    floor = result.statistical**2 - result.of_rows**2
+    left = accuracy**2 - floor
+    if left <= (accuracy / 2) ** 2:
+        left = (accuracy / 2) ** 2
+        if result.of_rows**2 <= left:
+            return found, have
+    # errors fall with the square root of the number
+    wanted = have * result.of_rows**2 / left
+    return found, min(math.ceil(min(max(wanted, 1.1 * have), 4 * have)), most)
+
+
+def _marks(excitations):
+    return {
+        "parameters": storage.fingerprint(excitations.params),
+        "samples_of_state": excitations.count,
+        "largest": excitations.largest,
+        "operators": excitations.operators,
+        "rows": ROW_FORMAT,
+    }
 
 
 def _tree(found, parts):

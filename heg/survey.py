@@ -224,11 +224,18 @@ def _compute(table, run_dir, point, attempt, hooks):
         # the table is made of this: another measurement of the run does not change it
         "measured": {name: observables[name] for name in KEPT}
         | {"q": observables["q"]["mean"][0], "S_q": [row[0] for row in observables["S_q"]["mean"]]}
-        # a single electron is not correlated
-        | {"F_2": observables.get("F_2", {"mean": 0.0, "error": 0.0})},
+        | {"F_2": _second_order(observables["second_order"])},
     }
     on_first(records.save_json, directory / DONE, facts)
     return True
+
+
+def _second_order(found):
+    """F_2 with its statistical and its other errors; a single electron is not correlated."""
+    if not found:
+        return {"mean": 0.0, "error": 0.0, "systematic": 0.0}
+    systematic = math.hypot(*(found[part] for part in ("levels", "left_out", "denominators", "degenerate")))
+    return {"mean": found["value"], "error": found["statistical"], "systematic": systematic}
 
 
 def _start(table, run_dir, point):

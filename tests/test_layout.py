@@ -14,7 +14,7 @@ ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunct
 structure matsubara response rpa infinite_gas references eos momentum hamiltonian control_variates statistics
 convergence parallel devices chunks sampling free_energy bijection natural_gradient observables quasiparticles
 determinants exact storage records checks config twists walks state pair_operators doubles second_order
-degenerate amplitudes excitations second_order_rows corrected training cost trained instruments summary run
+degenerate amplitudes training cost trained instruments summary run excitations second_order_rows corrected
 results measurement grid survey rows table figures notebook table_figures report page doctor cli cli_solve
 cli_doctor cli_measure cli_eos""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import

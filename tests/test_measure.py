@@ -63,7 +63,7 @@ def test_everything_promised_is_there(run, measured):
     expected = measured["ideal"]["F"] + measured["f_xc"]["mean"]
     assert measured["F"]["mean"] == pytest.approx(expected, rel=1e-9)
     report = (run / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 5 and "http" not in report and "hartree per electron" in report
+    assert report.count("data:image/png;base64,") == 6 and "http" not in report and "hartree per electron" in report
     assert all((run / f"{name}.png").stat().st_size > 1000 for name in ("structure", "momentum", "levels", "energies"))
 
 
@@ -175,7 +175,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
 
 def test_the_report_says_how_far_an_error_can_be_trusted(run, measured):
     report_text = (run / "report.html").read_text(encoding="utf-8")
-    assert "is its change under one other form of S(q)" in report_text
+    assert "is its distance from an interpolation of S(q)" in report_text
 
 
 def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):

@@ -18,6 +18,7 @@ from heg.twists import Twist
 
 ONE = [Twist((0.0, 0.0, 0.0), 1.0)]
 ERROR = 1e-3
+F_2, F_2_ERROR, F_2_SYSTEMATIC = -3e-3, 0.0, 0.0
 
 
 def part(system, f_xc, weight=1.0, error=ERROR):
@@ -26,7 +27,9 @@ def part(system, f_xc, weight=1.0, error=ERROR):
     added = {"F": f_xc, "E": f_xc, "S": 0.0, "pressure": f_xc * system.density / 3}
     facts = {name: getattr(system, name) for name in ("n_up", "n_down", "dim", "theta", "twist", "coupling")}
     observables = {name: {"mean": ideal[name] + added[name], "error": error} for name in ideal}
+    observables["F"]["mean"] -= F_2  # the bound
     observables |= {"version": "1", "ideal": ideal, "system": facts | {"rs_bohr": system.rs}}
+    observables |= {"F_2": {"mean": F_2, "error": F_2_ERROR, "systematic": F_2_SYSTEMATIC}}
     facts = {"samples": 100, "steps": 50, "reached": True, "measured": observables}
     return Part(weight, f"run-{system.rs:g}", facts)
 
@@ -179,3 +182,14 @@ def test_a_row_at_the_lowest_temperature_has_its_derivatives():
     cold = table_of(rows, {(2, 0): [Twist((0.0, 0.0), 1.0)]})
     found = cold.equation_of_state(2.0, 1e-5, 1.0)
     assert all(np.isfinite([value for estimate in found.values() for value in estimate]))
+
+
+def test_what_is_unsure_at_all_twists_alike_does_not_average_out():
+    gas = System(7, 0, 3, 2.0, 0.5, (0.0,) * 3)
+    parts = [part(gas, -0.3, 0.25, error=0.0) for _ in range(4)]
+    for one in parts:
+        one.observables["F_2"] |= {"error": 4e-4, "systematic": 5e-4}
+    row = row_of(parts)
+    assert row["f_2_ha"] == pytest.approx(F_2)
+    assert row["f_2_error_ha"] == pytest.approx(np.hypot(2e-4, 5e-4))
+    assert row["f_xc_cell_bound_ha"] == pytest.approx(row["f_xc_cell_ha"] - F_2)
