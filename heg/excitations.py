@@ -18,6 +18,7 @@ from heg.pair_operators import PairElements, count_operators, pair_elements, usa
 from heg.run import check_draws
 from heg.second_order import (
     Correction,
+    Known,
     Levels,
     Row,
     spectrum_energies,
@@ -25,7 +26,7 @@ from heg.second_order import (
     thermal_denominator,
     unbiased_square,
 )
-from heg.statistics import Estimate, independent
+from heg.statistics import independent
 from heg.structure import grid_of
 from heg.system import System
 
@@ -196,8 +197,8 @@ class Excitations:
         """Elements of the known part of H."""
         return pair_elements(self.system, levels.operators, self.doubles_of.strength)
 
-    def known(self, levels: Levels, states: np.ndarray) -> Estimate:
-        """Mean over states [B, N] of the sum of W^2 h of the known elements, hartree per cell.
+    def known(self, levels: Levels, states: np.ndarray) -> Known:
+        """The sum of W^2 h of the known elements over states [B, N].
 
         Of large gases fewer states are taken, KNOWN_DOUBLES over their number of doubles, but 64 at least.
         """
@@ -209,7 +210,8 @@ class Excitations:
             doubles = self.doubles_of(state)
             squares = np.where(doubles.allowed, doubles.elements(operators), 0.0) ** 2
             values.append(squares @ thermal_denominator(levels.gap(doubles), self.system.beta))
-        return independent(np.repeat(values, counts))
+        values = np.repeat(values, counts)
+        return Known(*independent(values), float(np.var(values)))
 
     def beyond(self, levels: Levels, alike: np.ndarray, states: np.ndarray) -> Correction:
         """What degenerate states add, mean over states [B, N]; `alike` is the mean of `Row.alike`.

@@ -21,8 +21,7 @@ belongs to larger transfers and to triples. An estimate of the most that it adds
 mean of h over the doubles; half of that counts as value and half as error.
 
 *Many K.* The part of the known elements alone needs no samples of x. Its mean over many more K than are sampled makes
-it a control variate for the choice of K. The slope is that of the rows, drawn towards the ratio of the means where the
-rows differ little.
+it a control variate for the choice of K. Its slope is that of the rows, drawn towards 1 where they differ little.
 
 *Degenerate states.* Where W is not small beside Delta and T, second order is not enough: two states of one energy are
 lowered by W, not by beta W^2 / 2. The states of one kinetic energy that K is coupled to are diagonalised with the known
@@ -46,7 +45,7 @@ import jax
 import numpy as np
 
 from heg.doubles import Doubles
-from heg.statistics import Derived, Estimate, jackknife
+from heg.statistics import Derived, jackknife
 from heg.system import System
 
 BINS = 400  # of the spectrum, over eight decades
@@ -101,6 +100,19 @@ class Row(NamedTuple):
     alike: np.ndarray
     spectrum: np.ndarray
     response: dict[str, np.ndarray]
+
+
+class Known(NamedTuple):
+    """The sum of W^2 h of the known elements over many K, hartree per cell.
+
+    Attributes:
+      mean, error: over the K.
+      variance: from K to K, hartree^2.
+    """
+
+    mean: float
+    error: float
+    variance: float
 
 
 class Correction(NamedTuple):
@@ -203,12 +215,12 @@ def shifted_sum(system: System, spectrum: np.ndarray) -> float:
     return lowered
 
 
-def second_order(system: System, rows: Row, known: Estimate, beyond: Correction) -> SecondOrder:
+def second_order(system: System, rows: Row, known: Known, beyond: Correction) -> SecondOrder:
     """F_2 from rows of independent K.
 
     Args:
       rows: with K along the first axis of every leaf.
-      known: mean of `Row.known` over many K, hartree per cell.
+      known: `Row.known` over many K.
       beyond: of heg.degenerate, mean over many K.
     Raises:
       ValueError: fewer than two rows.
@@ -217,10 +229,10 @@ def second_order(system: System, rows: Row, known: Estimate, beyond: Correction)
     count = len(rows.variance)
 
     def parts(mean):
-        return np.array(list(_parts(system, mean, known.mean, beyond, count).values()))
+        return np.array(list(_parts(system, mean, known, beyond, count).values()))
 
     found = jackknife(plain, parts)
-    names = list(_parts(system, _mean(plain), known.mean, beyond, count))
+    names = list(_parts(system, _mean(plain), known, beyond, count))
     value = dict(zip(names, found.value.tolist()))
     error = dict(zip(names, found.error.tolist()))
     curve = jackknife(plain.lowered, lambda mean: -np.cumsum(mean) / system.electrons)
@@ -259,8 +271,11 @@ def _mean(rows):
 def _parts(system, mean, known, beyond, count):
     """Parts of F_2 per electron from means over `count` K; `slope` and `within` are shares."""
     squared, sampled = float(np.sum(mean.squared)), float(np.sum(mean.lowered))
-    slope = _slope(mean, sampled, count)
-    lowered = sampled + slope * (known - mean.known)
+    with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
+    # as if one more row had shown the slope 1
+    prior = known.variance / count
+    slope = float((with_lowered + prior) / max(with_known + prior, 1e-300))
+    lowered = sampled + slope * (known.mean - mean.known)
     # of what is left out
     energies = spectrum_energies(system)
     h = thermal_denominator(energies, system.beta)
@@ -286,12 +301,3 @@ def _parts(system, mean, known, beyond, count):
     }
     found = {name: -float(number) / system.electrons for name, number in numbers.items()}
     return found | {"slope": slope, "within": squared / max(float(mean.variance), 1e-300)}
-
-
-def _slope(mean, sampled, count):
-    """Of the sum of W^2 h over the known one; a prior of the weight of one row says that they are proportional."""
-    with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
-    if mean.known <= 0:
-        return 0.0
-    prior = mean.known**2 / count
-    return float((with_lowered + prior * sampled / mean.known) / (with_known + prior))

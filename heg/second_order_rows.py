@@ -14,9 +14,8 @@ from heg import storage
 from heg.excitations import Excitations, largest_transfer
 from heg.parallel import any_process, on_first
 from heg.run import RunError
-from heg.second_order import BINS, Correction, Levels, Row, second_order
+from heg.second_order import BINS, Correction, Known, Levels, Row, second_order
 from heg.state import EXCITING, stream
-from heg.statistics import Estimate
 
 FEWEST_ROWS = 32
 ROW_FORMAT = 1  # changes when rows of another kind would be misread
@@ -36,7 +35,7 @@ class Rows(NamedTuple):
     """
 
     levels: Levels
-    known: Estimate
+    known: Known
     beyond: Correction | None
     rows: Row | None
 
@@ -159,7 +158,7 @@ def _earlier(path, excitations, marks):
     with contextlib.suppress(storage.StorageError):
         tree, attributes = storage.load_tree(path, _template(excitations, count))
         if all(attributes.get(name) == mark for name, mark in marks.items()):
-            return Rows(tree["levels"], Estimate(*map(float, tree["known"])), None, tree["rows"])
+            return Rows(tree["levels"], Known(*map(float, tree["known"])), None, tree["rows"])
     storage.set_aside(path)
     return None
 
@@ -181,4 +180,4 @@ def _template(excitations, count):
     is_shape = lambda node: isinstance(node, tuple) and not hasattr(node, "_fields")
     rows = jax.tree.map(lambda shape: np.zeros((count, *shape)), rows, is_leaf=is_shape)
     levels = Levels(np.zeros(3), np.zeros((2, 2)), np.zeros(excitations.operators))
-    return {"levels": levels, "known": np.zeros(2), "rows": rows}
+    return {"levels": levels, "known": np.zeros(3), "rows": rows}

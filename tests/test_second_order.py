@@ -12,7 +12,9 @@ from heg.ideal import log_partition
 from heg.pair_operators import pair_elements
 from heg.second_order import (
     Correction,
+    Known,
     Levels,
+    Row,
     second_order,
     shifted_sum,
     spectrum_energies,
@@ -20,7 +22,6 @@ from heg.second_order import (
     thermal_denominator,
     unbiased_square,
 )
-from heg.statistics import Estimate
 from heg.system import System
 
 LARGEST = 4
@@ -76,12 +77,45 @@ def test_the_spectrum_keeps_the_sum_and_its_denominators():
     np.testing.assert_allclose(spectrum @ thermal_denominator(raised, gas.beta), lowered, rtol=1e-10)
 
 
+def test_few_states_that_differ_little_do_not_lose_the_others():
+    """Two states, one of them rare: the value is right on average and its error holds what it says."""
+    gas, rng = System(2, 0, 3, 4.0, 0.5), np.random.default_rng(3)
+    truth, found = [], []
+    for share in np.repeat((0.01, 0.03, 0.1), 60):
+        rare = rng.random(32) < share
+        known = np.where(rare, 1.6, 0.8)
+        lowered = np.where(rare, 2.0, 1.0) + 0.02 * rng.normal(size=32)
+        rows = Row(
+            variance=lowered,
+            squared=lowered[:, None],
+            lowered=lowered[:, None],
+            known=known,
+            products=np.stack([lowered, known], axis=1) * known[:, None],
+            moved=np.stack([lowered, lowered], axis=1),
+            alike=np.zeros((32, 3, 2, 1)),
+            spectrum=np.zeros((32, 400)),
+            response={},
+        )
+        many = rng.random(2048) < share
+        of_many = np.where(many, 1.6, 0.8)
+        result = second_order(
+            gas, rows, Known(of_many.mean(), of_many.std() / np.sqrt(2048), of_many.var()), Correction(0.0, 0.0, 0.0)
+        )
+        truth.append(-(1 + share) / 2)
+        found.append((result.doubles, result.statistical))
+    value, error = np.transpose(found)
+    pulls = (value - truth) / error
+    assert abs(pulls.mean()) < 0.6
+    assert np.mean(np.abs(pulls) > 3) < 0.1
+    assert error.mean() < 5e-3
+
+
 def excitations_of(gas):
     """An untrained density matrix, whose wavefunctions are determinants: ideal p(K), W the bare interaction."""
     config = Config(gas, RunConfig("unused"), model=SMALL)
     solver = build(config)
     params = solver.init(jax.random.key(0)).average
-    return Excitations(solver.system, config, params, LARGEST), solver
+    return Excitations(solver.system, config, params, 0, LARGEST), solver
 
 
 def bare_levels(excitations, operators):
@@ -116,7 +150,7 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     rows = [excitations.row(levels, state, key) for state, key in zip(states, keys)]
     rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     none = Correction(0.0, 0.0, 0.0)
-    found = second_order(system, rows, Estimate(0.0, 0.0), none)
+    found = second_order(system, rows, Known(0.0, 0.0, 0.0), none)
     assert abs(found.doubles * system.electrons + expected) < 3.5 * found.statistical * system.electrons
     assert found.statistical * system.electrons < 0.2 * expected
     # to first order the interaction changes by twice that: 2 F_2
