@@ -1,15 +1,19 @@
 r"""Matrix elements of H between a determinant and its doubles, by sampling; compiled once for a gas and a model.
 
-With x drawn from |Psi_K|^2 and z = f(x),
+With z = f(x) and any number b,
 
 .. math:: W_{KK'} = \langle\Psi_K|H|\Psi_{K'}\rangle
-          = \mathbb{E}\Big[(E_{loc}(x) - b)^* \frac{\Phi_{K'}(z)}{\Phi_K(z)}\Big]
+          = \mathbb{E}_{x \sim |\Psi_K|^2}\Big[(E_{loc}(x) - b)^* \frac{\Phi_{K'}(z)}{\Phi_K(z)}\Big] :
 
-for any number b: the flow and its Jacobian drop out of the ratio. Instead of b all that has known elements is taken
-from E_loc (heg.pair_operators). W is real, as the flow is odd: x -> -x turns Psi into its conjugate.
+the flow and its Jacobian drop out of the ratio. Instead of b all that has known elements is taken from E_loc
+(heg.pair_operators). W is real, as the flow is odd: x -> -x turns Psi into its conjugate.
 
-Near a node of Psi_K, at the distance d, a term goes as 1 / d^2 and its weight as d^2: the mean exists, the variance
-does not. At real wavefunctions (a closed shell without twist) the tail is P(a) ~ a^(-3/2), else a^(-2).
+Near a node of Psi_K, at the distance d, such a term goes as 1 / d^2: its mean exists, its variance does not. So each x
+is drawn from Psi_K or from a guide, a double of K with other nodes, with equal chance, and has the weight
+
+.. math:: w = \frac{2 |\Psi_K|^2}{|\Psi_K|^2 + |\Psi_G|^2} ,
+
+with which all terms are bounded where the nodes of the two do not meet.
 """
 
 import functools
@@ -31,9 +35,10 @@ from heg.ideal import choose_cutoff
 from heg.kinetic import make_kinetic_energy
 from heg.orbitals import Orbitals, plane_waves
 from heg.pair_operators import make_pair_operators
-from heg.sampling import Walkers, make_draw
+from heg.sampling import make_draw
 from heg.structure import grid_of, make_structure
 from heg.system import System
+from heg.wavefunction import make_log_slater
 
 RATIO_NUMBERS = 8  # times the number of doubles: numbers in use at once by the ratios of one walker
 
@@ -43,6 +48,7 @@ class Looked(NamedTuple):
 
     Attributes:
       x, z: bohr.                                           [B, N, d]
+      weight: w.                                            [B]
       energy: E_loc, hartree per cell, complex.             [B]
       potential: its Coulomb part.                          [B]
       of_state: 1, ideal and Hartree-Fock interaction energy of K, hartree.    [B, 3]
@@ -52,6 +58,7 @@ class Looked(NamedTuple):
 
     x: jax.Array
     z: jax.Array
+    weight: jax.Array
     energy: jax.Array
     potential: jax.Array
     of_state: jax.Array
@@ -85,10 +92,10 @@ class AmplitudePrograms(NamedTuple):
     """Compiled functions; their first argument is the System.
 
     Attributes:
-      look: system, flow params, states [B, N], keys [B] -> Looked.
-      project: system, z [B, N, d], state [N], E_loc - b [B] -> Sums.
-      respond: system, x and z [B, N, d], potential [B], state [N], weights of the doubles [D] -> Response to the sum of
-        the weighted ratios.
+      look: system, flow params, states [B, N], guides [B, N], keys [B] -> Looked.
+      project: system, z [B, N, d], state [N], w (E_loc - b) [B] -> Sums.
+      respond: system, x and z [B, N, d], potential [B], w [B], state [N], weights of the doubles [D] -> Response to the
+        sum of the weighted ratios.
     """
 
     look: Callable
@@ -118,20 +125,26 @@ def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> Ampli
     chunk = walkers_at_once(gas, batch)
     few = walkers_at_once(gas, batch // 2, 8 * RATIO_NUMBERS * count_doubles(gas, largest))
 
-    def look(system, flow_params, states, keys):
+    def look(system, flow_params, states, guides, keys):
         waves = orbitals.at_density(system.rs)
         flow = make_flow(system, FlowSize(sizes.flow_layers, sizes.flow_width))
         local_energy = make_local_energy(system, make_kinetic_energy(system, waves, flow))
         controls = make_controls(system, waves)
         operators = make_pair_operators(system, waves)
-        draws = make_draw(system, waves, flow, chunk)(flow_params, states, keys)
+        log_slater = make_log_slater(system, waves)
+        choices, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        by_guide = jax.vmap(jax.random.bernoulli)(choices)
+        drawn = jnp.where(by_guide[:, None], guides, states)
+        draws = make_draw(system, waves, flow, chunk)(flow_params, drawn, keys)
 
         def look_at(walker):
-            energy, z = local_energy(flow_params, walker.x, walker.state)
-            of_state = controls(z, walker.state).of_state
-            return z, energy.total, energy.potential, of_state, operators(z, walker.state)
+            x, state, guide = walker
+            energy, z = local_energy(flow_params, x, state)
+            of_state = controls(z, state).of_state
+            weight = 2 * jax.nn.sigmoid(2 * (log_slater(z, state) - log_slater(z, guide)))
+            return z, weight, energy.total, energy.potential, of_state, operators(z, state)
 
-        found = map_walkers(look_at, Walkers(states, draws.x), chunk)
+        found = map_walkers(look_at, (draws.x, states, guides), chunk)
         return Looked(draws.x, *found, draws.redrawn, draws.lost)
 
     def project(system, z, state, deviation):
@@ -145,7 +158,7 @@ def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> Ampli
 
         return sum_walkers(sums, (z, deviation), few)
 
-    def respond(system, x, z, potential, state, weights):
+    def respond(system, x, z, potential, weight, state, weights):
         ratios = make_ratios(system, orbitals.at_density(system.rs), largest)
         structure = make_structure(system, grid.at_density(system.rs))
 
@@ -154,8 +167,8 @@ def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> Ampli
             of_x = structure(x, z)
             return jnp.real(ratios(z, state)) @ weights, of_x.s, of_x.g
 
-        weight, s, g = map_walkers(of_walker, (x, z), few)
-        return Response(*(_covariance(values, weight) for values in (potential, s, g)))
+        ratio, s, g = map_walkers(of_walker, (x, z), few)
+        return Response(*(_covariance(values, weight * ratio) for values in (potential, s, g)))
 
     return AmplitudePrograms(jit(look), jit(project), jit(respond))
 

@@ -107,14 +107,15 @@ class Excitations:
         orbitals = choose_cutoff(gas, self.config.model.orbital_tolerance).orbitals
         return DoublesOf(self.system, orbitals, self.largest)
 
-    def look(self, states: np.ndarray, key: jax.Array) -> Looked:
-        """Samples of x at states [B, N], B = `count`.
+    def look(self, states: np.ndarray, guides: np.ndarray, key: jax.Array) -> Looked:
+        """Samples of x at states [B, N], B = `count`, drawn from these and their guides.
 
         Raises:
           RunError: a draw failed for good, or too many were repeated.
         """
         keys = jax.random.split(key, len(states))
-        found = self.programs.look(self.params.flow, everywhere(states.astype(np.int32)), keys)
+        states, guides = (everywhere(each.astype(np.int32)) for each in (states, guides))
+        found = self.programs.look(self.params.flow, states, guides, keys)
         check_draws(self.step, int(found.lost), int(found.redrawn), len(states))
         return found
 
@@ -133,7 +134,7 @@ class Excitations:
             excited = np.stack([self._excite(state, generator) for state in drawn])
             both = np.repeat(np.concatenate([drawn, excited]), REPEATED, axis=0)
             filled = np.resize(both, (self.count, both.shape[1]))
-            found = self.look(filled, jax.random.fold_in(key, number))
+            found = self.look(filled, filled, jax.random.fold_in(key, number))
             samples = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(both)], _samples(found))
             looked.append(samples | {"drawn": np.arange(len(both)) < len(both) // 2})
         together = {name: np.concatenate([part[name] for part in looked]) for name in looked[0]}
@@ -147,8 +148,10 @@ class Excitations:
           state: occupied orbitals.                         [N]
           key: of the random numbers.
         """
-        looked = self.look(np.tile(state, (self.count, 1)), key)
-        deviation = looked.energy - looked.of_state @ levels.weights - looked.operators @ levels.operators
+        guide = self._excite(np.asarray(state), np.random.default_rng(np.asarray(jax.random.key_data(key))))
+        looked = self.look(*(np.tile(each, (self.count, 1)) for each in (state, guide)), key)
+        energy = looked.energy - looked.of_state @ levels.weights
+        deviation = looked.weight * (energy - looked.operators @ levels.operators)
         half = self.count // 2
         first, second = slice(0, half), slice(half, None)
         project = lambda part: jax.tree.map(np.asarray, self.programs.project(looked.z[part], state, deviation[part]))
@@ -164,7 +167,7 @@ class Excitations:
         responses = []
         for sampled, other in ((sums[0], second), (sums[1], first)):
             weights = np.where(allowed, (known + sampled.first / half) * h, 0.0)
-            part = (looked.x[other], looked.z[other], looked.potential[other])
+            part = (looked.x[other], looked.z[other], looked.potential[other], looked.weight[other])
             responses.append(self.programs.respond(*part, state, weights))
         change = jax.tree.map(lambda a, b: -np.asarray(a + b), *responses)
         by_transfer = lambda values: np.bincount(doubles.transfer[allowed], values, self.largest + 1)
@@ -178,7 +181,7 @@ class Excitations:
         place = kind * (self.largest + 1) + doubles.transfer[allowed]
         alike = [np.bincount(place, near * values, 2 * (self.largest + 1)) for values in products]
         return Row(
-            variance=np.asarray(np.var(np.asarray(looked.energy), ddof=1)),
+            variance=_variance(np.asarray(looked.energy), np.asarray(looked.weight)),
             squared=by_transfer(squares),
             lowered=by_transfer(squares * h[allowed]),
             known=np.asarray(of_known),
@@ -245,6 +248,12 @@ class Excitations:
         index = {tuple(vector): number for number, vector in enumerate(self.orbitals.n)}
         parts = [sorted(index[tuple(vector)] for vector in n[part]) for part in self.system.parts]
         return np.concatenate(parts)
+
+
+def _variance(energy, weight):
+    """Of complex energies with weights of mean 1."""
+    deviation = energy - np.average(energy, weights=weight)
+    return weight @ np.abs(deviation) ** 2 / (len(weight) - 1)
 
 
 def _samples(looked):

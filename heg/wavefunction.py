@@ -37,6 +37,16 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     return log_psi
 
 
+def make_log_slater(system: System, orbitals: Orbitals) -> Callable:
+    """ln |det| of the plane waves of all spins as a function of (z [N, d], state [N])."""
+    waves = make_waves(system, orbitals)
+
+    def log_slater(z, state):
+        return sum(jnp.linalg.slogdet(waves(z[part], state[part]))[1] for part in system.parts)
+
+    return log_slater
+
+
 class Score(NamedTuple):
     """Derivatives of ln Psi.
 
