@@ -272,9 +272,9 @@ def _parts(system, mean, known, beyond, count):
     """Parts of F_2 per electron from means over `count` K; `slope` and `within` are shares."""
     squared, sampled = float(np.sum(mean.squared)), float(np.sum(mean.lowered))
     with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
-    # as if one more row had shown the slope 1
-    prior = known.variance / count
-    slope = float((with_lowered + prior) / max(with_known + prior, 1e-300))
+    # as if one more row had shown the slope 1; rounding counts as no difference at all
+    prior = known.variance / count + 1e-12 * mean.known**2
+    slope = float((with_lowered + prior) / (with_known + prior)) if prior > 0 else 1.0
     lowered = sampled + slope * (known.mean - mean.known)
     # of what is left out
     energies = spectrum_energies(system)
