@@ -89,6 +89,11 @@ class Doubles(NamedTuple):
     exchanged: np.ndarray
 
     @property
+    def kind(self) -> np.ndarray:
+        """0 for equal, 1 for opposite spins.  [D] int"""
+        return (self.exchanged == 0).astype(int)
+
+    @property
     def alike(self) -> np.ndarray:
         """Allowed doubles of the kinetic energy of K.  [D] bool"""
         scale = np.max(np.abs(self.ideal), initial=1e-300)

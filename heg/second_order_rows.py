@@ -11,11 +11,15 @@ import jax
 import numpy as np
 
 from heg import storage
+from heg.calibration import calibrate
+from heg.contributions import beyond_second_order, contribution, known_part
 from heg.excitations import Excitations, largest_transfer
+from heg.pair_operators import count_operators
 from heg.parallel import any_process, on_first
 from heg.run import RunError
 from heg.second_order import BINS, Correction, Known, Levels, Row, second_order
 from heg.state import EXCITING, stream
+from heg.structure import grid_of
 
 FEWEST_ROWS = 32
 ROW_FORMAT = 1  # changes when rows of another kind would be misread
@@ -67,9 +71,9 @@ def collect(
     key = stream(frozen.state, EXCITING)
     found = on_first(_earlier, path, excitations, marks)
     if found is None:
-        levels = excitations.calibrate(states[:SKIPPED], jax.random.fold_in(key, 0))
+        levels = calibrate(excitations, states[:SKIPPED], jax.random.fold_in(key, 0))
         # one process says, as the last digit may differ between hosts
-        levels, known = on_first(lambda: (levels, excitations.known(levels, states[:MANY])))
+        levels, known = on_first(lambda: (levels, known_part(excitations, levels, states[:MANY])))
         found = Rows(levels, known, None, None)
     parts = [] if found.rows is None else [found.rows]
     have = sum(len(part.variance) for part in parts)
@@ -85,7 +89,7 @@ def collect(
                 if parts:
                     keep()
                 return None
-            row = excitations.row(found.levels, states[SKIPPED + number], jax.random.fold_in(key, number + 1))
+            row = contribution(excitations, found.levels, states[SKIPPED + number], jax.random.fold_in(key, number + 1))
             parts.append(jax.tree.map(lambda leaf: leaf[None], row))
             show(number + 1, wanted)
             if any_process(time.monotonic() - saved > SAVE_SECONDS):
@@ -113,7 +117,7 @@ def _summed_up(excitations, found, states, accuracy, most):
 
     The means over many K have errors of their own, which more rows do not lower.
     """
-    beyond = excitations.beyond(found.levels, found.rows.alike.mean(axis=0), states)
+    beyond = beyond_second_order(excitations, found.levels, found.rows.alike.mean(axis=0), states)
     found = found._replace(beyond=beyond)
     have = len(found.rows.variance)
     result = second_order(excitations.system, found.rows, found.known, beyond)
@@ -137,7 +141,7 @@ def _marks(excitations):
         "parameters": storage.fingerprint(excitations.params),
         "samples_of_state": excitations.count,
         "largest": excitations.largest,
-        "operators": excitations.operators,
+        "operators": count_operators(excitations.system),
         "rows": ROW_FORMAT,
     }
 
@@ -165,7 +169,8 @@ def _earlier(path, excitations, marks):
 
 def _template(excitations, count):
     """Zeros of the shapes of a file of so many rows."""
-    spin_pairs, shells, bins = excitations.structure_shape
+    system, grid = excitations.system, grid_of(excitations.system)
+    spin_pairs, shells, bins = 3 if system.n_down else 1, len(grid.shells.count), len(grid.share)
     rows = Row(
         variance=(),
         squared=(excitations.largest + 1,),
@@ -179,5 +184,5 @@ def _template(excitations, count):
     )
     is_shape = lambda node: isinstance(node, tuple) and not hasattr(node, "_fields")
     rows = jax.tree.map(lambda shape: np.zeros((count, *shape)), rows, is_leaf=is_shape)
-    levels = Levels(np.zeros(3), np.zeros((2, 2)), np.zeros(excitations.operators))
+    levels = Levels(np.zeros(3), np.zeros((2, 2)), np.zeros(count_operators(excitations.system)))
     return {"levels": levels, "known": np.zeros(3), "rows": rows}

@@ -6,10 +6,11 @@ import pytest
 from exact import all_states
 
 from heg import Config, ModelConfig, RunConfig, SystemConfig, build
+from heg.contributions import contribution, known_part
 from heg.degenerate import pair_correction, shell_correction
 from heg.excitations import Excitations
 from heg.ideal import log_partition
-from heg.pair_operators import pair_elements
+from heg.pair_operators import count_operators, pair_elements
 from heg.second_order import (
     Correction,
     Known,
@@ -119,7 +120,7 @@ def excitations_of(gas):
 
 
 def bare_levels(excitations, operators):
-    weights = np.zeros(excitations.operators)
+    weights = np.zeros(count_operators(excitations.system))
     weights[0] = operators
     return Levels(np.array([0.0, 1.0, 1.0]), np.zeros((2, 2)), weights)
 
@@ -133,7 +134,7 @@ def exact_sum(excitations, solver):
     weight = np.exp(-np.sum(levels[states], axis=1) - log_z)
     likely = weight > 1e-6
     bare = bare_levels(excitations, 1.0)
-    values = [excitations.known(bare, np.stack([state, state])).mean for state in states[likely]]
+    values = [known_part(excitations, bare, np.stack([state, state])).mean for state in states[likely]]
     return weight[likely] @ values, weight[likely].sum()
 
 
@@ -147,7 +148,7 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     sample = jax.jit(jax.vmap(solver.model.occupations.sample, (None, 0)))
     states = np.asarray(sample(excitations.params.occupations, keys))
     levels = bare_levels(excitations, 0.0)
-    rows = [excitations.row(levels, state, key) for state, key in zip(states, keys)]
+    rows = [contribution(excitations, levels, state, key) for state, key in zip(states, keys)]
     rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     none = Correction(0.0, 0.0, 0.0)
     found = second_order(system, rows, Known(0.0, 0.0, 0.0), none)
@@ -158,7 +159,7 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     error = change.std(ddof=1) / np.sqrt(len(change))
     assert abs(change.mean() * system.electrons + 2 * expected) < 3.5 * error * system.electrons
     # where all is known nothing is left to chance
-    exact = excitations.row(bare_levels(excitations, 1.0), states[0], keys[0])
+    exact = contribution(excitations, bare_levels(excitations, 1.0), states[0], keys[0])
     np.testing.assert_allclose(exact.lowered.sum(), exact.known, rtol=1e-9)
 
 
