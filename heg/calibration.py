@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from heg.excitations import Excitations
+from heg.levels import Levels
 from heg.pair_operators import usable_operators
-from heg.second_order import Levels
 
 REPEATED = 16  # samples of x at each state
 STATES = 128  # drawn, and as many excited

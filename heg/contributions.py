@@ -9,11 +9,11 @@ from heg.amplitudes import Looked, Sums
 from heg.degenerate import shell_correction
 from heg.doubles import Doubles, count_doubles
 from heg.excitations import Excitations
+from heg.levels import Levels
 from heg.pair_operators import PairElements, pair_elements
 from heg.second_order import (
     Correction,
     Known,
-    Levels,
     Row,
     spectrum_energies,
     spectrum_of,

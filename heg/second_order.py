@@ -44,35 +44,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from heg.doubles import Doubles
 from heg.statistics import Derived, jackknife
 from heg.system import System
 
 BINS = 400  # of the spectrum, over eight decades
 LEFT_OUT_ENERGY = 1.5  # of what is left out, in units of the mean Delta of the doubles
-
-
-class Levels(NamedTuple):
-    """Energies of the states, from a regression on sampled ones.
-
-    Attributes:
-      weights: c, alpha, gamma.                             [3]
-      covariance: of alpha and gamma.                       [2, 2]
-      operators: what goes along with the operators of heg.pair_operators.    [O]
-    """
-
-    weights: np.ndarray
-    covariance: np.ndarray
-    operators: np.ndarray
-
-    def gap(self, doubles: Doubles) -> np.ndarray:
-        """Delta of each double, hartree.  [D]"""
-        return self.weights[1] * doubles.ideal + self.weights[2] * doubles.fock
-
-    def directions(self) -> np.ndarray:
-        """Shifts of alpha and gamma by one standard error along independent directions.  [2, 2]"""
-        squares, vectors = np.linalg.eigh(self.covariance)
-        return (vectors * np.sqrt(np.maximum(squares, 0.0))).T
 
 
 class Row(NamedTuple):
@@ -84,7 +60,7 @@ class Row(NamedTuple):
       lowered: sum of W^2 h, likewise; -F_2 is its mean.    [Q]
       known: the same sum of the known elements alone.      []
       products: of the sum of W^2 h and of `known` with `known`.    [2]
-      moved: sum of W^2 h with the energies moved along `Levels.directions`.    [2]
+      moved: sum of W^2 h with the energies moved along `heg.levels.Levels.directions`.    [2]
       alike: over the doubles of the kinetic energy of K: sums of W^2, of W times its known part, and of the square of
         that, for equal and opposite spins, by |n|^2 of q.    [3, 2, Q]
       spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of `spectrum_energies`.    [BINS]

@@ -14,10 +14,11 @@ from heg import storage
 from heg.calibration import calibrate
 from heg.contributions import beyond_second_order, contribution, known_part
 from heg.excitations import Excitations, largest_transfer
+from heg.levels import Levels
 from heg.pair_operators import count_operators
 from heg.parallel import any_process, on_first
 from heg.run import RunError
-from heg.second_order import BINS, Correction, Known, Levels, Row, second_order
+from heg.second_order import BINS, Correction, Known, Row, second_order
 from heg.state import EXCITING, stream
 from heg.structure import grid_of
 

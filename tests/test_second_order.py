@@ -10,11 +10,11 @@ from heg.contributions import contribution, known_part
 from heg.degenerate import pair_correction, shell_correction
 from heg.excitations import Excitations
 from heg.ideal import log_partition
+from heg.levels import Levels
 from heg.pair_operators import count_operators, pair_elements
 from heg.second_order import (
     Correction,
     Known,
-    Levels,
     Row,
     second_order,
     shifted_sum,
