@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn
 
 import cyclopts
+import numpy as np
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records
@@ -24,11 +25,15 @@ from heg.cli import (
 )
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.cost import cost, product_rate
+from heg.observables import Quantity
+from heg.references import PAPERS, out_of_range
+from heg.results import infinite_gas
 from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
 from heg.summary import ideal_reference, system_facts
 from heg.training import build
+from heg.verdict import sentence_of
 
 HELP = """Variational free energy of the uniform electron gas at finite temperature.
 
@@ -126,6 +131,9 @@ def _run(config):
         return CONTINUE, None
     _print_summary(summary)
     if parallel.is_first():
+        if config.system.coupling:
+            _print_infinite(config.system.build(), summary)
+        print(sentence_of(summary))
         _draw(config, summary)
     return 0, summary
 
@@ -183,8 +191,21 @@ def _print_summary(summary):
         f"min_det {quality['min_det']:.2g}, folded measure {Estimate(**quality['folded_measure'])}, "
         f"redrawn {quality['redrawn']}"
     )
-    if quality["min_det"] <= 0:
-        print("Warning: det J <= 0 was found; the bound holds up to the measure lost there (docs/theory.md).")
+
+
+def _print_infinite(system, summary):
+    """f_xc of the cell and of the infinite gas beside the published ones."""
+    f_xc = summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"]
+    infinite = infinite_gas(system, {"f_xc": Quantity(*map(np.asarray, f_xc), None, "hartree per electron")})
+    ours = Estimate(**infinite["f_xc_of_the_bound_ha"])
+    rows = [["f_xc, Ha per electron", "", "ours less it"], ["this cell", str(Estimate(*f_xc)), ""]]
+    rows.append(["infinite gas", str(ours), ""])
+    extrapolated = out_of_range(system.dim, system.rs, system.theta)
+    for name, paper in PAPERS.items():
+        if (value := infinite.get(f"f_xc_{name}_ha")) is not None:
+            label = paper + (", extrapolated" if name in extrapolated else "")
+            rows.append([label, f"{value:.6g}", str(Estimate(ours.mean - value, ours.error))])
+    print(aligned(rows))
 
 
 def _draw(config, summary):

@@ -140,7 +140,7 @@ def evaluate(
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(frozen.solver),
         "ideal": ideal_values(system),
-        "infinite_gas": (infinite := _infinite(system, quantities)),
+        "infinite_gas": (infinite := infinite_gas(system, quantities)),
         "outside_of_fits": [
             sentence
             for name, sentence in out_of_range(system.dim, system.rs, system.theta).items()
@@ -237,8 +237,13 @@ def ideal_values(system: System) -> dict[str, float]:
     }
 
 
-def _infinite(system, found):
-    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's)."""
+def infinite_gas(system: System, found: dict[str, Quantity]) -> dict:
+    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's).
+
+    Args:
+      system: the cell.
+      found: its "f_xc" and, where it is known, its "f_xc_second_order".
+    """
     correction = size_correction(system)
     error = uncertainty(system)
     facts = {

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # a module imports only from those before it
 ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunction kinetic ewald first_order
 structure matsubara response rpa infinite_gas references eos momentum hamiltonian control_variates statistics
-convergence parallel devices chunks sampling free_energy bijection natural_gradient observables quasiparticles
+convergence verdict parallel devices chunks sampling free_energy bijection natural_gradient observables quasiparticles
 determinants exact storage records checks config twists walks state pair_operators doubles second_order
 degenerate amplitudes excitations second_order_rows corrected training cost trained instruments summary run
 results measurement grid survey rows table figures notebook table_figures report page doctor cli cli_solve
