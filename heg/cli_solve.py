@@ -188,8 +188,6 @@ def _print_summary(summary):
         f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s\n"
         f"variance of E_loc {quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation "
         f"{quality['largest_deviation_sigma']:.1f} sigma\n"
-        f"min_det {quality['min_det']:.2g}, folded measure {Estimate(**quality['folded_measure'])}, "
-        f"redrawn {quality['redrawn']}"
     )
 
 
@@ -198,7 +196,7 @@ def _print_infinite(system, summary):
     f_xc = summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"]
     infinite = infinite_gas(system, {"f_xc": Quantity(*map(np.asarray, f_xc), None, "hartree per electron")})
     ours = Estimate(**infinite["f_xc_of_the_bound_ha"])
-    rows = [["f_xc, Ha per electron", "", "ours less it"], ["this cell", str(Estimate(*f_xc)), ""]]
+    rows = [["f_xc, Ha per electron", "value", "ours less published"], ["this cell", str(Estimate(*f_xc)), ""]]
     rows.append(["infinite gas", str(ours), ""])
     extrapolated = out_of_range(system.dim, system.rs, system.theta)
     for name, paper in PAPERS.items():

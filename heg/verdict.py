@@ -12,6 +12,7 @@ HALF = 0.25  # deviation of the error of half of the samples, over sqrt(2) times
 ONE_SAMPLE = 0.5  # errors by which one sample may move E
 FAR = 6.0  # standard deviations that any distribution may reach
 REDRAWN_BOUND = 1e-4  # share of draws that may be repeated
+REDRAWN_FEW = 3  # repeated draws that are never too many
 ROUNDING = 1e-10  # relative, of means without an error
 
 
@@ -40,6 +41,11 @@ def verdict(summary: dict, history: list[Mapping], draws: int) -> dict:
     words = ", ".join(finding.words for finding in findings)
     sentence = f"Doubtful: {words}; {' and '.join(remedies)}." if remedies else f"Good: {words}."
     return {"good": not remedies, "sentence": sentence}
+
+
+def too_many_redrawn(redrawn: int, draws: int) -> bool:
+    """Were so many of the draws repeated that their places may be favoured?"""
+    return redrawn > max(REDRAWN_FEW, REDRAWN_BOUND * draws)
 
 
 def sentence_of(facts: dict) -> str:
@@ -75,7 +81,7 @@ def _folds(summary, draws):
     quality = summary["quality"]
     folded = Estimate(**quality["folded_measure"])
     remedy = "use more layers or a smaller max_norm"
-    if quality["redrawn"] > REDRAWN_BOUND * draws:
+    if too_many_redrawn(quality["redrawn"], draws):
         return Finding(f"{quality['redrawn']} of {draws} draws had no verified inverse", remedy)
     if quality["min_det"] > 0 and folded.mean == 0:
         return Finding("no fold was found")

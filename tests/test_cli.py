@@ -255,7 +255,7 @@ def test_a_configuration_is_written_once(tmp_path, capsys):
     assert exit_code([*words, "--write-config", str(file)]) == 0
     written = file.read_text()
     assert cli_solve.parse([str(file)]) == cli_solve.parse(words)
-    assert exit_code([*words, "--rs", "5", "--write-config", str(file)]) == cli.BAD_INPUT
+    assert exit_code([*words, "--write-config", str(file)]) == cli.BAD_INPUT
     assert "the file exists" in capsys.readouterr().err
     assert file.read_text() == written and not (tmp_path / "e").exists()
 

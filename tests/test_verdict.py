@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from heg.records import read_history
-from heg.verdict import ONE_SAMPLE, REDRAWN_BOUND, sentence_of, verdict
+from heg.verdict import ONE_SAMPLE, REDRAWN_FEW, sentence_of, verdict
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 DRAWS, SAMPLES = 10_000, 4096
@@ -76,8 +76,8 @@ def test_a_ground_state_without_entropy_has_settled():
         ({"min_det": -1e-9, "folded_measure": {"mean": 1e-3, "error": 1e-4}}, True, "no fold that matters"),
         ({"min_det": -1e-9, "folded_measure": {"mean": 1e-3, "error": 3e-4}}, False, "folds cover 0.0005 of space"),
         ({"folded_measure": {"mean": 1e-2, "error": 1e-3}}, False, "smaller max_norm"),
-        ({"redrawn": int(REDRAWN_BOUND * DRAWS)}, True, "no fold"),
-        ({"redrawn": 2 * int(REDRAWN_BOUND * DRAWS)}, False, "2 of 10000 draws had no verified inverse"),
+        ({"redrawn": REDRAWN_FEW}, True, "no fold"),
+        ({"redrawn": REDRAWN_FEW + 1}, False, "4 of 10000 draws had no verified inverse"),
         ({"largest_deviation_sigma": 0.99 * ONE_SAMPLE * SAMPLES**0.5}, True, "no fold was found."),
         ({"largest_deviation_sigma": 40.0}, False, "one sample moves E by 0.6 of its error; draw more samples."),
         ({"E_error_of_half_ha": 1e-3}, False, "the error of half of the samples is 0.71 times what it should be"),
