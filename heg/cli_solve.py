@@ -187,7 +187,7 @@ def _print_summary(summary):
     print(
         f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s\n"
         f"variance of E_loc {quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation "
-        f"{quality['largest_deviation_sigma']:.1f} sigma\n"
+        f"{quality['largest_deviation_sigma']:.1f} sigma"
     )
 
 
@@ -203,7 +203,7 @@ def _print_infinite(system, summary):
         if (value := infinite.get(f"f_xc_{name}_ha")) is not None:
             label = paper + (", extrapolated" if name in extrapolated else "")
             rows.append([label, f"{value:.6g}", str(Estimate(ours.mean - value, ours.error))])
-    print(aligned(rows))
+    print(f"\n{aligned(rows)}\n")
 
 
 def _draw(config, summary):
