@@ -100,20 +100,64 @@ def check_limit(max_seconds: float | None) -> None:
         raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
 
 
-def run_app(app: App, arguments: list[str], schema: type | None = None):
+def run_app(app: App, arguments: list[str], schema: type | None = None, stored: str = "config.toml"):
     """What an app makes of arguments; with a schema the first may be a TOML file of its tables.
+
+    Without a file and with required flags left out, they are those of the directory of --run-dir: of its file `stored`.
 
     Raises:
       ValueError: they make no sense; one that travels between processes.
       StorageError: the file cannot be read.
     """
+    file = None
     if schema and arguments and not arguments[0].startswith("-"):
         file, *arguments = arguments
-        app.config = (cyclopts.config.Dict(flatten(file, schema), source=file),)
+    elif schema and _missing(app, arguments):
+        file = _stored_in_run_dir(arguments, stored)
+    flat = flatten(file, schema) if file else {}
+    if file:
+        app.config = (cyclopts.config.Dict(flat, source=file),)
     try:
         return app(arguments)
+    except cyclopts.MissingArgumentError as error:
+        raise ValueError(_left_out(app, arguments, flat, error)) from None
     except cyclopts.CycloptsError as error:
         raise ValueError(str(error)) from None
+
+
+def _flags(arguments):
+    """Flags in a command line, without their values."""
+    return [word.partition("=")[0] for word in arguments if word.startswith("--")]
+
+
+def _missing(app, arguments, flat=()):
+    """Required flags that neither a command line nor a file has."""
+    given = {*_flags(arguments), *(f"--{name}" for name in flat)}
+    needed = [one for one in app.assemble_argument_collection() if one.required and one.name.startswith("--")]
+    return [one.name for one in needed if not given.intersection(one.names)]
+
+
+def _stored_in_run_dir(arguments, name):
+    """The file of that name in the directory of --run-dir; None if there is none."""
+    for word, following in zip(arguments, [*arguments[1:], ""]):
+        flag, _, value = word.partition("=")
+        if flag == "--run-dir" and (path := Path(value or following) / name).is_file():
+            return str(path)
+    return None
+
+
+def _left_out(app, arguments, flat, error):
+    """What is wrong with a command line that lacks something: a flag that does not exist, or those that are missing."""
+    collection = app.assemble_argument_collection()
+    known = {name for one in collection for name in (*one.names, *one.negatives)}
+    for word in _flags(arguments):
+        if word not in known:
+            token = cyclopts.Token(keyword=word, source="cli")
+            return str(cyclopts.UnknownOptionError(token=token, argument_collection=collection, verbose=False))
+    missing = _missing(app, arguments, flat)
+    if not missing and error.keyword:  # a flag without its value
+        return str(error)
+    return f"missing {', '.join(missing or [error.argument.name])}: see {app.name[0]} --help"
 
 
 def flatten(file: str, schema: type) -> dict:

@@ -36,8 +36,8 @@ HELP = """Table of the equation of state over r_s and Theta.
 
 Usage: heg-eos GRID.toml --run-dir DIR [FLAGS].  The file has the tables [grid] [model] [sampler] [optimizer] with the
 names of the flags; flags win.  Each point is a run of its own in DIR; table.csv and table.h5 hold those that are done,
-and table.html shows them.  The same command again goes on, also with points added to the grid.  Energies are in hartree
-per electron.
+and table.html shows them.  The same command again goes on, also with points added to the grid; so does --run-dir DIR
+alone.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 
@@ -77,7 +77,7 @@ def parse(arguments: list[str]) -> Asked | None:
         check_limit(max_seconds)
         return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)
 
-    asked = run_app(app, arguments, TableConfig)
+    asked = run_app(app, arguments, TableConfig, stored="grid.toml")
     if asked is not None:
         for point in points(asked.table.grid):
             refuse_too_many(point.system.build())

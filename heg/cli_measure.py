@@ -29,6 +29,7 @@ from heg.momentum import ideal_momentum
 from heg.results import difference
 from heg.run import HISTORY
 from heg.statistics import Estimate
+from heg.verdict import sentence_of
 
 FIGURES = {
     "structure": "Structure factor and pair correlation",
@@ -158,6 +159,8 @@ def _print(found, differences):
         print(f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6g}':>20}")
     for note in (report.SIZE_ERROR, *found.facts["outside_of_fits"]):
         print(note)
+    if sentence := sentence_of(found.facts):
+        print(sentence)
 
 
 def _draw(run_dir, output, found):

@@ -3,9 +3,10 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NamedTuple, NoReturn
 
 import cyclopts
+import numpy as np
 from cyclopts import App, Parameter
 
 from heg import figures, parallel, records
@@ -24,16 +25,21 @@ from heg.cli import (
 )
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
 from heg.cost import cost, product_rate
+from heg.observables import Quantity
+from heg.references import PAPERS, out_of_range
+from heg.results import infinite_gas
 from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
 from heg.summary import ideal_reference, system_facts
 from heg.training import build
+from heg.verdict import sentence_of
 
 HELP = """Variational free energy of the uniform electron gas at finite temperature.
 
 Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [sampler] [optimizer] [run] with the
-names of the flags; flags win.  The same command again continues the run.  Energies are in hartree per electron.
+names of the flags; flags win.  The same command again continues the run; so does --run-dir DIR alone, which reads
+config.toml there.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 JUDGED = 3  # steps after which the time left is worth telling
@@ -48,11 +54,21 @@ NOTES = {
 
 def solve(arguments: list[str] | None = None) -> NoReturn:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
-    command("heg-solve", parse, lambda asked: _dry_run(asked[0]) if asked[1] else _run(asked[0]), arguments)
+    command("heg-solve", parse, lambda asked: _dry_run(*asked) if asked[1] else _run(asked[0]), arguments)
 
 
-def parse(arguments: list[str]) -> tuple[Config, bool] | None:
-    """Configuration meant by a command line, and whether it is a dry run; None when only help was asked for.
+class Dry(NamedTuple):
+    """A command line that computes nothing.
+
+    Attributes:
+      file: where the configuration is to be written; none: nowhere.
+    """
+
+    file: Path | None = None
+
+
+def parse(arguments: list[str]) -> tuple[Config, Dry | None] | None:
+    """Configuration meant by a command line, and whether it computes nothing; None when only help was asked for.
 
     Raises:
       ValueError, StorageError: with one sentence for the user.
@@ -94,9 +110,12 @@ def _app() -> App:
         dry_run: Annotated[
             bool, Parameter(help="print the resolved configuration and the cost, compute nothing", negative="")
         ] = False,
+        write_config: Annotated[
+            Path | None, Parameter(help="write the resolved configuration to this new file, compute nothing")
+        ] = None,
         common: CommonFlags = Common(),
     ):
-        return Config(system, run, model, sampler, optimizer), dry_run
+        return Config(system, run, model, sampler, optimizer), Dry(write_config) if dry_run or write_config else None
 
     return app
 
@@ -112,6 +131,9 @@ def _run(config):
         return CONTINUE, None
     _print_summary(summary)
     if parallel.is_first():
+        if config.system.coupling:
+            _print_infinite(config.system.build(), summary)
+        print(sentence_of(summary))
         _draw(config, summary)
     return 0, summary
 
@@ -165,12 +187,23 @@ def _print_summary(summary):
     print(
         f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s\n"
         f"variance of E_loc {quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation "
-        f"{quality['largest_deviation_sigma']:.1f} sigma\n"
-        f"min_det {quality['min_det']:.2g}, folded measure {Estimate(**quality['folded_measure'])}, "
-        f"redrawn {quality['redrawn']}"
+        f"{quality['largest_deviation_sigma']:.1f} sigma"
     )
-    if quality["min_det"] <= 0:
-        print("Warning: det J <= 0 was found; the bound holds up to the measure lost there (docs/theory.md).")
+
+
+def _print_infinite(system, summary):
+    """f_xc of the cell and of the infinite gas beside the published ones."""
+    f_xc = summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"]
+    infinite = infinite_gas(system, {"f_xc": Quantity(*map(np.asarray, f_xc), None, "hartree per electron")})
+    ours = Estimate(**infinite["f_xc_of_the_bound_ha"])
+    rows = [["f_xc, Ha per electron", "value", "ours less published"], ["this cell", str(Estimate(*f_xc)), ""]]
+    rows.append(["infinite gas", str(ours), ""])
+    extrapolated = out_of_range(system.dim, system.rs, system.theta)
+    for name, paper in PAPERS.items():
+        if (value := infinite.get(f"f_xc_{name}_ha")) is not None:
+            label = paper + (", extrapolated" if name in extrapolated else "")
+            rows.append([label, f"{value:.6g}", str(Estimate(ours.mean - value, ours.error))])
+    print(f"\n{aligned(rows)}\n")
 
 
 def _draw(config, summary):
@@ -184,21 +217,28 @@ def _draw(config, summary):
         print(f"Training curve: {path}")
 
 
-def _dry_run(config):
+def _dry_run(config, dry=Dry()):
+    """Prints the configuration as TOML, everything else in its comments: the output is a file for heg-solve."""
     solver = build(config)
-    for name, table in tables(config).items():
-        print(f"[{name}]")
-        for field, value in table.items():
-            print(f"  {field} = {value}")
-    print("\nsystem")
-    for name, value in system_facts(solver).items():
-        print(f"  {name} = {value}")
+    if dry.file:
+        parallel.on_first(_write_config, config, dry.file)
     ideal = {name: estimate.mean for name, estimate in ideal_reference(solver.system).items()}
-    print("  exact ideal gas, per electron: " + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items()))
     found = cost(solver, config, product_rate())
-    print("cost")
-    print(f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow")
-    print(f"  samples = {found['samples']} in all")
-    print(f"  memory = about {found['memory_mib']:.0f} MiB for the largest arrays, beside the program")
-    print(f"  time = {_duration(found['seconds'])} on these devices, within a factor of two or so")
+    lines = ["system", *(f"  {name} = {value}" for name, value in system_facts(solver).items())]
+    lines += ["  exact ideal gas, per electron: " + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items())]
+    lines += [
+        "cost",
+        f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow",
+        f"  samples = {found['samples']} in all",
+        f"  memory = about {found['memory_mib']:.0f} MiB for the largest arrays, beside the program",
+        f"  time = {_duration(found['seconds'])} on these devices, within a factor of two or so",
+    ]
+    print(records.as_toml(tables(config)))
+    print("\n".join(f"# {line}" for line in lines))
     return 0, {"config": tables(config), "system": system_facts(solver), "ideal": ideal, "cost": found}
+
+
+def _write_config(config, path):
+    if path.exists():
+        raise ValueError(f"write_config is {path}: the file exists; give a new name")
+    records.save_config(path, tables(config))

@@ -1,4 +1,4 @@
-"""Has a training come to its end?  From the history of F."""
+"""Has a training come to its end?  From the history of F and S."""
 
 import numpy as np
 
@@ -7,8 +7,11 @@ from heg.statistics import Estimate
 SHORTEST = 30  # steps that say anything: thirds of at least ten
 
 
-def thirds(history: list[dict[str, str]]) -> tuple[Estimate, Estimate]:
-    """Mean F per electron (hartree) over the second and over the last third of the rows of history.csv.
+UNITS = {"F": "ha", "S": "kb"}
+
+
+def thirds(history: list[dict[str, str]], name: str = "F") -> tuple[Estimate, Estimate]:
+    """Mean F (hartree) or S (k_B) per electron over the second and over the last third of the rows of history.csv.
 
     Raises:
       ValueError: fewer than three rows.
@@ -16,12 +19,12 @@ def thirds(history: list[dict[str, str]]) -> tuple[Estimate, Estimate]:
     third = len(history) // 3
     if not third:
         raise ValueError(f"a history of {len(history)} steps has no thirds: train for at least 3 steps")
-    return _mean(history[-2 * third : -third]), _mean(history[-third:])
+    return _mean(history[-2 * third : -third], name), _mean(history[-third:], name)
 
 
-def drift(history: list[dict[str, str]]) -> Estimate:
-    """F of the last third of the steps less that of the second, hartree per electron."""
-    before, after = thirds(history)
+def drift(history: list[dict[str, str]], name: str = "F") -> Estimate:
+    """F or S of the last third of the steps less that of the second; as `thirds`."""
+    before, after = thirds(history, name)
     return Estimate(after.mean - before.mean, float(np.hypot(before.error, after.error)))
 
 
@@ -33,7 +36,9 @@ def settled(history: list[dict[str, str]], accuracy: float) -> bool:
     return max(abs(found.mean), found.error) <= accuracy
 
 
-def _mean(rows):
+def _mean(rows, name):
     """The errors of the steps are independent for exact draws; the parameters, which move, add what they drift."""
-    errors = [float(row["F_error_ha"]) for row in rows]
-    return Estimate(float(np.mean([float(row["F_ha"]) for row in rows])), float(np.linalg.norm(errors) / len(rows)))
+    unit = UNITS[name]
+    errors = [float(row[f"{name}_error_{unit}"]) for row in rows]
+    mean = float(np.mean([float(row[f"{name}_{unit}"]) for row in rows]))
+    return Estimate(mean, float(np.linalg.norm(errors) / len(rows)))

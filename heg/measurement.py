@@ -20,6 +20,7 @@ from heg.state import OBSERVING, stream
 from heg.statistics import BLOCKS
 from heg.trained import configuration, trained_state
 from heg.training import build
+from heg.verdict import sentence_of
 
 SAVE_SECONDS = 30.0  # between writings of the samples at hand
 
@@ -83,6 +84,7 @@ def measure(
         found = evaluate(frozen, blocks, history, drawn, beyond, asked)
         if found is None:
             return None
+        found = found._replace(facts=found.facts | on_first(_verdict, run_dir, found.facts["step"]))
         on_first(save, output, found)
     return found
 
@@ -105,6 +107,15 @@ def save(run_dir: Path, found: Measurement) -> None:
     numbers = {name: {"mean": plain(q.value), "error": plain(q.error)} for name, q in found.quantities.items()}
     landau = {name: plain(value) for name, value in found.landau._asdict().items()}
     records.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
+
+
+def _verdict(run_dir, step):
+    """That of the run, if it was on the parameters of this step; nothing in runs of older versions."""
+    with contextlib.suppress(storage.StorageError):
+        summary = records.load_json(run_dir / "summary.json")
+        if summary.get("steps") == step and sentence_of(summary):
+            return {"verdict": summary["verdict"]}
+    return {}
 
 
 def _claim(run_dir, output):

@@ -17,9 +17,10 @@ from heg.results import Measurement
 from heg.run import HISTORY
 from heg.run import solve as solve_run
 from heg.statistics import Estimate
-from heg.summary import history_row, ideal_reference
+from heg.summary import QUANTITIES, history_row, ideal_reference
 from heg.system import System, whole_number
 from heg.trained import configuration
+from heg.verdict import sentence_of
 
 LOG = logging.getLogger("heg")  # what heg-solve says between its steps
 
@@ -41,11 +42,19 @@ class Run(NamedTuple):
         """F, E, kinetic, potential (hartree) or S (k_B) per electron, of independent samples.
 
         Raises:
-          ValueError: the run is not finished.
+          ValueError: the run is not finished, or has no such quantity.
         """
+        if name not in QUANTITIES:
+            raise ValueError(f"a run has no {name!r}, but {', '.join(QUANTITIES)}: heg.measure(run) may have it")
         if name not in self.summary:
             raise ValueError(f"the run in {self.directory} is not finished: call heg.solve again")
         return Estimate(**self.summary[name])
+
+    def __repr__(self) -> str:
+        """A line: directory, steps, F and the verdict."""
+        steps = len(self.history["step"]) if self.history else 0
+        state = f"F {self.estimate('F')} Ha. {sentence_of(self.summary)}".rstrip() if self.summary else "not finished"
+        return f"<Run {str(self.directory)!r}, {steps} steps: {state}>"
 
 
 def solve(
@@ -139,9 +148,10 @@ def plot(result: Run | Measurement):
     It is made without pyplot: a notebook shows it after %matplotlib inline, a script saves it with savefig.
 
     Raises:
-      ValueError: the run has no step yet.
+      ValueError: the run has no step yet, or the result is neither.
       ImportError: matplotlib is not installed.
     """
+    _require_kind("plot", result, Run, Measurement)
     if isinstance(result, Run):
         if not result.history:
             raise ValueError(f"the run in {result.directory} has no step to plot: train it")
@@ -154,10 +164,20 @@ def plot_momentum(measurement: Measurement):
     """n(k) beside that of the ideal gas, a matplotlib Figure.
 
     Raises:
+      ValueError: it is no measurement.
       ImportError: matplotlib is not installed.
     """
+    _require_kind("plot_momentum", measurement, Measurement)
     ideal = ideal_momentum(measurement.system, measurement.orbitals)
     return figures.momentum(measurement.quantities, ideal)
+
+
+def _require_kind(function, given, *kinds):
+    """Refuses what a function cannot draw."""
+    if not isinstance(given, kinds):
+        sources = {Run: "a run of heg.solve", Measurement: "a measurement of heg.measure"}
+        wanted = " or ".join(sources[kind] for kind in kinds)
+        raise ValueError(f"heg.{function} takes {wanted}, not a {type(given).__name__}")
 
 
 def _fields(config):

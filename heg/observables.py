@@ -28,7 +28,7 @@ from heg.free_energy import Model, Params, Samples, per_electron, sample_of
 from heg.momentum import Momentum, control_weight, make_momentum, momentum_distribution, momentum_shells
 from heg.orbitals import Orbitals
 from heg.sampling import Walkers
-from heg.statistics import Derived, jackknife
+from heg.statistics import Derived, Estimate, jackknife
 from heg.structure import Grid, Structure, make_structure, plasmon_structure, total
 from heg.system import System
 
@@ -63,6 +63,12 @@ class Quantity(NamedTuple):
     error: np.ndarray
     covariance: np.ndarray | None
     unit: str
+
+    def __repr__(self) -> str:
+        """A line: the number or the shape of the array, and the unit."""
+        single = np.ndim(self.value) == 0
+        number = Estimate(float(self.value), float(self.error)) if single else f"array {np.shape(self.value)}"
+        return f"<Quantity {number}, {self.unit}>"
 
 
 def make_sample(system: System, orbitals: Orbitals, model: Model, grid: Grid) -> Callable:

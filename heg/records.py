@@ -83,8 +83,12 @@ def load_json(path: Path) -> dict:
 
 def save_config(path: Path, config: dict) -> None:
     """Writes tables to a TOML file atomically; fields that are None are left out."""
-    tables = {name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()}
-    write_text(path, tomli_w.dumps(tables))
+    write_text(path, as_toml(config))
+
+
+def as_toml(config: dict) -> str:
+    """Tables as the text of a TOML file; fields that are None are left out."""
+    return tomli_w.dumps({name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()})
 
 
 def load_config(path: Path) -> dict:

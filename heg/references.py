@@ -29,6 +29,12 @@ AMGB = {
     "h": (1.747e-2, 7.799e-4, 1.163099),
 }
 BETA = 1.3386
+PAPERS = {
+    "gdsmfb": "Groth et al. 2017",
+    "ksdt": "Karasiev et al. 2014",
+    "corrksdt": "Karasiev et al. 2018",
+    "amgb": "Attaccalite et al. 2002, ground state",
+}
 # r_s from and to, and highest Theta, of the data behind each fit; beyond them it extrapolates, to known limits at best
 FITTED = {
     "gdsmfb": (0.1, 20.0, 8.0),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from heg.records import write_text
 from heg.statistics import Estimate
+from heg.verdict import sentence_of
 
 TITLES = {
     "F": "free energy, an upper bound",
@@ -59,7 +60,9 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
         for name in TITLES
         if name in observables
     ]
-    parts = [
+    sentence = sentence_of(observables)
+    parts = [f"<p><strong>{html.escape(sentence)}</strong></p>"] if sentence else []
+    parts += [
         f"<p>{observables['samples']} independent samples at step {observables['step']}, heg {observables['version']}. "
         "Errors are standard errors.</p>",
         html_table(("quantity", "value", "ideal gas, exact", "unit"), rows),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from heg.config import Config
+from heg.config import Config, suggestion
 from heg.corrected import corrected, second_order_facts
 from heg.ideal import choose_cutoff, heat_capacity
 from heg.infinite_gas import size_correction, uncertainty
@@ -23,6 +23,7 @@ from heg.statistics import Estimate, independent, intercept
 from heg.summary import ideal_reference, system_facts
 from heg.system import System
 from heg.training import Solver
+from heg.verdict import sentence_of
 
 STATES = 20_000  # draws of p(K) to which Landau's functional is fitted
 AT_ONCE = 10**8  # orbitals of all draws between two looks at whether to stop
@@ -68,6 +69,25 @@ class Measurement(NamedTuple):
     landau: Landau
     levels: np.ndarray
     facts: dict
+
+    def estimate(self, name: str) -> Estimate:
+        """A quantity that is one number, in its unit.
+
+        Raises:
+          ValueError: there is no such quantity, or it is an array.
+        """
+        if name not in self.quantities:
+            raise ValueError(f"the measurement has no {name!r}: {suggestion(name, self.quantities)}")
+        value, error = self.quantities[name][:2]
+        if np.ndim(value):
+            raise ValueError(f"{name} has {np.size(value)} values: take quantities[{name!r}]")
+        return Estimate(float(value), float(error))
+
+    def __repr__(self) -> str:
+        """A line: the gas, samples, F and the verdict on the run."""
+        gas = f"{self.system.label}, {self.system.dim}D, r_s {self.system.rs:g}, Theta {self.system.theta:g}"
+        found = f"{self.facts['samples']} samples, F {self.estimate('F')} Ha. {sentence_of(self.facts)}".rstrip()
+        return f"<Measurement of {gas}: {found}>"
 
 
 class Drawn(NamedTuple):
@@ -140,7 +160,7 @@ def evaluate(
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(frozen.solver),
         "ideal": ideal_values(system),
-        "infinite_gas": (infinite := _infinite(system, quantities)),
+        "infinite_gas": (infinite := infinite_gas(system, quantities)),
         "outside_of_fits": [
             sentence
             for name, sentence in out_of_range(system.dim, system.rs, system.theta).items()
@@ -237,8 +257,13 @@ def ideal_values(system: System) -> dict[str, float]:
     }
 
 
-def _infinite(system, found):
-    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's)."""
+def infinite_gas(system: System, found: dict[str, Quantity]) -> dict:
+    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's).
+
+    Args:
+      system: the cell.
+      found: its "f_xc" and, where it is known, its "f_xc_second_order".
+    """
     correction = size_correction(system)
     error = uncertainty(system)
     facts = {

@@ -18,10 +18,9 @@ from heg.state import MEASURING, NUMBERS, SAMPLING, TrainState, key_of_run, stre
 from heg.summary import QUANTITIES, history_row, summarise
 from heg.trained import load_state, start_from
 from heg.training import Solver, build
+from heg.verdict import REDRAWN_FEW, too_many_redrawn, verdict
 
-REDRAWN_BOUND = 1e-4  # share of draws that may be repeated
 REDRAWN_IN_STEP = 0.02  # share of the draws of one step
-REDRAWN_FEW = 3  # repeated draws that never stop a run
 TROUBLES = 3  # steps that may fail in a row
 HISTORY, TROUBLE = "history.csv", "trouble.jsonl"
 
@@ -86,7 +85,9 @@ def _run(config, solver, first, say, show, stop):
     final = measure(solver, config, state, stop) if _done(config, int(state.step), rows) else {}
     if not initial or not final:
         return {}
-    summary = summarise(solver, config, state, initial, final) | {"seconds": spent()}
+    summary = summarise(solver, config, state, initial, final)
+    draws = config.sampler.batch * (summary["steps"] + 1)
+    summary |= {"verdict": verdict(summary, rows, draws), "seconds": spent()}
     on_first(records.save_json, run_dir / "summary.json", summary)
     return summary
 
@@ -255,5 +256,5 @@ def check_draws(step: int, lost: int, redrawn: int, draws: int) -> None:
     """
     if lost:
         raise RunError(f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm")
-    if redrawn > max(REDRAWN_FEW, REDRAWN_BOUND * draws):
+    if too_many_redrawn(redrawn, draws):
         raise RunError(f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: lower max_norm")

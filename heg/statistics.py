@@ -9,11 +9,15 @@ from scipy import stats
 
 WINDOW = 5.0  # the sum over lags stops at the first lag >= WINDOW tau (Sokal)
 SHORTEST = 50.0  # a chain must last SHORTEST autocorrelation times
+SMALL = 1e-6  # numbers that are printed with a power of ten
 BLOCKS = 16  # fewest blocks from which an error is read as it is
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error, of the same unit; prints with two digits of the error, as -0.52312(41)."""
+    """A mean and its standard error, of the same unit; prints with two digits of the error, as -0.52312(41).
+
+    Where both are below SMALL a power of ten follows, as 1.5(10)e-10.
+    """
 
     mean: float
     error: float
@@ -23,6 +27,10 @@ class Estimate(NamedTuple):
             return f"{self.mean:.10g}({self.error})"
         if self.error <= 1e-12 * abs(self.mean):
             return f"{self.mean:.10g}"
+        largest = max(abs(self.mean), self.error)
+        if largest < SMALL:
+            power = math.floor(math.log10(largest))
+            return f"{Estimate(self.mean / 10.0**power, self.error / 10.0**power)}e{power:03d}"
         digits = max(0, 1 - math.floor(math.log10(self.error)))
         error = f"{self.error * 10**digits:.0f}" if digits > 1 else f"{self.error:.{digits}f}"
         return f"{self.mean:.{digits}f}({error})"

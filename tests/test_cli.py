@@ -45,6 +45,9 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_is_promised(finished):
     run_dir, output = finished
     summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["verdict"]["good"] is False and "6 steps are too few" in summary["verdict"]["sentence"]
+    assert summary["verdict"]["sentence"] in output
+    assert "infinite gas" in output and "Attaccalite" in output and "0.00000000" not in output
     for table in (summary, summary["initial"]):
         for name in ("F", "E", "kinetic", "potential", "S"):
             assert table[name]["error"] > 0
@@ -120,6 +123,7 @@ def exit_code(arguments):
         ("batch", "1", "batch is 1"),
         ("flow_width", "0", "flow_width is 0"),
         ("thet", "3", "Did you mean --theta?"),
+        ("temperature", "5eV", "Unknown option: --temperature"),
         ("steps", "many", "--steps"),
     ],
 )
@@ -129,6 +133,29 @@ def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, field,
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--temperature 5eV --run-dir x", "Unknown option: --temperature."),
+        ("--thet=3", "Unknown option: --thet. Did you mean --theta?"),
+        ("--electrons 2 --rs=1 --run-dir x", "missing --dim, --theta: see heg-solve --help"),
+        ("--electrons 2 --rs 1 --dim 2 --run-dir x --theta", "--theta requires an argument"),
+    ],
+)
+def test_what_a_command_line_lacks_is_named(capsys, words, sentence):
+    assert exit_code(words.split()) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_a_run_goes_on_by_its_directory(finished):
+    run_dir = str(finished[0])
+    config, dry = cli_solve.parse(["--run-dir", run_dir, "--steps", "8"])
+    assert not dry and config.run.steps == 8 and config.run.run_dir == run_dir
+    before = cli_solve.parse(command_line(run_dir))[0]
+    assert cli_solve.parse([f"--run-dir={run_dir}"])[0] == before
 
 
 def test_a_file_gives_the_settings_and_flags_win(tmp_path):
@@ -217,8 +244,20 @@ def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
 def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):
     run_dir = tmp_path / "e"
     assert exit_code([*command_line(run_dir), "--dry-run"]) == 0
-    assert "orbitals_missing_probability" in capsys.readouterr().out
-    assert not run_dir.exists()
+    output = capsys.readouterr().out
+    assert "orbitals_missing_probability" in output and not run_dir.exists()
+    (tmp_path / "run.toml").write_text(output)  # all but the configuration is in comments
+    assert cli_solve.parse([str(tmp_path / "run.toml")]) == cli_solve.parse(command_line(run_dir))
+
+
+def test_a_configuration_is_written_once(tmp_path, capsys):
+    file, words = tmp_path / "run.toml", command_line(tmp_path / "e")
+    assert exit_code([*words, "--write-config", str(file)]) == 0
+    written = file.read_text()
+    assert cli_solve.parse([str(file)]) == cli_solve.parse(words)
+    assert exit_code([*words, "--write-config", str(file)]) == cli.BAD_INPUT
+    assert "the file exists" in capsys.readouterr().err
+    assert file.read_text() == written and not (tmp_path / "e").exists()
 
 
 def test_help_lists_every_field(capsys):

@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[1]
 # a module imports only from those before it
 ORDER = """system orbitals ideal ideal_infinite occupations pairs flow wavefunction kinetic ewald first_order
 structure matsubara response rpa infinite_gas references eos momentum hamiltonian control_variates statistics
-convergence parallel devices chunks sampling free_energy bijection natural_gradient observables quasiparticles
-determinants exact storage records checks config twists walks state pair_operators doubles levels second_order
-degenerate amplitudes training cost trained instruments summary run excitations calibration contributions
-second_order_rows corrected results measurement grid survey rows table figures notebook table_figures report
-page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
+convergence verdict parallel devices chunks sampling free_energy bijection natural_gradient observables
+quasiparticles determinants exact storage records checks config twists walks state pair_operators doubles levels
+second_order degenerate amplitudes training cost trained instruments summary run excitations calibration
+contributions second_order_rows corrected results measurement grid survey rows table figures notebook
+table_figures report page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
 # functions of these names that take no encoding: of the operating system, and of heg.records
 HAVE_NONE = {"os.open", "read_text", "write_text", "records.read_text"}

@@ -63,6 +63,8 @@ def test_everything_promised_is_there(run, measured):
     expected = measured["ideal"]["F"] + measured["f_xc"]["mean"]
     assert measured["F"]["mean"] == pytest.approx(expected, rel=1e-9)
     report = (run / "report.html").read_text()
+    sentence = measured["verdict"]["sentence"]
+    assert "3 steps are too few" in sentence and report.index(sentence) < report.index("<table>")
     assert report.count("data:image/png;base64,") == 6 and "http" not in report and "hartree per electron" in report
     assert all((run / f"{name}.png").stat().st_size > 1000 for name in ("structure", "momentum", "levels", "energies"))
 

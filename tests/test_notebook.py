@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,8 +67,35 @@ def test_a_finished_run_is_loaded_and_measured(run):
     # the virial theorem, by hand
     virial = (2 * value("kinetic") + value("potential")) * gas.density / gas.dim
     assert value("pressure") == pytest.approx(virial, rel=1e-9)
+    pressure = measured.estimate("pressure")
+    assert pressure.mean == value("pressure") and str(pressure) in repr(measured.quantities["pressure"])
+    for wrong, words in (("presure", "did you mean 'pressure'"), ("S_q", "take quantities")):
+        with pytest.raises(ValueError, match=words):
+            measured.estimate(wrong)
+    assert measured.facts["verdict"] == found.summary["verdict"]
+    for shown in (found, measured, measured.quantities["S_q"]):
+        assert len(repr(shown)) < 300
     for figure, axes in ((heg.plot(found), 2), (heg.plot(measured), 2), (heg.plot_momentum(measured), 1)):
         assert isinstance(figure, Figure) and len(figure.axes) == axes
+
+
+def test_what_a_run_does_not_have_is_said(run):
+    with pytest.raises(ValueError, match="a run has no 'pressure', but F, .* heg.measure"):
+        run[0].estimate("pressure")
+    with pytest.raises(ValueError, match="heg.plot_momentum takes a measurement of heg.measure, not a Run"):
+        heg.plot_momentum(run[0])
+    with pytest.raises(ValueError, match="heg.plot takes a run of heg.solve or a measurement .*, not a dict"):
+        heg.plot({})
+    with pytest.raises(ValueError, match="n_up is 7.5: it must be a whole number"):
+        heg.System(n_up=7.5, n_down=0, dim=3, rs=1, theta=1)
+
+
+def test_the_package_is_found_beside_its_clone(tmp_path):
+    """Where a folder heg without __init__.py lies, as the clone does in its parent."""
+    (tmp_path / "heg" / "heg").mkdir(parents=True)
+    code = "import heg; print(heg.System.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "heg.system\n", done.stderr
 
 
 def test_bad_input_is_told(tmp_path):

@@ -92,6 +92,9 @@ def test_independent_samples_by_hand():
         (12.3456, 1.5, "12.3(1.5)"),
         (-0.5, 0.0, "-0.5"),
         (1.25, np.nan, "1.25(nan)"),
+        (1.5e-10, 1.0e-10, "1.5(1.0)e-10"),
+        (-2.34567e-7, 1.2e-9, "-2.346(12)e-07"),
+        (0.0, 2e-9, "0.0(2.0)e-09"),
     ],
 )
 def test_estimate_prints_two_digits_of_its_error(mean, error, printed):
