@@ -206,9 +206,9 @@ def test_scores_of_a_model_without_flow_have_no_columns(key):
 
 
 def test_per_electron_values_are_consistent(key):
-    log_p, kinetic, potential = jax.random.normal(key, (3, 8))
+    log_p, kinetic, potential = jax.random.normal(key, (3, 32))
     gas = POLARIZED_2D
-    controls = Controls(jnp.ones((8, 3)), jnp.zeros((8, 1 + SHELLS)))
+    controls = Controls(jnp.ones((32, 3)), jnp.zeros((32, 1 + SHELLS)))
     values = per_electron(Samples(log_p, LocalEnergy(kinetic + 0.3j, potential), controls), first_regression(), gas)
     np.testing.assert_allclose(values["E"], (kinetic + potential) / 3, rtol=1e-12)
     np.testing.assert_allclose(values["F"], values["E"] - gas.temperature * values["S"], rtol=1e-12)
