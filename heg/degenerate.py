@@ -49,7 +49,7 @@ def shell_correction(
     doubles = doubles_of.of_vectors(state)
     elements = np.where(doubles.allowed, known(doubles), 0.0)
     by_pairs = pair_correction(elements, gap(doubles), beta)
-    alike = doubles.allowed & doubles.alike
+    alike = doubles.alike
     total = elements**2 @ thermal_denominator(gap(doubles), beta)
     if np.abs(by_pairs[alike].sum()) <= MATTERS * total:
         return float(by_pairs.sum()), 0.0
@@ -79,7 +79,7 @@ def _shell(doubles_of, state, known, gap):
             break
         doubles = doubles_of.of_vectors(states[number])
         elements, gaps = known(doubles), gap(doubles)
-        for place in np.flatnonzero(doubles.allowed & doubles.alike):
+        for place in np.flatnonzero(doubles.alike):
             other, sign = doubles_of.ordered(doubles_of.excited(states[number], place))
             name = _name(other)
             if name not in names:

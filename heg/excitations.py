@@ -67,18 +67,20 @@ class Excitations:
         return AmplitudePrograms(*(partial(program, self.system) for program in compiled))
 
     @cached_property
+    def drawn_orbitals(self) -> Orbitals:
+        """The plane waves of p(K)."""
+        cutoff = choose_cutoff(self.system.of_unit_density, self.config.model.orbital_tolerance)
+        return cutoff.orbitals.at_density(self.system.rs)
+
+    @cached_property
     def orbitals(self) -> Orbitals:
         """The plane waves of p(K), in front, and all that a double can occupy."""
-        gas = self.system.of_unit_density
-        orbitals = choose_cutoff(gas, self.config.model.orbital_tolerance).orbitals
-        return wide_orbitals(gas, orbitals, self.largest).at_density(self.system.rs)
+        return wide_orbitals(self.system, self.drawn_orbitals, self.largest)
 
     @cached_property
     def doubles_of(self) -> DoublesOf:
         """The doubles of any K of p(K)."""
-        gas = self.system.of_unit_density
-        orbitals = choose_cutoff(gas, self.config.model.orbital_tolerance).orbitals
-        return DoublesOf(self.system, orbitals, self.largest)
+        return DoublesOf(self.system, self.drawn_orbitals, self.largest)
 
     def look(self, states: np.ndarray, guides: np.ndarray, key: jax.Array) -> Looked:
         """Samples of x at states [B, N], B = `count`, drawn from these and their guides.

@@ -131,6 +131,8 @@ def measure(
     samples = whole_number("samples", samples)
     if samples < 2:
         raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
+    if not isinstance(second_order, bool) and not second_order > 0:
+        raise ValueError(f"second_order is {second_order}: give True, False or a positive error, hartree per electron")
     parallel.join(alone)
     directory = run.directory if isinstance(run, Run) else Path(run)
     parallel.agree({"the run directory": str(directory.absolute()), "samples": samples, "second_order": second_order})

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from heg.config import Config, suggestion
-from heg.corrected import corrected, second_order_facts
+from heg.corrected import corrected, number, second_order_facts
 from heg.ideal import choose_cutoff, heat_capacity
 from heg.infinite_gas import size_correction, uncertainty
 from heg.instruments import Instruments, block_size
@@ -110,10 +110,10 @@ def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
     # parts of equal size, for which one program serves
     parts = next(count for count in range(wanted, STATES + 1) if STATES % count == 0)
     drawn = []
-    for number in range(parts):
+    for part in range(parts):
         if stop():
             return None
-        some = slice(number * STATES // parts, (number + 1) * STATES // parts)
+        some = slice(part * STATES // parts, (part + 1) * STATES // parts)
         drawn.append(jax.tree.map(np.asarray, frozen.instruments.occupy(frozen.state.average, keys[some])))
     return Drawn(*map(np.concatenate, zip(*drawn)))
 
@@ -145,11 +145,11 @@ def evaluate(
         return None
     landau, within, over = _of_states(frozen, drawn)
     quantities |= {
-        "E_variance_within_K": _number(within, "hartree^2 per cell"),
-        "F_variance_over_K": _number(over, "hartree^2 per cell"),
+        "E_variance_within_K": number(within, "hartree^2 per cell"),
+        "F_variance_over_K": number(over, "hartree^2 per cell"),
     }
     if extrapolated := zero_variance(history):
-        quantities["F_at_zero_variance"] = _number(extrapolated, "hartree per electron")
+        quantities["F_at_zero_variance"] = number(extrapolated, "hartree per electron")
     second = {}
     if beyond is not None:
         found = second_order(system, beyond.rows, beyond.known, beyond.beyond)
@@ -278,7 +278,3 @@ def infinite_gas(system: System, found: dict[str, Quantity]) -> dict:
             mean = float(cell.value) + correction.free_energy
             facts[label] = {"mean": mean, "error": float(np.hypot(cell.error, error))}
     return facts | {f"f_xc_{name}_ha": value for name, value in published(system).items()}
-
-
-def _number(estimate, unit):
-    return Quantity(np.asarray(estimate.mean), np.asarray(estimate.error), None, unit)

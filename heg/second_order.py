@@ -114,7 +114,7 @@ class SecondOrder(NamedTuple):
       of_rows: standard error over the K that are sampled.
       statistical: that with the errors of the means over many K.
       levels: of the regression of the energies.
-      left_out: half of the largest that larger transfers and triples can add.
+      left_out: half of an estimate of the most that larger transfers and triples add.
       denominators: change by the shift of the denominators.
       degenerate: of the correction for degenerate states.
       doubles: the sum over doubles alone.

@@ -124,14 +124,11 @@ def _summed_up(excitations, found, states, accuracy, most):
     result = second_order(excitations.system, found.rows, found.known, beyond)
     if not np.isfinite(result.error):
         raise RunError("the second order is not finite: measure with --no-second-order")
-    if result.statistical <= accuracy:
+    of_many = result.statistical**2 - result.of_rows**2
+    # where the means over many K leave nothing, the rows get to half of the accuracy and no further
+    left = max(accuracy**2 - of_many, accuracy**2 / 4)
+    if result.of_rows**2 <= left:
         return found, have
-    floor = result.statistical**2 - result.of_rows**2
-    left = accuracy**2 - floor
-    if left <= (accuracy / 2) ** 2:
-        left = (accuracy / 2) ** 2
-        if result.of_rows**2 <= left:
-            return found, have
     # errors fall with the square root of the number
     wanted = have * result.of_rows**2 / left
     return found, min(math.ceil(min(max(wanted, 1.1 * have), 4 * have)), most)

@@ -117,3 +117,5 @@ def test_bad_input_is_told(tmp_path):
         heg.load_run(tmp_path / "a")
     with pytest.raises(ValueError, match="samples is 1"):
         heg.measure(tmp_path / "a", 1)
+    with pytest.raises(ValueError, match="second_order is -0.001: give True, False or a positive error"):
+        heg.measure(tmp_path / "a", second_order=-1e-3)
