@@ -2,13 +2,13 @@
 
 from importlib.metadata import version
 
+from heg.api import Run, load_run, measure, plot, plot_momentum, solve
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
-from heg.ideal import choose_cutoff, thermodynamics
-from heg.notebook import Run, load_run, measure, plot, plot_momentum, solve
+from heg.eos.table import Table, load_table
+from heg.gas.ideal import choose_cutoff, thermodynamics
+from heg.gas.system import System
 from heg.statistics import Estimate
-from heg.system import System
-from heg.table import Table, load_table
-from heg.training import build
+from heg.training.step import build
 
 __version__ = version("heg")
 

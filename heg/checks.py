@@ -5,7 +5,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
-from heg.system import real_number, whole_number
+from heg.gas.system import real_number, whole_number
 
 
 def _whole(_, tokens) -> int:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 from cyclopts import Parameter
 
 from heg.checks import Whole, make_plain, one_of, require, within
-from heg.system import MOST, System, whole_number
+from heg.gas.system import MOST, System, whole_number
 
 # beyond them no machine of today goes
 MOST_LAYERS, MOST_WIDTH, MOST_SAMPLES, MOST_STEPS = 100, 1024, 2**22, 2**40

@@ -20,12 +20,12 @@ import jax
 import numpy as np
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
-from heg.cost import operations, product_rate
-from heg.devices import everywhere
-from heg.free_energy import Params
-from heg.parallel import start
-from heg.state import MEASURING, stream
-from heg.trained import configuration, trained_state
+from heg.parallel.devices import everywhere
+from heg.parallel.processes import start
+from heg.runs.run_directory import configuration, trained_state
+from heg.training.cost import operations, product_rate
+from heg.training.free_energy import Params
+from heg.training.state import MEASURING, stream
 
 ROOT = Path(__file__).parents[1]
 STORED = Path(__file__).with_suffix(".json")

@@ -12,10 +12,10 @@ import time
 import cyclopts
 import jax
 
-from heg import parallel
 from heg.config import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig
-from heg.instruments import instruments
-from heg.training import build
+from heg.observables.programs import instruments
+from heg.parallel import processes
+from heg.training.step import build
 
 GASES = (
     SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25)),
@@ -32,7 +32,7 @@ def main(*, batch: int = 256, repetitions: int = 7) -> None:
       batch: samples in a call.
       repetitions: calls of each kind that are timed.
     """
-    parallel.start()
+    processes.start()
     print(f"{'gas':28}{'energies, ms/sample':>20}{'all, ms/sample':>16}{'more':>8}")
     for gas in GASES:
         config = Config(gas, RunConfig("none"), ModelConfig(), SamplerConfig(batch=batch))

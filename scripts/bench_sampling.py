@@ -19,13 +19,13 @@ import numpy as np
 from bench_step import LIST, Timed, correlated, in_rounds
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
-from heg.chunks import walkers_at_once
-from heg.control_variates import baseline, controlled, first_regression, update_regression
-from heg.devices import jit, map_walkers
-from heg.free_energy import evaluate, per_electron, scores
-from heg.parallel import start
-from heg.sampling import adapt_width, first_width, make_chain
+from heg.parallel.chunks import walkers_at_once
+from heg.parallel.devices import jit, map_walkers
+from heg.parallel.processes import start
+from heg.sampling.exact_draws import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
+from heg.training.control_variates import baseline, controlled, first_regression, update_regression
+from heg.training.free_energy import evaluate, per_electron, scores
 
 BATCHES = 30  # from which the regression is fitted
 EQUILIBRATION = 5  # integrated autocorrelation times between independent samples

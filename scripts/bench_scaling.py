@@ -23,10 +23,10 @@ from pathlib import Path
 import cyclopts
 import jax
 
-from heg import parallel
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
-from heg.devices import everywhere, jit, map_walkers
-from heg.training import build, programs
+from heg.parallel import processes
+from heg.parallel.devices import everywhere, jit, map_walkers
+from heg.training.step import build, programs
 
 GAS = SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25))
 WARM, STEPS = 2, 8
@@ -62,7 +62,7 @@ def seconds(function) -> float:
 
 def measure(batch: int) -> None:
     """One layout: this process and those started with it."""
-    parallel.start()
+    processes.start()
     config = Config(GAS, RunConfig("none"), sampler=SamplerConfig(batch=batch))
     system, solver = GAS.build(), build(config)
     kind = system.of_unit_density
@@ -87,19 +87,19 @@ def measure(batch: int) -> None:
         }
         moved = {name: received(call.compile().as_text(), devices) for name, call in calls.items()}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    if parallel.is_first():
+    if processes.is_first():
         row = {"devices": devices, "batch": batch, "step": of_step, "moved": moved, "parameters": parameters}
         print("RESULT " + json.dumps(row), flush=True)
 
 
 def collective(megabytes: float) -> None:
     """Time of gathering as many bytes, the same share from each device."""
-    parallel.start()
+    processes.start()
     devices = jax.device_count()
     share = everywhere(jax.numpy.zeros((devices, max(1, int(megabytes * 2**20 / 8 / devices)))))
     gather = jit(lambda share: map_walkers(lambda row: row + 1, share, 1))
     of_gathering = seconds(lambda: gather(share))
-    if parallel.is_first():
+    if processes.is_first():
         print("RESULT " + json.dumps({"seconds": of_gathering}), flush=True)
 
 
@@ -148,13 +148,13 @@ def compare(*, batch: int = 256, devices: int = 0, launcher: str = "", output: P
     show("", "1 process, 1 device", alone, 0.0)
     for n, (kind, size) in itertools.product(counts, (("strong", batch), ("weak", None))):
         size = size or n * batch
-        for processes in (1, n):
-            row = on_layout(["measure", str(size)], processes, n, launcher)
+        for count in (1, n):
+            row = on_layout(["measure", str(size)], count, n, launcher)
             moved = row["moved"] or moved  # counted in one process: the programs are the same
             megabytes = str(sum(moved.values()) / 2**20)
-            moving = on_layout(["collective", megabytes], processes, n, launcher)["seconds"]
-            show(kind, f"{processes} process{'es' * (processes > 1)}, {n} devices", row, moving)
-            if processes == 1:
+            moving = on_layout(["collective", megabytes], count, n, launcher)["seconds"]
+            show(kind, f"{count} process{'es' * (count > 1)}, {n} devices", row, moving)
+            if count == 1:
                 print(" " * 8 + "received by a device, KiB: " + _kibibytes(moved))
     print(f"\nthe parameters in double precision: {8 * alone['parameters'] / 1024:.1f} KiB")
     if output:

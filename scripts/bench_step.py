@@ -23,15 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
-from heg.chunks import divisor, walkers_at_once
-from heg.cost import STEP, operations, parameters, product_rate
-from heg.devices import map_walkers
-from heg.ewald import coulomb_energy
-from heg.free_energy import Params, scores
-from heg.kinetic import generic_kinetic_energy, make_kinetic_energy
-from heg.parallel import start
-from heg.sampling import Walkers, first_width, make_chain
-from heg.training import build_optimizer
+from heg.gas.coulomb import coulomb_energy
+from heg.model.kinetic import generic_kinetic_energy, make_kinetic_energy
+from heg.parallel.chunks import divisor, walkers_at_once
+from heg.parallel.devices import map_walkers
+from heg.parallel.processes import start
+from heg.sampling.exact_draws import Walkers, first_width, make_chain
+from heg.training.cost import STEP, operations, parameters, product_rate
+from heg.training.free_energy import Params, scores
+from heg.training.step import build_optimizer
 
 MOVES = 50  # Metropolis moves of the generic path: the published program's (docs/performance.md)
 GENERIC_WALKERS = 16

@@ -15,15 +15,15 @@ import cyclopts
 import jax
 import numpy as np
 
-from heg import parallel
 from heg.config import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig
-from heg.ideal import choose_cutoff
-from heg.instruments import instruments
-from heg.momentum import ideal_momentum, momentum_shells
-from heg.observables import Quantity, distributions, thermodynamics
-from heg.results import ideal_values
-from heg.structure import ideal_structure
-from heg.training import build
+from heg.gas.ideal import choose_cutoff
+from heg.observables.evaluation import ideal_values
+from heg.observables.momentum import ideal_momentum, momentum_shells
+from heg.observables.programs import instruments
+from heg.observables.structure import ideal_structure
+from heg.observables.thermodynamics import Quantity, distributions, thermodynamics
+from heg.parallel import processes
+from heg.training.step import build
 
 GASES = {
     "2D N = 29": (SystemConfig(29, 2, rs=1.0, theta=0.5, polarization="1", twist=(0.25, 0.25), coupling=0.0), 32_768),
@@ -113,7 +113,7 @@ def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
       batch: samples drawn at once.
       seed: of all random numbers.
     """
-    parallel.start()
+    processes.start()
     for title, (gas, samples) in GASES.items():
         case = make_case(gas, batch, seed)
         blocks = joined([case.measure(number) for number in range(-(-samples // batch))])

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import cyclopts
 import numpy as np
 
-from heg.records import read_history
-from heg.storage import checkpoints
+from heg.runs.files import checkpoints
+from heg.runs.text_files import read_history
 
 STEPS, BOUND, LONGEST = 200, 1e-9, 300  # steps of a run, relative difference, seconds until a run counts as hung
 FLAGS = (

@@ -37,13 +37,14 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import heg
-from heg import cli, cli_eos, cli_measure, cli_solve, records, storage
+from heg.cli import common, eos, measure, solve
 from heg.config import Config, from_tables
 from heg.config import tables as tables_of
-from heg.grid import TableConfig
+from heg.eos.grid import TableConfig
+from heg.runs import files, text_files
 
 LIMIT, PREPARING = 60, 600  # seconds for one input, and for what is damaged
-OUTCOMES = {0: "done", cli.FAILED: "failed", cli.BAD_INPUT: "refused", cli.CONTINUE: "stopped"}
+OUTCOMES = {0: "done", common.FAILED: "failed", common.BAD_INPUT: "refused", common.CONTINUE: "stopped"}
 GAS = {"electrons": 2, "dim": 2, "rs": 2.0, "theta": 0.5}
 SMALL = {"flow_layers": 1, "flow_width": 4, "transformer_layers": 0, "batch": 16, "steps": 4, "samples": 64}
 GRID = {"dim": 2, "electrons": [2], "rs": [1.0, 2.0, 3.0], "theta": [0.5], "polarization": ["1"]}
@@ -114,7 +115,7 @@ def outcome(command: Callable, arguments: list[str], limit: int = LIMIT) -> str:
         signal.alarm(0)
     assert code in OUTCOMES, f"exit code {code}"
     sentence = err.getvalue()
-    if code in (cli.FAILED, cli.BAD_INPUT):
+    if code in (common.FAILED, common.BAD_INPUT):
         assert sentence.count("\n") == 1 and len(sentence) > 12, f"not one sentence: {sentence!r}"
     assert "Traceback" not in sentence
     return OUTCOMES[code]
@@ -132,9 +133,9 @@ def digest(directory: Path) -> dict[str, str]:
 
 def refused_alike(arguments: list[str], run_dir: Path) -> str:
     """Outcome of a dry run; where that is refused, so is the run itself, before it has a directory."""
-    result = outcome(cli_solve.solve, [*arguments, "--dry-run"])
+    result = outcome(solve.solve, [*arguments, "--dry-run"])
     if result == "refused":
-        assert outcome(cli_solve.solve, arguments) == "refused"
+        assert outcome(solve.solve, arguments) == "refused"
     assert not run_dir.exists(), "a directory was made"
     return result
 
@@ -167,7 +168,7 @@ def of_grids(place: Path) -> tuple:
 
     def judge(content):
         path.write_bytes(content if isinstance(content, bytes) else tomli_w.dumps(content).encode())
-        result = outcome(cli_eos.table, [str(path), "--run-dir", str(run_dir), "--status"])
+        result = outcome(eos.table, [str(path), "--run-dir", str(run_dir), "--status"])
         assert not run_dir.exists(), "a question made a directory"
         return result
 
@@ -210,15 +211,15 @@ def finished_run(run_dir: Path) -> list[str]:
     """Makes one; the arguments of heg-solve that did."""
     words = [word for name, value in (GAS | SMALL).items() for word in (f"--{name.replace('_', '-')}", str(value))]
     arguments = [*words, "--run-dir", str(run_dir)]
-    assert outcome(cli_solve.solve, arguments, PREPARING) == "done"
+    assert outcome(solve.solve, arguments, PREPARING) == "done"
     return arguments
 
 
 def of_runs(place: Path) -> tuple:
     """heg-solve, a finished run with a damaged file."""
     run_dir = place / "run"
-    answer = lambda run_dir: records.load_json(run_dir / "summary.json")["F"]
-    return continued(cli_solve.solve, finished_run(run_dir), run_dir, answer, {"config.toml"})
+    answer = lambda run_dir: text_files.load_json(run_dir / "summary.json")["F"]
+    return continued(solve.solve, finished_run(run_dir), run_dir, answer, {"config.toml"})
 
 
 def of_measured(place: Path) -> tuple:
@@ -226,9 +227,9 @@ def of_measured(place: Path) -> tuple:
     run_dir = place / "run"
     finished_run(run_dir)
     arguments = [str(run_dir), "--samples", "256"]
-    assert outcome(cli_measure.measure, arguments, PREPARING) == "done"
-    answer = lambda run_dir: records.load_json(run_dir / "observables.json")["F"]
-    return continued(cli_measure.measure, arguments, run_dir, answer, {"config.toml"})
+    assert outcome(measure.measure, arguments, PREPARING) == "done"
+    answer = lambda run_dir: text_files.load_json(run_dir / "observables.json")["F"]
+    return continued(measure.measure, arguments, run_dir, answer, {"config.toml"})
 
 
 def of_surveys(place: Path) -> tuple:
@@ -238,9 +239,9 @@ def of_surveys(place: Path) -> tuple:
     small = {name: SMALL[name] for name in ("flow_layers", "flow_width", "transformer_layers")}
     path.write_text(tomli_w.dumps(grid | {"model": small, "sampler": {"batch": 64}}))
     arguments = [str(path), "--run-dir", str(run_dir)]
-    assert outcome(cli_eos.table, arguments, PREPARING) in ("done", "failed")
+    assert outcome(eos.table, arguments, PREPARING) in ("done", "failed")
     answer = lambda run_dir: (run_dir / "table.csv").read_text()
-    return continued(cli_eos.table, arguments, run_dir, answer, {"config.toml", "grid.toml", "point.json"})
+    return continued(eos.table, arguments, run_dir, answer, {"config.toml", "grid.toml", "point.json"})
 
 
 def of_measurements(place: Path) -> tuple:
@@ -249,7 +250,7 @@ def of_measurements(place: Path) -> tuple:
 
     def judge(changed):
         words = [word for name, value in changed for word in (f"--{name}", str(value))]
-        return outcome(cli_measure.measure, [str(place / "nothing"), *words])
+        return outcome(measure.measure, [str(place / "nothing"), *words])
 
     return st.lists(flag, max_size=3), judge
 
@@ -264,7 +265,7 @@ def of_tables(place: Path) -> tuple:
         path.write_bytes(content)
         try:
             heg.load_table(path).free_energy(*state)
-        except (ValueError, storage.StorageError) as error:
+        except (ValueError, files.StorageError) as error:
             assert str(error) and "\n" not in str(error)
             return "refused"
         return "done"
@@ -317,8 +318,8 @@ def of_numbers(place: Path) -> tuple:
         for name in settings:
             assert isinstance(asked[name], numbers.Real) or asked[name] is None or np.ndim(asked[name]) == 0
             assert getattr(config.run, name) == asked[name]
-        records.save_config(place / "config.toml", tables_of(config))
-        assert from_tables(records.load_tables(place / "config.toml")) == config
+        text_files.save_config(place / "config.toml", tables_of(config))
+        assert from_tables(text_files.load_tables(place / "config.toml")) == config
         return "done"
 
     base = gas | settings | {"polarization": 0, "twist": ()}
@@ -348,7 +349,7 @@ def of_environment(place: Path) -> tuple:
     """heg-solve in a process of its own, with variables that mean something to it or to what it rests on."""
     flags = GAS | SMALL | {"transformer_layers": 0, "flow_layers": 0, "steps": 0, "samples": 16, "polarization": 1}
     words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    code = "import sys; from heg.cli_solve import solve; solve(sys.argv[1:])"
+    code = "import sys; from heg.cli.solve import solve; solve(sys.argv[1:])"
     begin, expected = [sys.executable, "-c", code], []
 
     def energies(variables, extra=()):
@@ -361,7 +362,7 @@ def of_environment(place: Path) -> tuple:
             timeout=PREPARING,
         )
         assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
-        assert done.returncode in (0, cli.BAD_INPUT), done.returncode
+        assert done.returncode in (0, common.BAD_INPUT), done.returncode
         if done.returncode:
             assert done.stderr.strip() and not run_dir.exists()
             return None

@@ -6,7 +6,7 @@
 
 Every rung is what heg-solve computes, with the same settings; a run that was interrupted goes on, one that is in
 docs/validation.json is not repeated.  Gases that differ by r_s alone follow each other in one process, which compiles
-once for all.  For 2 to 4 electrons the reference is full diagonalisation (heg.exact).
+once for all.  For 2 to 4 electrons the reference is full diagonalisation (heg.reference.diagonalisation).
 """
 
 import csv
@@ -25,18 +25,19 @@ from typing import Annotated, NamedTuple
 import cyclopts
 import numpy as np
 
-from heg import cli_solve, parallel
-from heg.convergence import thirds
-from heg.ewald import madelung
-from heg.exact import infinite_basis, spectrum
-from heg.measurement import freeze
-from heg.records import read_history
-from heg.results import draw_states
-from heg.run import RunError, solve
-from heg.second_order import second_order
-from heg.second_order_rows import collect
+from heg.cli.solve import parse
+from heg.gas.coulomb import madelung
+from heg.gas.system import System
+from heg.observables.evaluation import draw_states
+from heg.observables.second_order.perturbation import second_order
+from heg.parallel import processes
+from heg.reference.diagonalisation import infinite_basis, spectrum
+from heg.runs.measure import freeze
+from heg.runs.second_order_rows import collect
+from heg.runs.solve import RunError, solve
+from heg.runs.text_files import read_history
 from heg.statistics import Estimate
-from heg.system import System
+from heg.training.convergence import thirds
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, PUBLISHED = DOCS / "validation.json", DOCS / "published.csv"
@@ -111,7 +112,7 @@ def references(rung: Rung) -> dict[str, tuple[float, float]]:
 
 def run(rung: Rung, run_dir: Path) -> dict:
     """The row of one rung: what its summary and its history say."""
-    config, _ = cli_solve.parse(rung.command(run_dir)[1:])
+    config, _ = parse(rung.command(run_dir)[1:])
     begin, nothing = time.monotonic(), lambda *_: None
     summary = solve(config, nothing, nothing, lambda: False)
     history = read_history(Path(config.run.run_dir) / "history.csv")
@@ -338,7 +339,7 @@ def page(found: dict[str, dict]) -> None:
 def start_worker(cores) -> None:
     """Keeps this process to the cores that it takes from the queue."""
     os.sched_setaffinity(0, cores.get())
-    parallel.start()
+    processes.start()
 
 
 def alike(rungs: list[Rung]) -> list[list[Rung]]:

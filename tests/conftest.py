@@ -1,4 +1,4 @@
-"""Settings of the test-suite.  Double precision is switched on by heg.system."""
+"""Settings of the test-suite.  Double precision is switched on by heg.gas.system."""
 
 import os
 
@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import heg  # noqa: F401  sets double precision before any array exists
-from heg.parallel import start
+from heg.parallel.processes import start
 
 start()
 

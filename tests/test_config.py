@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tomli_w
 
-from heg import cli_eos, cli_measure, cli_solve, config
+from heg import config
+from heg.cli import eos, measure, solve
 from heg.config import ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
-from heg.system import System
+from heg.gas.system import System
 
 GAS = SystemConfig(electrons=14, dim=2, rs=2.0, theta=0.5)
 
@@ -91,9 +92,9 @@ F = ["--electrons", "2", "--dim", "2", "--rs", "2", "--theta", "1", "--run-dir",
 @pytest.mark.parametrize("flag", ["samples", "batch", "steps", "seed", "save-every", "transformer-width", "chunk"])
 def test_a_whole_number_is_not_rounded(flag):
     with pytest.raises(ValueError, match=f"--{flag}: '32.5' is not a whole number"):
-        cli_solve.parse([*F, f"--{flag}", "32.5"])
+        solve.parse([*F, f"--{flag}", "32.5"])
     for word, value in (("32", 32), ("3.2e1", 32), ("32.0", 32)):
-        tables = config.tables(cli_solve.parse([*F, f"--{flag}", word])[0])
+        tables = config.tables(solve.parse([*F, f"--{flag}", word])[0])
         assert (
             next(table[flag.replace("-", "_")] for table in tables.values() if flag.replace("-", "_") in table) == value
         )
@@ -104,12 +105,12 @@ def test_whole_numbers_of_files_are_not_rounded_either(tmp_path):
     for line, words in (("electrons = 7.9", "electrons"), ("electrons = true", "electrons")):
         path.write_text(f'[system]\n{line}\ndim = 2\nrs = 2.0\ntheta = 1.0\npolarization = "1"\n[run]\nrun_dir = "a"\n')
         with pytest.raises(ValueError, match=words):
-            cli_solve.parse([str(path)])
+            solve.parse([str(path)])
     path.write_text("[grid]\ndim = 2\nelectrons = [2.5]\nrs = [1.0]\ntheta = [0.5]\n")
     with pytest.raises(ValueError, match="electrons.*2.5"):
-        cli_eos.parse([str(path), "--run-dir", "a"])
+        eos.parse([str(path), "--run-dir", "a"])
     with pytest.raises(ValueError, match="--samples: '2.5' is not a whole number"):
-        cli_measure.parse(["a", "--samples", "2.5"])
+        measure.parse(["a", "--samples", "2.5"])
 
 
 def test_a_configuration_of_numpy_numbers_is_that_of_python_numbers():

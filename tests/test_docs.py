@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import heg
-from heg import cli_eos, cli_measure, cli_solve
+from heg.cli import eos, measure, solve
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(set(re.findall(r"`(heg(?:\.\w+)+)`", "".join(p.read_text() for p in ROOT.glob("docs/*.md")))))
@@ -39,7 +39,7 @@ def test_links_between_documents_lead_somewhere(page):
         assert (path.parent / target).exists(), target
 
 
-COMMANDS = {"heg-solve": cli_solve, "heg-measure": cli_measure, "heg-eos": cli_eos}
+COMMANDS = {"heg-solve": solve, "heg-measure": measure, "heg-eos": eos}
 LINES = sorted(
     {
         (page, *found)

@@ -18,7 +18,7 @@ second_order degenerate amplitudes training cost trained instruments summary run
 contributions second_order_rows corrected results measurement grid survey rows table figures notebook
 table_figures report page doctor cli cli_solve cli_doctor cli_measure cli_eos""".split()
 HOMES = {"mpi4py": "parallel", "h5py": "storage"}  # libraries that one module alone may import
-# functions of these names that take no encoding: of the operating system, and of heg.records
+# functions of these names that take no encoding: of the operating system, and of heg.runs.text_files
 HAVE_NONE = {"os.open", "read_text", "write_text", "records.read_text"}
 UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max", "apply"}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pyblock
 import pytest
 from emcee.autocorr import integrated_time
-from exact import assert_equal_within_errors
+from known_systems import assert_equal_within_errors
 from scipy.signal import lfilter
 
 from heg.statistics import Estimate, autocorrelation_time, blocking, chain_mean, independent, jackknife, widening

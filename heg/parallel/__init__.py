@@ -1,0 +1,5 @@
+"""Processes and devices, and how they share the walkers.
+
+Read `processes` first, which alone knows MPI, then `devices` and `chunks`.
+No physics belongs here.
+"""

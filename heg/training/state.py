@@ -1,0 +1,79 @@
+"""The state of a run as one value, and what a step saw."""
+
+from typing import NamedTuple
+
+import jax
+import optax
+
+from heg.sampling.exact_draws import Walkers
+from heg.statistics import Estimate
+from heg.training.control_variates import Regression
+from heg.training.free_energy import Params
+
+RANDOM = "threefry2x32"  # the generator; heg.gas.system sets jax_threefry_partitionable
+NUMBERS = f"{RANDOM}, partitionable"  # which random numbers a seed means, as checkpoints say it
+# what random numbers are for
+STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING, EXCITING = range(9)
+
+
+class TrainState(NamedTuple):
+    """Exactly what a checkpoint holds.
+
+    Attributes:
+      step: steps done.                                     []
+      params, opt_state: of the model and the optimiser.
+      average: of the flow over the last part of the steps, with p(K) as it is: what is measured.
+      walkers: the last batch.
+      regression: of the energies, for control variates and b(K).
+      width: of the chains' proposal, bohr.                 []
+      redrawn: draws repeated so far.                       []
+      key: data of the key of the run; purpose and step are folded in.    [2] uint32
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+    average: Params
+    walkers: Walkers
+    regression: Regression
+    width: jax.Array
+    redrawn: jax.Array
+    key: jax.Array
+
+
+def key_of_run(seed: int) -> jax.Array:
+    """The key from which all random numbers of a run come, whatever JAX's default generator is."""
+    return jax.random.key(seed, impl=RANDOM)
+
+
+def key_from(data: jax.Array) -> jax.Array:
+    """The key with these data, as a TrainState holds them.  [2] uint32"""
+    return jax.random.wrap_key_data(data, impl=RANDOM)
+
+
+def stream(state: TrainState, purpose: int) -> jax.Array:
+    """Key of the random numbers for a purpose, such as SAMPLING, at the step of the state."""
+    return jax.random.fold_in(jax.random.fold_in(key_from(state.key), purpose), state.step)
+
+
+class StepInfo(NamedTuple):
+    """What a step saw, of the parameters it started from.
+
+    Attributes:
+      estimates: F, E, kinetic, potential (hartree), S (k_B) per electron.
+      variance: of E_loc, hartree^2 per cell.
+      acceptance: of the moves of chains; 1 for exact draws.
+      redrawn, lost: draws repeated, draws given up.
+      min_det: lowest determinant of a layer found.
+      finite: are all energies, the gradient and the new parameters finite?
+      worst: the sample whose E_loc is farthest from the mean, or not finite.
+    """
+
+    estimates: dict[str, Estimate]
+    variance: jax.Array
+    acceptance: jax.Array
+    redrawn: jax.Array
+    lost: jax.Array
+    min_det: jax.Array
+    finite: jax.Array
+    worst: jax.Array

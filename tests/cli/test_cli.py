@@ -1,0 +1,267 @@
+"""heg-solve as its user runs it: whole runs of a small gas, stops and continuations, and bad input."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small_runs import command_line
+
+from heg.cli import common, solve
+from heg.runs import files
+
+
+def start(run_dir, **changed):
+    """Starts heg-solve as a process of its own."""
+    command = [sys.executable, "-c", "from heg.cli.solve import solve; solve()", *command_line(run_dir, **changed)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never disturbed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "a"
+    process = start(run_dir)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return run_dir, output
+
+
+def test_a_run_leaves_what_is_promised(finished):
+    run_dir, output = finished
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["verdict"]["good"] is False and "6 steps are too few" in summary["verdict"]["sentence"]
+    assert summary["verdict"]["sentence"] in output
+    assert "infinite gas" in output and "Attaccalite" in output and "0.00000000" not in output
+    for table in (summary, summary["initial"]):
+        for name in ("F", "E", "kinetic", "potential", "S"):
+            assert table[name]["error"] > 0
+    assert summary["ideal"]["F"]["error"] == 0
+    assert summary["steps"] == 6 and summary["samples"] == 64
+    # E = K + V and F = E - T S, sample by sample
+    assert summary["E"]["mean"] == pytest.approx(summary["kinetic"]["mean"] + summary["potential"]["mean"], rel=1e-12)
+    entropic = summary["system"]["temperature_ha"] * summary["S"]["mean"]
+    assert summary["F"]["mean"] == pytest.approx(summary["E"]["mean"] - entropic, rel=1e-12)
+    with (run_dir / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == list("123456")
+    assert list(rows[0])[:5] == ["step", "F_ha", "F_error_ha", "E_ha", "E_error_ha"]
+    assert (run_dir / "training.png").stat().st_size > 1000
+    assert "per electron" in output and "Training curve" in output
+
+
+def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
+    process = start(tmp_path / "b")
+    history = tmp_path / "b" / "history.csv"
+    deadline = time.monotonic() + 500
+    while not (history.exists() and history.read_text().count("\n") >= 4):  # three rows: one after the checkpoint
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    newest = files.checkpoints(tmp_path / "b")[0]
+    newest.write_bytes(newest.read_bytes()[:-100])  # and its newest checkpoint is damaged
+    process = start(tmp_path / "b")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "checkpoint before it is used" in output
+    assert history.read_bytes() == (finished[0] / "history.csv").read_bytes()
+    summaries = [json.loads((run_dir / "summary.json").read_text()) for run_dir in (finished[0], tmp_path / "b")]
+    for summary in summaries:
+        del summary["seconds"]
+    assert summaries[0] == summaries[1]
+
+
+def test_a_run_that_is_done_is_not_done_again_and_changed_physics_is_refused(finished, capsys):
+    run_dir, _ = finished
+    before = (run_dir / "history.csv").read_bytes()
+    assert exit_code(command_line(run_dir, rs="5")) == common.BAD_INPUT
+    assert "rs is 5.0, the run has 4.0" in capsys.readouterr().err
+    assert exit_code(command_line(run_dir, flow_width="5")) == common.BAD_INPUT
+    assert "flow_width is 5, the run has 4" in capsys.readouterr().err
+    assert (run_dir / "history.csv").read_bytes() == before
+
+
+def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
+    process = start(tmp_path / "c", max_seconds="0.001")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == common.CONTINUE, output
+    assert files.checkpoints(tmp_path / "c")
+
+
+def exit_code(arguments):
+    with pytest.raises(SystemExit) as caught:
+        solve.solve(arguments)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("rs", "-1", "rs is -1.0: it must lie between 0.0001 and 100000 bohr"),
+        ("theta", "0", "theta is 0.0: it must lie between 1e-05 and 10000 E_F"),
+        ("dim", "4", "Choose from: 2, 3"),
+        ("twist", "0.5 0", "each must lie in [-0.5, 0.5)"),
+        ("twist", "0.1 0 0", "twist has 3 numbers"),
+        ("polarization", "0", "with 3 electrons it must be one of 1/3, 1"),
+        ("polarization", "half", "give a number or a ratio such as 3/7"),
+        ("batch", "1", "batch is 1"),
+        ("flow_width", "0", "flow_width is 0"),
+        ("thet", "3", "Did you mean --theta?"),
+        ("temperature", "5eV", "Unknown option: --temperature"),
+        ("steps", "many", "--steps"),
+    ],
+)
+def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, field, value, words):
+    run_dir = tmp_path / "d"
+    assert exit_code(command_line(run_dir, **{field: value})) == common.BAD_INPUT
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--temperature 5eV --run-dir x", "Unknown option: --temperature."),
+        ("--thet=3", "Unknown option: --thet. Did you mean --theta?"),
+        ("--electrons 2 --rs=1 --run-dir x", "missing --dim, --theta: see heg-solve --help"),
+        ("--electrons 2 --rs 1 --dim 2 --run-dir x --theta", "--theta requires an argument"),
+    ],
+)
+def test_what_a_command_line_lacks_is_named(capsys, words, sentence):
+    assert exit_code(words.split()) == common.BAD_INPUT
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_a_run_goes_on_by_its_directory(finished):
+    run_dir = str(finished[0])
+    config, dry = solve.parse(["--run-dir", run_dir, "--steps", "8"])
+    assert not dry and config.run.steps == 8 and config.run.run_dir == run_dir
+    before = solve.parse(command_line(run_dir))[0]
+    assert solve.parse([f"--run-dir={run_dir}"])[0] == before
+
+
+def test_a_file_gives_the_settings_and_flags_win(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[system]\nelectrons = 7\ndim = 3\nrs = 1\ntheta = 1\npolarization = "3/7"\ntwist = [0.1, 0.2, 0.3]\n'
+        '[model]\nflow_layers = 1\n[run]\nrun_dir = "x"\n'
+    )
+    config, dry_run = solve.parse([str(path), "--rs", "5", "--dry-run"])
+    assert dry_run and config.system.rs == 5 and config.model.flow_layers == 1
+    system = config.system.build()
+    assert (system.n_up, system.n_down, system.twist) == (5, 2, (0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[system]\nrss = 1", "[system] has no key 'rss': did you mean 'rs'?"),
+        ("[sistem]\nrs = 1", "has no use for 'sistem'"),
+        ("rs = 1", "has no use for 'rs'"),
+        ("[system]\nrs = [", "is not TOML"),
+    ],
+)
+def test_bad_files_are_one_sentence(tmp_path, capsys, text, words):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    assert exit_code([str(path)]) == common.BAD_INPUT
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_a_byte_order_mark_and_letters_of_any_alphabet_are_read(tmp_path):
+    path = tmp_path / "run.toml"
+    text = "# Elektronengas für Θ = 1\n[system]\nelectrons = 2\ndim = 2\nrs = 1\ntheta = 1\n[run]\nrun_dir = 'x'\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert solve.parse([str(path)])[0].system.electrons == 2
+
+
+def test_a_copied_run_is_not_taken_for_the_original(finished, tmp_path):
+    copy = shutil.copytree(finished[0], tmp_path / "copy")
+    with pytest.raises(ValueError, match="copy/config.toml lies in a run directory, but its run_dir is .*: say which"):
+        solve.parse([str(copy / "config.toml"), "--steps", "7"])
+    assert solve.parse([str(copy / "config.toml"), "--run-dir", str(copy)])[0].run.run_dir == str(copy)
+    assert solve.parse([str(finished[0] / "config.toml")])[0].run.run_dir == str(finished[0])
+
+
+def test_what_goes_wrong_with_a_figure_decides_nothing(finished, tmp_path):
+    """Not even what ends the import of matplotlib, or a style without its program."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    code = f"from heg.cli.solve import solve; solve({[*command_line(finished[0]), '--json']!r})"
+    for variables in ({"MPLBACKEND": "foo"}, {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PATH": "/nowhere"}):
+        (finished[0] / "training.png").unlink()
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 6, done.stderr
+        assert "Traceback" not in done.stderr and (finished[0] / "training.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("error", "words"), [(RuntimeError("no\nfont"), "no font"), (ImportError(), "pip install")])
+def test_a_figure_that_fails_is_a_line_that_says_why(capsys, error, words):
+    def draw():
+        raise error
+
+    assert common.courtesy(draw) is None
+    assert words in capsys.readouterr().out
+
+
+def test_columns_never_run_together():
+    lines = common.aligned([["gas", "F, Ha"], ["a", "-0.488(59)"], ["bcde", "-0.5408818579378(19)"]]).splitlines()
+    assert lines == [f"gas   {'F, Ha':>20}", f"a     {'-0.488(59)':>20}", "bcde  -0.5408818579378(19)"]
+
+
+def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
+    estimate = {"mean": -0.5408818579378, "error": 1.9e-12}
+    ideal = {"mean": 1.234567e-9, "error": 0.0}
+    of = lambda value: {name: value for name in solve.NOTES}
+    quality = {"E_variance_cell_ha2": 1, "largest_deviation_sigma": 1, "min_det": 1, "redrawn": 0}
+    facts = {"n_up": 1, "n_down": 1, "dim": 2, "rs_bohr": 1e5, "theta": 1, "temperature_ha": 1, "fermi_energy_ha": 1}
+    summary = {"system": facts, "initial": of(estimate), "ideal": of(ideal), "steps": 0, "samples": 2, "seconds": 1}
+    solve._print_summary(of(estimate) | summary | {"quality": quality | {"folded_measure": ideal}})
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("free energy"))
+    assert line.split() == ["free", "energy,", "Ha", *["-0.5408818579378(19)"] * 2, "1.23457e-09"]
+
+
+def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):
+    run_dir = tmp_path / "e"
+    assert exit_code([*command_line(run_dir), "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "orbitals_missing_probability" in output and not run_dir.exists()
+    (tmp_path / "run.toml").write_text(output)  # all but the configuration is in comments
+    assert solve.parse([str(tmp_path / "run.toml")]) == solve.parse(command_line(run_dir))
+
+
+def test_a_configuration_is_written_once(tmp_path, capsys):
+    file, words = tmp_path / "run.toml", command_line(tmp_path / "e")
+    assert exit_code([*words, "--write-config", str(file)]) == 0
+    written = file.read_text()
+    assert solve.parse([str(file)]) == solve.parse(words)
+    assert exit_code([*words, "--write-config", str(file)]) == common.BAD_INPUT
+    assert "the file exists" in capsys.readouterr().err
+    assert file.read_text() == written and not (tmp_path / "e").exists()
+
+
+def test_help_lists_every_field(capsys):
+    assert exit_code(["--help"]) == 0
+    text = capsys.readouterr().out
+    for table in solve.tables(solve.parse(command_line("x"))[0]).values():
+        for field in table:
+            assert "--" + field.replace("_", "-") in text
+
+
+def test_json_is_all_that_standard_output_gets(tmp_path, capsys):
+    arguments = [*command_line(tmp_path / "d"), "--dry-run", "--json"]
+    assert exit_code(arguments) == 0
+    output, words = capsys.readouterr()
+    found = json.loads(output)
+    assert found["config"]["system"]["electrons"] == 3 and found["cost"]["samples"] == 6 * 16 + 2 * 64
+    assert "exact ideal gas" in words and not (tmp_path / "d").exists()

@@ -1,0 +1,77 @@
+"""Grids: which runs, in which order, from where, and what is refused."""
+
+import dataclasses
+
+import pytest
+
+from heg.eos.grid import GridConfig, TableConfig, points, run_config
+
+GRID = GridConfig(
+    dim=2, electrons=(5, 13), rs=(10.0, 1.0, 3.0), theta=(0.1, 1.0), polarization=("1",), twists=4, accuracy=0.003
+)
+
+
+def test_every_gas_and_twist_is_a_point_once():
+    every = points(GRID)
+    assert len(every) == 2 * 3 * 2 * 3  # four divisions are three special twists in two dimensions
+    assert len({point.name for point in every}) == len(every)
+    gases = {(point.system.electrons, point.system.rs, point.system.theta) for point in every}
+    assert len(gases) == 12
+    for gas in gases:
+        own = [p for p in every if (p.system.electrons, p.system.rs, p.system.theta) == gas]
+        assert sum(point.weight for point in own) == pytest.approx(1)
+        assert {point.accuracy for point in own} == {0.003 / gas[1]}
+
+
+def test_a_point_starts_from_points_before_it_that_differ_in_one_thing():
+    seen = {}
+    for point in points(GRID):
+        for name in point.neighbours:
+            other = seen[name]
+            same = [getattr(point.system, field) == getattr(other, field) for field in ("rs", "theta", "twist")]
+            assert point.system.electrons == other.electrons and sum(same) >= 1
+        seen[point.name] = point.system
+    cold = [point.name for point in points(GRID) if not point.neighbours]
+    assert cold == ["2d-5u-rs1-theta1-twist0.125_0.125", "2d-13u-rs1-theta1-twist0.125_0.125"]
+
+
+def test_rows_of_one_temperature_follow_each_other_hot_ones_first():
+    thetas = [point.system.theta for point in points(dataclasses.replace(GRID, twists=1, electrons=(5,)))]
+    assert thetas == [1.0] * 3 + [0.1] * 3
+
+
+def test_points_have_random_numbers_of_their_own_and_smaller_steps_when_tried_again():
+    table, (first, second, *_) = TableConfig(GRID), points(GRID)
+    one, other = (run_config(table, point, "a", None) for point in (first, second))
+    assert one.run.seed != other.run.seed and one.run.accuracy == 0.003
+    again = run_config(table, first, "a", None, attempt=2)
+    assert again.optimizer.max_norm == one.optimizer.max_norm / 4 and again.run.seed == one.run.seed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rs": (1.0, 1.0)}, "rs is .*: it must be a list of different values"),
+        ({"theta": ()}, "theta is .*: it must be a list"),
+        ({"accuracy": 0.0}, "accuracy is 0.0: it must lie between"),
+        ({"steps": 10}, "steps is 10: it must lie between 30"),
+        ({"twists": 0}, "twists is 0: it must lie between 1"),
+    ],
+)
+def test_grids_that_make_no_sense_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(GRID, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"polarization": ("0",)}, "polarization is 0: with 5 electrons it must be one of"),
+        ({"rs": (1.0, 1.0000001)}, "the grid has a gas twice"),
+        ({"polarization": ("1", "1.0")}, "the grid has a gas twice"),
+        ({"rs": (-1.0,)}, "rs is -1.0: it must lie between"),
+    ],
+)
+def test_gases_that_do_not_exist_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        points(dataclasses.replace(GRID, **change))

@@ -1,0 +1,193 @@
+"""heg-eos: a small table from nothing to its page, goes on, points that fail, points held by others, bad input."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from heg.cli import eos
+from heg.eos import survey
+from heg.eos.grid import points
+from heg.eos.table import load_table
+from heg.runs import files, text_files
+from heg.runs.solve import RunError
+
+GRID = """
+[grid]
+dim = 2
+electrons = [2]
+polarization = ["1"]
+rs = [1.0, 2.0]
+theta = [0.5, 1.0]
+accuracy = 10.0
+steps = 40
+samples = 2048
+[model]
+flow_layers = 0
+transformer_layers = 0
+[sampler]
+batch = 16
+"""
+
+
+def heg_eos(capsys, *arguments):
+    """Exit code, output and errors of the command."""
+    with pytest.raises(SystemExit) as caught:
+        eos.table(list(map(str, arguments)))
+    return SimpleNamespace(code=caught.value.code, **capsys.readouterr()._asdict())
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    path = tmp_path_factory.mktemp("grids") / "grid.toml"
+    path.write_text(GRID)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(grid, tmp_path_factory):
+    """The directory of a finished table."""
+    run_dir = tmp_path_factory.mktemp("tables") / "a"
+    with pytest.raises(SystemExit) as caught:
+        eos.table([str(grid), "--run-dir", str(run_dir)])
+    assert caught.value.code == 0
+    return run_dir
+
+
+def rows(run_dir):
+    return list(csv.DictReader((run_dir / "table.csv").read_text().splitlines()))
+
+
+def test_a_table_is_made_from_nothing(made):
+    found = rows(made)
+    assert [(row["rs_bohr"], row["theta"]) for row in found] == [
+        ("1.0", "0.5"),
+        ("2.0", "0.5"),
+        ("1.0", "1.0"),
+        ("2.0", "1.0"),
+    ]
+    for row in found:
+        assert float(row["f_error_ha"]) > 0 and row["reached"] == "1" and row["samples"] == "2048"
+        assert abs(float(row["p_deviation_sigma"])) < 5
+    page = (made / "table.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 and "http" not in page
+    table = load_table(made / "table.h5")
+    state = table.equation_of_state(1.5, 0.7, 1.0)
+    assert all(np.isfinite(estimate.error) for estimate in state.values())
+
+
+def test_each_point_is_an_ordinary_run_that_starts_from_its_neighbour(made):
+    config = text_files.load_config(made / "2d-2u-rs2-theta1" / "config.toml")
+    assert config["run"]["start"] == str(made / "2d-2u-rs1-theta1") and config["run"]["accuracy"] == 5.0
+    assert "start" not in text_files.load_config(made / "2d-2u-rs1-theta1" / "config.toml")["run"]
+    assert json.loads((made / "2d-2u-rs1-theta0.5" / "point.json").read_text())["steps"] == 30
+
+
+def test_nothing_is_computed_twice_and_points_may_be_added(made, grid, capsys, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in made.glob("*/point.json")}
+    computed = []
+    compute = survey._compute
+    monkeypatch.setattr(survey, "_compute", lambda *a: computed.append(a[2].name) or compute(*a))
+    assert heg_eos(capsys, grid, "--run-dir", made).code == 0 and not computed
+    done = heg_eos(capsys, grid, "--rs", 1.0, 2.0, 3.0, "--run-dir", made)
+    assert done.code == 0 and computed == ["2d-2u-rs3-theta1", "2d-2u-rs3-theta0.5"] and len(rows(made)) == 6
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    # nothing is lost by asking for less
+    for change, words in (
+        (("--flow-layers", 1, "--rs", 1.0, 2.0, 3.0), "[model] flow_layers is 1, it has 0"),
+        (("--rs", 1.0, 2.0), "has a table with rs 3.0"),
+    ):
+        refused = heg_eos(capsys, grid, *change, "--run-dir", made)
+        assert refused.code == 2 and words in refused.err and len(rows(made)) == 6
+
+
+def test_a_job_of_fewer_points_leaves_the_table_of_more_alone(made, grid, capsys):
+    asked = eos.parse([str(grid), "--run-dir", str(made)])
+    before = (made / "table.csv").read_text()
+    fewer = asked._replace(
+        table=dataclasses.replace(asked.table, grid=dataclasses.replace(asked.table.grid, theta=(1.0,)))
+    )
+    eos._write(fewer, points(fewer.table.grid), surfaces=True)
+    assert (made / "table.csv").read_text() == before
+    kept = (made / "grid.toml").read_text()
+    (made / "grid.toml").write_text(kept.replace("electrons = [", "electrons = 2 # ", 1))
+    refused = heg_eos(capsys, grid, "--run-dir", made)
+    (made / "grid.toml").write_text(kept)
+    assert refused.code == 2 and refused.err.count("\n") == 1
+
+
+def test_better_accuracy_higher_limits_and_damaged_files_are_reasons_to_compute(made, grid, tmp_path):
+    run_dir = tmp_path / "a"
+    shutil.copytree(made, run_dir)
+    table = eos.parse([str(grid), "--run-dir", str(run_dir)]).table
+    point, path = points(table.grid)[0], run_dir / "2d-2u-rs1-theta1" / "point.json"
+    asking = lambda **change: dataclasses.replace(table, grid=dataclasses.replace(table.grid, **change))
+    of = lambda table: survey.is_done(table, run_dir, points(table.grid)[0])
+    assert of(table) and of(asking(accuracy=11.0)) and not of(asking(accuracy=9.0))
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"reached": False}))  # the limits came first
+    assert of(table) and not of(asking(steps=50)) and not of(asking(samples=4096))
+    path.write_text(path.read_text()[:50])
+    assert not of(table) and survey.status(table, run_dir, point).state == "begun"
+
+
+def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(grid, tmp_path, capsys, monkeypatch):
+    solve, seen = survey.solve, []
+
+    def sometimes(config, *rest):
+        seen.append((config.system.rs, config.system.theta, config.optimizer.max_norm))
+        if config.system.rs == 2.0 and (config.system.theta == 1.0 or len(seen) < 5):
+            raise RunError("steps failed one after the other")
+        return solve(config, *rest)
+
+    monkeypatch.setattr(survey, "solve", sometimes)
+    ended = heg_eos(capsys, grid, "--run-dir", tmp_path / "a", "--retries", 1)
+    assert ended.code == 1 and "2d-2u-rs2-theta1 failed: steps failed one after the other." in ended.out
+    assert [one[2] for one in seen if one[:2] == (2.0, 1.0)] == [0.1, 0.05]
+    lines = text_files.read_lines(tmp_path / "a" / "failures.jsonl")
+    assert {line["point"] for line in lines} == {"2d-2u-rs2-theta1"} and len(lines) == 2
+    assert len(rows(tmp_path / "a")) == 3
+    shown = heg_eos(capsys, grid, "--run-dir", tmp_path / "a", "--status")
+    assert shown.code == 0 and "3 of 4 points done, 1 left" in shown.out and "failed" in shown.out
+    monkeypatch.setattr(survey, "solve", solve)
+    assert heg_eos(capsys, grid, "--run-dir", tmp_path / "a").code == 0 and len(rows(tmp_path / "a")) == 4
+
+
+def test_a_stop_in_order_loses_nothing_and_a_point_that_another_holds_is_passed_over(grid, tmp_path, capsys):
+    run_dir = tmp_path / "a"
+    assert heg_eos(capsys, grid, "--run-dir", run_dir, "--max-seconds", 1e-3).code == 75
+    (run_dir / "STOP").touch()
+    assert heg_eos(capsys, grid, "--run-dir", run_dir).code == 75 and not (run_dir / "STOP").exists()
+    names = [f"2d-2u-rs{rs}-theta{theta}" for rs in (1, 2) for theta in (0.5, 1)]
+    with contextlib.ExitStack() as held:
+        for name in names:
+            (run_dir / name).mkdir()
+            held.enter_context(files.locked(run_dir / name))
+        ended = heg_eos(capsys, grid, "--run-dir", run_dir)
+        assert ended.code == 75 and all(f"{name} is passed over" in ended.out for name in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rs = [1.0, 2.0]", "rs"),
+        ("electrons = [3]", "polarization is 1/2: with 3 electrons it must be one of 1/3, 1"),
+        ("acuracy = 1.0", "[grid] has no key 'acuracy': did you mean 'accuracy'?"),
+    ],
+)
+def test_bad_grids_get_one_sentence(tmp_path, capsys, change, words):
+    name = change.split()[0]
+    lines = [line for line in GRID.splitlines() if not line.startswith(name)]
+    place = lines.index("[grid]") + 1
+    if name != "rs":
+        lines.insert(place, change)
+    text = "\n".join(lines).replace('["1"]', '["1/2"]') if "1/2" in words else "\n".join(lines)
+    (tmp_path / "grid.toml").write_text(text)
+    ended = heg_eos(capsys, tmp_path / "grid.toml", "--run-dir", tmp_path / "a")
+    assert ended.code == 2 and words in ended.err and len(ended.err.splitlines()) == 1
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,169 @@
+import dataclasses
+import math
+from decimal import Decimal, localcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from known_systems import GASES, POLARIZED_2D, POLARIZED_3D, lowest_shells, reference_rows
+from scipy.special import spence
+
+from heg.gas.ideal import (
+    choose_cutoff,
+    log_partition,
+    log_partition_table,
+    occupation_numbers,
+    pair_occupations,
+    projections,
+    thermodynamics,
+)
+from heg.gas.plane_waves import plane_waves
+from heg.gas.system import System
+
+ROWS = reference_rows("ideal_canonical_exact.csv")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['system'][:2]}-{row['N']}-{row['Theta']}-{row['cutoff']}")
+def test_free_energy_energy_and_entropy_of_the_exact_table(row):
+    dim = int(row["system"][0])
+    gas = System(int(row["N"]), 0, dim, 1.0, float(row["Theta"]), (0.25, 0.25) if dim == 2 else (0.0,) * 3)
+    if row["cutoff"] == "Emax=25":  # |n|^2 <= 25, the twist not counted
+        orbitals = plane_waves(gas, (5 + 0.5) ** 2 * (2 * math.pi / gas.box) ** 2 / 2)
+        energy = orbitals.energy[np.sum(orbitals.n**2, axis=1) <= 25]
+    else:
+        energy = choose_cutoff(gas, 1e-14).orbitals.energy
+    ideal = thermodynamics(energy, gas.beta, gas.spins)
+    rydberg = 0.5  # hartree; the table is in Ry r_s^2, and here r_s = 1
+    expected = [float(row["F_tot"]) * rydberg, float(row["E_tot"]) * rydberg, float(row["S_tot"])]
+    # the levels of the hottest row were cut off: its energy is 2.1e-10 too low (the next test), its F and S less so
+    np.testing.assert_allclose(ideal, expected, rtol=1e-10 if float(row["Theta"]) < 8 else 3e-10)
+
+
+def test_hot_gas_in_exact_arithmetic():
+    # Z_N = sum_k (-1)^{k+1} z(k beta) Z_{N-k} / N, where z is the cube of a theta function: no cutoff, no rounding
+    gas = System(33, 0, 3, 1.0, 8.0, (0.0,) * 3)
+    unit = Decimal(2 * math.pi / gas.box) ** 2 / 2
+
+    def log_z(beta):
+        z = []
+        for k in range(1, 34):
+            terms = [2 * (-k * beta * unit * n**2).exp() for n in range(1, 200)]
+            z.append((1 + sum(terms)) ** 3)
+        partition = [Decimal(1)]
+        for electrons in range(1, 34):
+            signed = ((-1) ** (k + 1) * z[k - 1] * partition[-k] for k in range(1, electrons + 1))
+            partition.append(sum(signed) / electrons)
+        return partition[-1].ln()
+
+    with localcontext() as context:
+        context.prec = 100  # of which the alternating sum takes some forty
+        beta, h = Decimal(gas.beta), Decimal("1e-30")
+        free_energy = float(-log_z(beta) / beta)
+        energy = float((log_z(beta - h) - log_z(beta + h)) / (2 * h))
+    ideal = thermodynamics(choose_cutoff(gas, 1e-14).orbitals.energy, gas.beta, gas.spins)
+    np.testing.assert_allclose(ideal[:2], [free_energy, energy], rtol=1e-11)
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_entropy_is_minus_the_slope_of_the_free_energy(gas):
+    energy = choose_cutoff(gas, 1e-6).orbitals.energy
+
+    @jax.jit
+    def free_energy(shift):
+        temperature = gas.temperature * (1 + shift)
+        return -temperature * sum(log_partition(energy / temperature, count) for count in gas.spins)
+
+    h = 2e-3  # error of the five-point formula: h^4, relative
+    slope = (8 * (free_energy(h) - free_energy(-h)) - free_energy(2 * h) + free_energy(-2 * h)) / (12 * h)
+    entropy = thermodynamics(energy, gas.beta, gas.spins).entropy
+    np.testing.assert_allclose(entropy, -slope / gas.temperature, rtol=1e-8)
+
+
+def test_one_and_two_electrons_by_direct_sum():
+    orbitals = plane_waves(POLARIZED_2D, 20.0)
+    levels = 0.7 * orbitals.energy
+    one = np.sum(np.exp(-levels))
+    two = (one**2 - np.sum(np.exp(-2 * levels))) / 2
+    np.testing.assert_allclose(log_partition(levels, 1), math.log(one), rtol=1e-12)
+    np.testing.assert_allclose(log_partition(levels, 2), math.log(two), rtol=1e-12)
+    # spins are independent of each other
+    ideal = thermodynamics(orbitals.energy, 0.7, (2, 1))
+    np.testing.assert_allclose(ideal.free_energy, -(math.log(two) + math.log(one)) / 0.7, rtol=1e-12)
+    mean_energy = np.sum(orbitals.energy * np.exp(-levels)) / one
+    np.testing.assert_allclose(thermodynamics(orbitals.energy, 0.7, (1,)).energy, mean_energy, rtol=1e-12)
+
+
+def test_conditional_probabilities_of_the_next_orbital_sum_to_one():
+    levels = jnp.asarray(plane_waves(POLARIZED_3D, 3.0).energy)
+    table = np.asarray(log_partition_table(levels, 5))
+    for left in range(1, 6):
+        for start in (0, 3, len(levels) - left):
+            # sum over m >= start of e^{-level_m} Z_{left-1}(m+1) = Z_left(start)
+            terms = table[start + 1 :, left - 1] - np.asarray(levels)[start:]
+            np.testing.assert_allclose(np.logaddexp.reduce(terms), table[start, left], rtol=1e-12)
+    assert np.all(table[len(levels) - 2, 3:] < -1e29)  # three electrons do not fit in two orbitals
+    assert np.all(np.isfinite(jax.grad(log_partition)(levels, 5)))
+
+
+def test_occupation_numbers_obey_pauli_and_count_the_electrons():
+    levels = jnp.asarray(plane_waves(POLARIZED_3D, 3.0).energy) / 0.2
+    occupation = np.asarray(occupation_numbers(levels, 9))
+    np.testing.assert_allclose(occupation.sum(), 9, rtol=1e-12)
+    assert np.all((occupation > 0) & (occupation < 1))
+    np.testing.assert_allclose(occupation_numbers(levels[:9], 9), 1.0, rtol=1e-12)
+
+
+def test_many_electrons_approach_the_grand_canonical_gas():
+    # spinless, d = 2: F/NT = ln(e^{1/Theta} - 1) + Theta Li2(1 - e^{1/Theta}) + ln(2 pi var N)/2N + O(N^-2)
+    theta, electrons = 1.0, 150
+    gas = System(electrons, 0, 2, 1.0, theta, (0.0, 0.0))
+    ideal = thermodynamics(choose_cutoff(gas, 1e-10).orbitals.energy, gas.beta, gas.spins)
+    fugacity = math.expm1(1 / theta)
+    variance = electrons * theta * -math.expm1(-1 / theta)
+    expected = math.log(fugacity) + theta * spence(1 + fugacity) + math.log(2 * math.pi * variance) / (2 * electrons)
+    assert abs(ideal.free_energy * gas.beta / electrons - expected) < 1 / electrons**2
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-5])
+@pytest.mark.parametrize("theta", [0.1, 2.0])
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_cutoff_bounds_the_missing_probability(gas, theta, tolerance):
+    gas = dataclasses.replace(gas, theta=theta)
+    cutoff, complete = choose_cutoff(gas, tolerance), choose_cutoff(gas, 1e-14)
+    log_z = lambda energy: sum(float(log_partition(gas.beta * energy, count)) for count in gas.spins)
+    missing = -math.expm1(log_z(cutoff.orbitals.energy) - log_z(complete.orbitals.energy))
+    assert -1e-12 < missing <= cutoff.missing < tolerance
+    count = len(cutoff.orbitals.energy)
+    assert len(lowest_shells(gas, count).energy) == count  # whole shells
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_cutoff_of_a_cold_gas(gas):
+    # ratios of partition functions beyond the range of doubles
+    cutoff = choose_cutoff(dataclasses.replace(gas, theta=1e-4), 1e-6)
+    assert max(gas.spins) <= len(cutoff.orbitals.energy) < 20
+    assert 0 <= cutoff.missing < 1e-6
+
+
+def test_too_few_orbitals_are_refused():
+    with pytest.raises(ValueError, match="raise the cutoff"):
+        thermodynamics(np.zeros(2), 1.0, (3,))
+
+
+def test_a_gas_of_too_many_plane_waves_is_refused_before_they_are_made():
+    with pytest.raises(ValueError, match="theta is 1000.0: that takes .* plane waves"):
+        choose_cutoff(System(7, 0, 3, 1.0, 1000.0, (0.0, 0.0, 0.0)), 1e-6)
+
+
+@pytest.mark.parametrize("electrons", [1, 2, 4, 7, 8])
+@pytest.mark.parametrize("beta", [1e-3, 1.0, 8.0, 1e4])
+def test_projections_add_up_to_the_occupations_of_pairs(electrons, beta):
+    levels = beta * np.array([0.0, 1, 1, 1, 2, 2, 3, 4.5])
+    parts = list(projections(levels, electrons))
+    found = sum(np.real(weight * np.outer(n, n)) for weight, n in parts)
+    expected = pair_occupations(levels, electrons)
+    apart = ~np.eye(len(levels), dtype=bool)
+    np.testing.assert_allclose(found[apart], expected[apart], atol=1e-9)  # that of pair_occupations
+    one = sum(np.real(weight * n) for weight, n in parts)
+    np.testing.assert_allclose(one, np.asarray(occupation_numbers(levels, electrons)), atol=1e-12)

@@ -1,0 +1,51 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from known_systems import GASES, POLARIZED_2D, POLARIZED_3D, SPINS_2D
+
+from heg.gas.plane_waves import plane_waves, shell_ends
+
+
+@pytest.mark.parametrize(
+    "gas, closures",
+    [(POLARIZED_3D, [1, 7, 19, 27, 33, 57]), (POLARIZED_2D, [1, 5, 9, 13, 21, 25, 29, 37])],
+    ids=["3D", "2D"],
+)
+def test_shells_close_at_the_numbers_of_lattice_points(gas, closures):
+    gas = dataclasses.replace(gas, twist=(0.0,) * gas.dim)
+    orbitals = plane_waves(gas, 20.0 * (2 * np.pi / gas.box) ** 2)
+    np.testing.assert_array_equal(shell_ends(orbitals.energy)[: len(closures)], closures)
+    assert shell_ends(orbitals.energy)[-1] == len(orbitals.energy)
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_every_plane_wave_below_the_cutoff_once_in_order(gas):
+    unit = 2 * np.pi / gas.box
+    orbitals = plane_waves(gas, 9.3 * unit**2 / 2)
+    n = np.stack(np.meshgrid(*[np.arange(-6, 7)] * gas.dim), axis=-1).reshape(-1, gas.dim)
+    expected = n[np.sum((n + np.array(gas.twist)) ** 2, axis=1) <= 9.3]
+    assert {tuple(v) for v in orbitals.n} == {tuple(v) for v in expected}
+    assert len(orbitals.n) == len(expected)
+    np.testing.assert_allclose(orbitals.energy, np.sum(orbitals.k**2, axis=1) / 2, rtol=1e-12)
+    assert np.all(np.diff(orbitals.energy) > -1e-12)
+
+
+def test_twist_shifts_every_wavevector():
+    gas = dataclasses.replace(SPINS_2D, twist=(0.25, 0.25))
+    orbitals = plane_waves(gas, 2 * (2 * np.pi / gas.box) ** 2)
+    np.testing.assert_allclose(orbitals.k, 2 * np.pi / gas.box * (orbitals.n + 0.25), rtol=1e-12)
+    # (n + 1/4)^2 of the lowest: 1/8 once, 5/8 twice, 9/8 once, 13/8 twice
+    reduced = 2 * orbitals.energy[:6] * (gas.box / (2 * np.pi)) ** 2
+    np.testing.assert_allclose(reduced, np.array([1, 5, 5, 9, 13, 13]) / 8, rtol=1e-12)
+
+
+def test_order_does_not_depend_on_the_density():
+    # rounding must not reorder a shell: a state is a list of positions in this order
+    dense, dilute = (plane_waves(dataclasses.replace(POLARIZED_3D, rs=rs), 60 / rs**2) for rs in (1.0, 7.3))
+    np.testing.assert_array_equal(dense.n, dilute.n)
+
+
+def test_first_keeps_the_lowest():
+    orbitals = plane_waves(POLARIZED_2D, 10.0)
+    np.testing.assert_array_equal(orbitals.first(5).n, orbitals.n[:5])

@@ -1,0 +1,125 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from known_systems import (
+    GASES,
+    POLARIZED_2D,
+    SPINS_2D,
+    all_states,
+    assert_equal_within_errors,
+    lowest_shells,
+    make_model,
+    random_params,
+    random_positions,
+)
+
+from heg.gas.system import System
+
+each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+
+
+def random_wavefunction(gas, key, orbitals=9):
+    """ln Psi as a function of (x, state) at random parameters, and its orbitals."""
+    model = make_model(gas, orbitals)
+    params = random_params(model, key).flow
+    return lambda x, state: model.log_psi(params, x, state), lowest_shells(gas, orbitals)
+
+
+@each_gas
+def test_antisymmetric_within_a_spin(gas, key):
+    log_psi, _ = random_wavefunction(gas, key)
+    x = random_positions(gas, key)
+    state = all_states(gas.spins, 5)[-1]
+    swap = np.arange(gas.electrons)
+    swap[[0, 1]] = [1, 0]
+    np.testing.assert_allclose(jnp.exp(log_psi(x[swap], state) - log_psi(x, state)), -1, rtol=1e-10)
+
+
+@each_gas
+def test_total_momentum_of_the_occupied_waves(gas, key):
+    log_psi, orbitals = random_wavefunction(gas, key)
+    x = random_positions(gas, key)
+    state = all_states(gas.spins, 5)[-2]
+    shift = jnp.linspace(0.3, 1.1, gas.dim)
+    momentum = orbitals.k[state].sum(axis=0)
+    assert np.any(momentum != 0)
+    ratio = jnp.exp(log_psi(x + shift, state) - log_psi(x, state))
+    np.testing.assert_allclose(ratio, jnp.exp(1j * momentum @ shift), rtol=1e-10)
+
+
+@each_gas
+def test_bloch_phase_of_one_electron_is_the_twist(gas, key):
+    log_psi, _ = random_wavefunction(gas, key)
+    x = random_positions(gas, key)
+    state = all_states(gas.spins, 5)[3]
+    moved = x.at[0].add(gas.box)
+    phase = jnp.exp(2j * math.pi * sum(gas.twist))
+    np.testing.assert_allclose(jnp.exp(log_psi(moved, state) - log_psi(x, state)), phase, rtol=1e-10)
+
+
+@pytest.mark.parametrize("spins", [(2, 0), (1, 1)], ids=["polarized", "spins"])
+def test_orthonormal_by_quadrature_over_the_relative_coordinate(spins, key):
+    gas = System(*spins, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
+    log_psi, orbitals = random_wavefunction(gas, key)
+    # the states of zero total momentum: of others the centre of mass would see to the orthogonality
+    states = [s for s in all_states(gas.spins, 9) if not np.any(orbitals.n[s].sum(axis=0))][:4]
+    points = 160  # midpoints, which avoid contact, where |Psi|^2 has a kink
+    axis = (jnp.arange(points) + 0.5) / points * gas.box
+    x = jnp.stack([jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2), jnp.zeros((points**2, 2))], axis=1)
+    psi = jnp.stack([jnp.exp(jax.vmap(log_psi, (0, None))(x, state)) for state in states])
+    overlaps = psi.conj() @ psi.T * gas.box**2 * (gas.box / points) ** 2
+    np.testing.assert_allclose(overlaps, np.eye(4), rtol=0, atol=2e-6)
+
+
+def test_orthonormal_over_exact_draws(key):
+    # E over x ~ |Psi_K|^2 of Psi_K'(x) / Psi_K(x) is <Psi_K|Psi_K'>; the ratio has variance one
+    gas = System(5, 0, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
+    model, orbitals = make_model(gas, 9), lowest_shells(gas, 9)
+    params = random_params(model, key).flow
+    place = {tuple(n): number for number, n in enumerate(orbitals.n)}
+    state = jnp.arange(5, dtype=jnp.int32)
+    # (1, 0) and (-1, 0) moved to two diagonals: the total momentum stays zero
+    other = jnp.array(sorted(place[n] for n in [(0, 0), (0, 1), (0, -1), (1, 1), (-1, -1)]), dtype=jnp.int32)
+    draws = 4000
+    drawn = model.draw(params, jnp.tile(state, (draws, 1)), jax.random.split(key, draws))
+    log_psi = jax.vmap(model.log_psi, (None, 0, None))
+    ratio = jnp.exp(log_psi(params, drawn.x, other) - log_psi(params, drawn.x, state))
+    overlap = np.array([ratio.real.mean(), ratio.imag.mean()])
+    error = np.array([ratio.real.std(), ratio.imag.std()]) / math.sqrt(draws)
+    assert_equal_within_errors(overlap, error, 0.0, bound=0.02)
+    assert np.sum(error**2) * draws > 0.5  # the states do differ where the draws fall
+
+
+def test_without_flow_it_is_the_plane_wave_determinant(key):
+    log_psi, orbitals = make_model(SPINS_2D, 9, flow_layers=0).log_psi, lowest_shells(SPINS_2D, 9)
+    x = np.asarray(random_positions(SPINS_2D, key))
+    k = orbitals.k[[1, 4, 2]]
+    wave = lambda a, electron: np.exp(1j * k[a] @ x[electron])
+    up = wave(0, 0) * wave(1, 1) - wave(1, 0) * wave(0, 1)
+    expected = up * wave(2, 2) / math.sqrt(2) / SPINS_2D.box**3
+    np.testing.assert_allclose(jnp.exp(log_psi({}, x, jnp.array([1, 4, 2]))), expected, rtol=1e-10)
+
+
+def test_vanishes_where_two_electrons_of_one_spin_meet(key):
+    log_psi, _ = random_wavefunction(POLARIZED_2D, key)
+    x = random_positions(POLARIZED_2D, key)
+    amplitude = lambda r: jnp.exp(log_psi(x.at[1].set(x[0] + r), jnp.arange(3)).real)
+    np.testing.assert_allclose(amplitude(2e-5) / amplitude(1e-5), 2.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_score_is_the_derivative_of_the_logarithm(gas, key):
+    model = make_model(gas, 9, 3)
+    params, x = random_params(model, key).flow, random_positions(gas, key)
+    state = jnp.concatenate([jnp.array([1, 4, 6])[: gas.n_up], jnp.array([0, 6])[: gas.n_down]])
+    parts = lambda params, x: jnp.stack([(log := model.log_psi(params, x, state)).real, log.imag])
+    expected, (real, imaginary) = jax.jit(jax.jacrev(parts, (0, 1)))(params, x)
+    score = model.score(params, x, state)
+    np.testing.assert_allclose(score.x, real + 1j * imaginary, rtol=1e-10, atol=1e-13)
+    for value, derivative in zip(jax.tree.leaves(score.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(value, derivative, rtol=1e-10, atol=1e-13)
+        size = jnp.max(jnp.abs(value), axis=tuple(range(2, value.ndim)))
+        assert jnp.all(size[0] > 1e-4) and jnp.max(size[1]) > 1e-4  # every layer's; of either part
