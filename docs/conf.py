@@ -5,7 +5,9 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where the kernels of the tutorials find shell_cell
+os.environ["PYTHONPATH"] = str(
+    Path(__file__).parent
+)  # where the kernels of the tutorials find shell_cell
 
 project, author, copyright = "heg", "the heg developers", "the heg developers"
 release = version = metadata.version("heg")
@@ -38,7 +40,9 @@ def setup(app):
             if not in_math:
                 line = line.replace("|", "\\|").replace("*", "\\*")
             several = re.match(r"(  )(\w+(?:, \w+)+): (.*)", line)
-            found += [f"  {one}: {several[3]}" for one in several[2].split(", ")] if several else [line]
+            found += (
+                [f"  {one}: {several[3]}" for one in several[2].split(", ")] if several else [line]
+            )
         lines[:] = found
 
     app.connect("autodoc-process-docstring", translate, priority=100)

@@ -7,9 +7,13 @@ import subprocess
 def shell(line, cell):
     """Runs a cell in bash, without the colours that notebooks ask for."""
     plain = {
-        name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE")
     }
-    done = subprocess.run(["bash", "-c", cell], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=plain)
+    done = subprocess.run(
+        ["bash", "-c", cell], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=plain
+    )
     print(done.stdout)
     done.check_returncode()
 

@@ -47,7 +47,9 @@ class Run(NamedTuple):
           ValueError: the run is not finished, or has no such quantity.
         """
         if name not in QUANTITIES:
-            raise ValueError(f"a run has no {name!r}, but {', '.join(QUANTITIES)}: heg.measure(run) may have it")
+            raise ValueError(
+                f"a run has no {name!r}, but {', '.join(QUANTITIES)}: heg.measure(run) may have it"
+            )
         if name not in self.summary:
             raise ValueError(f"the run in {self.directory} is not finished: call heg.solve again")
         return Estimate(**self.summary[name])
@@ -55,28 +57,40 @@ class Run(NamedTuple):
     def __repr__(self) -> str:
         """A line: directory, steps, F and the verdict."""
         steps = len(self.history["step"]) if self.history else 0
-        state = f"F {self.estimate('F')} Ha. {sentence_of(self.summary)}".rstrip() if self.summary else "not finished"
+        state = (
+            f"F {self.estimate('F')} Ha. {sentence_of(self.summary)}".rstrip()
+            if self.summary
+            else "not finished"
+        )
         return f"<Run {str(self.directory)!r}, {steps} steps: {state}>"
 
 
 def solve(
-    system: System, run_dir: str | Path, callback: Callable | None = None, *, alone: bool = False, **flags
+    system: System,
+    run_dir: str | Path,
+    callback: Callable | None = None,
+    *,
+    alone: bool = False,
+    **flags,
 ) -> Run:
-    """Minimises the free energy of a gas, or goes on with the run in `run_dir`: heg-solve without a command line.
+    """Minimises the free energy of a gas, or goes on with the run in `run_dir`: heg-solve without a
+    command line.
 
     Args:
       system: the gas.
       run_dir: directory of the run.
-      callback: takes the row of history.csv of every step, a dict, on every process; the run ends in order when it
-        returns something true, and goes on with the next call.
-      alone: under a launcher, this process runs a job of its own; otherwise all processes share one.
+      callback: takes the row of history.csv of every step, a dict, on every process; the run ends
+        in order when it returns something true, and goes on with the next call.
+      alone: under a launcher, this process runs a job of its own; otherwise all processes share
+        one.
       flags: those of heg-solve by name, as steps=300, batch=512, flow_layers=6.
     Returns:
       The run; its summary is that of the step reached, empty if the callback ended it.
     Raises:
-      ValueError: a flag is unknown, a value impossible, the directory holds another run, or the processes of a launcher
-        ask for different runs.
-      heg.runs.solve.RunError, heg.runs.files.StorageError, heg.parallel.processes.ParallelError, OSError: it cannot go on.
+      ValueError: a flag is unknown, a value impossible, the directory holds another run, or the
+        processes of a launcher ask for different runs.
+      heg.runs.solve.RunError, heg.runs.files.StorageError, heg.parallel.processes.ParallelError,
+      OSError: it cannot go on.
     """
     config = _configuration(system, run_dir, flags)
     processes.join(alone)
@@ -86,12 +100,15 @@ def solve(
     def show(step, info):
         asked[0] = callback is not None and bool(callback(history_row(step, info)))
 
-    summary = solve_run(config, LOG.warning, show, lambda: asked[0] or time.monotonic() - begin > limit)
+    summary = solve_run(
+        config, LOG.warning, show, lambda: asked[0] or time.monotonic() - begin > limit
+    )
     return processes.on_first(load_run, run_dir)._replace(summary=summary)
 
 
 def load_run(run_dir: str | Path) -> Run:
-    """A run of heg-solve or `solve` from its directory; its summary is empty as long as it is not finished.
+    """A run of heg-solve or `solve` from its directory; its summary is empty as long as it is not
+    finished.
 
     Raises:
       ValueError: the directory holds no run.
@@ -122,34 +139,46 @@ def measure(
       run: of `solve`, or its directory.
       samples: wanted in all; those of an earlier measurement count.
       callback: takes the numbers of samples at hand and wanted.
-      second_order: F to second order too; a number: with that statistical error, hartree per electron.
+      second_order: F to second order too; a number: with that statistical error, hartree per
+        electron.
       output: directory for all that is written; none: that of the run.
       alone: as in `solve`.
     Raises:
-      ValueError: there is no such run, fewer samples than an error needs, or the processes of a launcher ask for
-        different measurements.
+      ValueError: there is no such run, fewer samples than an error needs, or the processes of a
+        launcher ask for different measurements.
       heg.runs.solve.RunError, heg.runs.files.StorageError, OSError: it cannot go on.
     """
     samples = whole_number("samples", samples)
     if samples < 2:
         raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
     if not isinstance(second_order, bool) and not second_order > 0:
-        raise ValueError(f"second_order is {second_order}: give True, False or a positive error, hartree per electron")
+        raise ValueError(
+            f"second_order is {second_order}: give True, False or a positive error, hartree per electron"
+        )
     processes.join(alone)
     directory = run.directory if isinstance(run, Run) else Path(run)
-    processes.agree({"the run directory": str(directory.absolute()), "samples": samples, "second_order": second_order})
+    processes.agree(
+        {
+            "the run directory": str(directory.absolute()),
+            "samples": samples,
+            "second_order": second_order,
+        }
+    )
 
     def show(what, have, wanted):
         if callback and what == "samples":
             callback(have, wanted)
 
-    return measure_run(directory, samples, show, lambda: False, output=output, second_order=second_order)
+    return measure_run(
+        directory, samples, show, lambda: False, output=output, second_order=second_order
+    )
 
 
 def plot(result: Run | Measurement):
     """A matplotlib Figure: F and S over the training of a run, S(q) and g(r) of a measurement.
 
-    It is made without pyplot: a notebook shows it after %matplotlib inline, a script saves it with savefig.
+    It is made without pyplot: a notebook shows it after %matplotlib inline, a script saves it with
+      savefig.
 
     Raises:
       ValueError: the run has no step yet, or the result is neither.
@@ -191,7 +220,9 @@ def _fields(config):
 
 
 def _configuration(system, run_dir, flags):
-    groups = {group.name: group.type for group in dataclasses.fields(Config) if group.name != "system"}
+    groups = {
+        group.name: group.type for group in dataclasses.fields(Config) if group.name != "system"
+    }
     home = {flag.name: name for name, group in groups.items() for flag in dataclasses.fields(group)}
     parts = {"run": {"run_dir": str(run_dir)}}
     for flag, value in flags.items():
@@ -200,6 +231,12 @@ def _configuration(system, run_dir, flags):
         parts.setdefault(home[flag], {})[flag] = value
     polarization = f"{system.n_up - system.n_down}/{system.electrons}"
     gas = SystemConfig(
-        system.electrons, system.dim, system.rs, system.theta, polarization, system.twist, system.coupling
+        system.electrons,
+        system.dim,
+        system.rs,
+        system.theta,
+        polarization,
+        system.twist,
+        system.coupling,
     )
     return Config(gas, **{name: groups[name](**values) for name, values in parts.items()})

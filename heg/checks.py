@@ -24,7 +24,8 @@ Whole = Annotated[int, Parameter(converter=_whole)]  # the command line itself w
 
 
 def require(config, passed: bool, name: str, sentence: str) -> None:
-    """Refuses a field of a configuration: a ValueError that names it and its value, unless the check has passed."""
+    """Refuses a field of a configuration: a ValueError that names it and its value, unless the
+    check has passed."""
     if not passed:
         raise ValueError(f"{name} is {getattr(config, name)}: it {sentence}")
 
@@ -33,14 +34,21 @@ def within(config, low: float, high: float, *names: str) -> None:
     """Refuses fields outside of a range; None is inside."""
     for name in names:
         value = getattr(config, name)
-        require(config, value is None or low <= value <= high, name, f"must lie between {low:g} and {high:g}")
+        require(
+            config,
+            value is None or low <= value <= high,
+            name,
+            f"must lie between {low:g} and {high:g}",
+        )
 
 
 def make_plain(config) -> None:
-    """Turns the numbers of a configuration, of NumPy for instance, into those of Python, which its file can hold.
+    """Turns the numbers of a configuration, of NumPy for instance, into those of Python, which its
+    file can hold.
 
     Raises:
-      ValueError: a value is not a number, or not whole where it must be; the message names the field.
+      ValueError: a value is not a number, or not whole where it must be; the message names the
+        field.
     """
     kinds = {int: whole_number, float: real_number}
     for name, hint in get_type_hints(type(config)).items():
@@ -49,7 +57,11 @@ def make_plain(config) -> None:
         many = get_origin(hint) is tuple
         if not wanted or (value is None and type(None) in get_args(hint)):
             continue
-        plain = tuple(wanted[0](name, one) for one in _listed(name, value)) if many else wanted[0](name, value)
+        plain = (
+            tuple(wanted[0](name, one) for one in _listed(name, value))
+            if many
+            else wanted[0](name, value)
+        )
         object.__setattr__(config, name, plain)
 
 

@@ -48,17 +48,21 @@ class SystemConfig:
         """The System meant.
 
         Raises:
-          ValueError: a value is impossible, or no whole numbers of electrons have this polarisation.
+          ValueError: a value is impossible, or no whole numbers of electrons have this
+            polarisation.
         """
         within(self, 1, MOST, "electrons")
         try:
             zeta = Fraction(str(self.polarization).strip()).limit_denominator(10**6)
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"polarization is {self.polarization!r}: give a number or a ratio such as 3/7") from None
+            raise ValueError(
+                f"polarization is {self.polarization!r}: give a number or a ratio such as 3/7"
+            ) from None
         n_up = self.electrons * (1 + zeta) / 2
         if not 0 <= zeta <= 1 or n_up.denominator != 1:
             allowed = ", ".join(
-                str(Fraction(m, self.electrons)) for m in range(self.electrons % 2, self.electrons + 1, 2)
+                str(Fraction(m, self.electrons))
+                for m in range(self.electrons % 2, self.electrons + 1, 2)
             )
             raise ValueError(
                 f"polarization is {self.polarization}: with {self.electrons} electrons it must be one of {allowed}"
@@ -90,7 +94,12 @@ class ModelConfig:
         within(self, 0, MOST_LAYERS, "transformer_layers", "flow_layers")
         within(self, 1, MOST_WIDTH, "transformer_heads", "transformer_width", "flow_width")
         sentence = f"must be a multiple of the {self.transformer_heads} heads"
-        require(self, self.transformer_width % self.transformer_heads == 0, "transformer_width", sentence)
+        require(
+            self,
+            self.transformer_width % self.transformer_heads == 0,
+            "transformer_width",
+            sentence,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +183,12 @@ class RunConfig:
             named = isinstance(value, str | Path) or (value is None and name == "start")
             require(self, named, name, "must be the name of a directory")
             object.__setattr__(self, name, None if value is None else str(value))
-        require(self, self.run_dir.strip() and "\0" not in self.run_dir, "run_dir", "must be the name of a directory")
+        require(
+            self,
+            self.run_dir.strip() and "\0" not in self.run_dir,
+            "run_dir",
+            "must be the name of a directory",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,10 +204,22 @@ class Config:
 
 # what may change when a run is continued: without a word, and with one
 FREE_FIELDS = {
-    "run": ("run_dir", "steps", "accuracy", "samples", "save_every", "keep", "keep_every", "max_seconds"),
+    "run": (
+        "run_dir",
+        "steps",
+        "accuracy",
+        "samples",
+        "save_every",
+        "keep",
+        "keep_every",
+        "max_seconds",
+    ),
     "sampler": ("chunk",),
 }
-TOLD_FIELDS = {"sampler": ("batch", "moves"), "optimizer": ("learning_rate", "decay", "damping", "max_norm")}
+TOLD_FIELDS = {
+    "sampler": ("batch", "moves"),
+    "optimizer": ("learning_rate", "decay", "damping", "max_norm"),
+}
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -206,7 +232,8 @@ def tables(config: Config) -> dict[str, dict]:
     """The resolved configuration as the tables of a TOML file."""
     plain = dataclasses.asdict(config)
     return {
-        name: {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()} for name, table in plain.items()
+        name: {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
+        for name, table in plain.items()
     }
 
 
@@ -214,7 +241,12 @@ def from_tables(found: dict[str, dict]) -> Config:
     """The configuration of a run from the tables of its config.toml, the inverse of `tables`."""
     as_tuple = lambda value: tuple(value) if isinstance(value, list) else value
     kinds = {field.name: field.type for field in dataclasses.fields(Config)}
-    return Config(**{name: kinds[name](**{k: as_tuple(v) for k, v in table.items()}) for name, table in found.items()})
+    return Config(
+        **{
+            name: kinds[name](**{k: as_tuple(v) for k, v in table.items()})
+            for name, table in found.items()
+        }
+    )
 
 
 def _same_gas(config, saved):
@@ -250,7 +282,11 @@ def changes(config: Config, saved: dict[str, dict]) -> Changes:
             continue
         for field, value in table.items():
             before = saved.get(name, {}).get(field)
-            if field not in FREE_FIELDS.get(name, ()) and value != before and not _same_place(field, value, before):
+            if (
+                field not in FREE_FIELDS.get(name, ())
+                and value != before
+                and not _same_place(field, value, before)
+            ):
                 kind = found.told if field in TOLD_FIELDS.get(name, ()) else found.refused
                 kind.append(f"[{name}] {field} is {value}, the run has {before}")
     return found

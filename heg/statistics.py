@@ -14,7 +14,8 @@ BLOCKS = 16  # fewest blocks from which an error is read as it is
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error, of the same unit; prints with two digits of the error, as -0.52312(41).
+    """A mean and its standard error, of the same unit; prints with two digits of the error, as
+    -0.52312(41).
 
     Where both are below SMALL a power of ten follows, as 1.5(10)e-10.
     """
@@ -37,15 +38,18 @@ class Estimate(NamedTuple):
 
 
 def widening(count: int) -> float:
-    """Factor by which an error from few independent values is widened: Student's, as their spread is badly known too.
+    """Factor by which an error from few independent values is widened: Student's, as their spread
+    is badly known too.
 
-    The interval of one error then holds the true mean in 68 % of all cases; 1 from BLOCKS values on.
+    The interval of one error then holds the true mean in 68 % of all cases; 1 from BLOCKS values
+    on.
     """
     return 1.0 if count >= BLOCKS else float(stats.t.ppf(stats.norm.cdf(1.0), count - 1))
 
 
 def independent(samples) -> Estimate:
-    """Mean of independent samples [B] and its standard error, s / sqrt(B), widened below 16 samples.
+    """Mean of independent samples [B] and its standard error, s / sqrt(B), widened below 16
+    samples.
 
     Raises:
       ValueError: fewer than two samples.
@@ -65,7 +69,8 @@ def autocorrelation_time(chain) -> float:
     Raises:
       ValueError: the chain is shorter than 50 tau; no error of it can be trusted.
     Accuracy: biased low by the window, by less than its own statistical error for T > 50 tau.
-    Source: Sokal's window, in Functional Integration (Plenum, 1997), p. 131, doi:10.1007/978-1-4899-0319-8_6.
+    Source: Sokal's window, in Functional Integration (Plenum, 1997), p. 131,
+      doi:10.1007/978-1-4899-0319-8_6.
     """
     chain = np.asarray(chain, float)
     deviations = (chain - chain.mean(axis=0)).reshape(len(chain), -1)
@@ -84,7 +89,8 @@ def autocorrelation_time(chain) -> float:
 
 
 def chain_mean(chain) -> Estimate:
-    """Mean of a correlated chain [T] or of several [T, chains], its error from the autocorrelation time.
+    """Mean of a correlated chain [T] or of several [T, chains], its error from the autocorrelation
+    time.
 
     Raises:
       ValueError: the chain is too short for its error.
@@ -95,7 +101,8 @@ def chain_mean(chain) -> Estimate:
 
 
 def blocking(chain) -> Estimate:
-    """Mean of a chain [T]; its error is the largest over block lengths 1, 2, 4, ... with at least 16 blocks.
+    """Mean of a chain [T]; its error is the largest over block lengths 1, 2, 4, ... with at least
+    16 blocks.
 
     Source: Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989), doi:10.1063/1.457480.
     """
@@ -105,7 +112,9 @@ def blocking(chain) -> Estimate:
         errors.append(independent(blocks).error)
         blocks = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(axis=1)
     if not errors:
-        raise ValueError(f"a chain of {len(blocks)} steps is too short to block: give at least {BLOCKS}")
+        raise ValueError(
+            f"a chain of {len(blocks)} steps is too short to block: give at least {BLOCKS}"
+        )
     return Estimate(mean, max(errors))
 
 
@@ -134,8 +143,8 @@ def jackknife(blocks, function, groups: int = 256) -> Derived:
       function: the pytree of means -> array or number.
       groups: blocks are pooled to at most so many, each left out once.
     Accuracy:
-      The value's bias is of order 1 / groups^2 (it is corrected for that of order 1 / groups); the error is known to a
-      share of 1 / sqrt(2 groups), and widened below 16 groups.
+      The value's bias is of order 1 / groups^2 (it is corrected for that of order 1 / groups); the
+      error is known to a share of 1 / sqrt(2 groups), and widened below 16 groups.
     Raises:
       ValueError: fewer than two blocks.
     Source: Efron and Stein, Ann. Statist. 9, 586 (1981), doi:10.1214/aos/1176345462.
@@ -148,7 +157,9 @@ def jackknife(blocks, function, groups: int = 256) -> Derived:
     pool = lambda leaf: leaf[: groups * size].reshape(groups, size, *leaf.shape[1:]).mean(axis=1)
     pooled = jax.tree.map(pool, blocks)
     whole = jax.tree.map(lambda leaf: leaf.mean(axis=0), pooled)
-    without = lambda place: jax.tree.map(lambda mean, leaf: mean + (mean - leaf[place]) / (groups - 1), whole, pooled)
+    without = lambda place: jax.tree.map(
+        lambda mean, leaf: mean + (mean - leaf[place]) / (groups - 1), whole, pooled
+    )
     left_out = np.stack([np.asarray(function(without(place))) for place in range(groups)])
     deviation = (left_out - left_out.mean(axis=0)).reshape(groups, -1)
     covariance = widening(groups) ** 2 * (groups - 1) / groups * deviation.T @ deviation
@@ -158,7 +169,8 @@ def jackknife(blocks, function, groups: int = 256) -> Derived:
 
 
 def intercept(x, y, error) -> tuple[Estimate, float]:
-    """Value at x = 0 of a straight line through points with independent errors, and chi^2 per degree of freedom.
+    """Value at x = 0 of a straight line through points with independent errors, and chi^2 per
+    degree of freedom.
 
     Args:
       x, y, error: of each point; two points at least.      [P]
@@ -168,4 +180,6 @@ def intercept(x, y, error) -> tuple[Estimate, float]:
     covariance = np.linalg.pinv(regressors.T @ regressors)
     best = covariance @ regressors.T @ (y / error)
     chi2 = np.sum((y / error - regressors @ best) ** 2)
-    return Estimate(float(best[0]), float(np.sqrt(covariance[0, 0]))), float(chi2 / max(len(x) - 2, 1))
+    return Estimate(float(best[0]), float(np.sqrt(covariance[0, 0]))), float(
+        chi2 / max(len(x) - 2, 1)
+    )

@@ -29,7 +29,14 @@ SMALL = {"rs": [1.0, 2.0, 4.0], "theta": [0.25, 0.5, 1.0]}
 app = cyclopts.App(help=__doc__)
 
 
-def heg_eos(grid: dict, run_dir: Path, more: str = "", processes: int = 1, wait: bool = True, cores: set | None = None):
+def heg_eos(
+    grid: dict,
+    run_dir: Path,
+    more: str = "",
+    processes: int = 1,
+    wait: bool = True,
+    cores: set | None = None,
+):
     """Starts heg-eos; its process, or the seconds it took."""
     path = run_dir.with_suffix(".toml")
     lines = [f"{name} = {json.dumps(value)}" for name, value in grid.items()]
@@ -51,7 +58,10 @@ def heg_eos(grid: dict, run_dir: Path, more: str = "", processes: int = 1, wait:
 
 def facts(run_dir: Path) -> dict[str, dict]:
     """point.json of each point."""
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob("*/point.json"))}
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted(run_dir.glob("*/point.json"))
+    }
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -60,7 +70,10 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 
 def first_steps_at(run_dir: Path, point: dict) -> int:
     """Steps until F, over ten steps, is within the accuracy of what was measured at the end, or below."""
-    history = [float(row["F_ha"]) for row in csv.DictReader((run_dir / "history.csv").read_text().splitlines())]
+    history = [
+        float(row["F_ha"])
+        for row in csv.DictReader((run_dir / "history.csv").read_text().splitlines())
+    ]
     means = np.convolve(history, np.full(10, 0.1), "valid")
     return int(np.argmax(means <= point["F"]["mean"] + point["accuracy_ha"])) + 10
 
@@ -74,11 +87,20 @@ def warm(*, theta: float = 0.5, accuracy: float = 1e-3):
         for name in ("warm", "cold"):
             heg_eos(grid | {"warm": name == "warm"}, Path(place) / name)
             found.append(facts(Path(place) / name))
-            there.append({run: first_steps_at(Path(place) / name / run, point) for run, point in found[-1].items()})
-    print(f"{'point':28}{'there':>7}{'cold':>7}{'settled':>9}{'cold':>7}{'F, Ha':>12}{'cold':>12}{'errors apart':>14}")
+            there.append(
+                {
+                    run: first_steps_at(Path(place) / name / run, point)
+                    for run, point in found[-1].items()
+                }
+            )
+    print(
+        f"{'point':28}{'there':>7}{'cold':>7}{'settled':>9}{'cold':>7}{'F, Ha':>12}{'cold':>12}{'errors apart':>14}"
+    )
     for name, one in found[0].items():
         other = found[1][name]
-        apart = (one["F"]["mean"] - other["F"]["mean"]) / np.hypot(one["F"]["error"], other["F"]["error"])
+        apart = (one["F"]["mean"] - other["F"]["mean"]) / np.hypot(
+            one["F"]["error"], other["F"]["error"]
+        )
         steps = f"{there[0][name]:7d}{there[1][name]:7d}{one['steps']:9d}{other['steps']:7d}"
         print(f"{name:28}{steps}{one['F']['mean']:12.5f}{other['F']['mean']:12.5f}{apart:14.1f}")
 
@@ -90,14 +112,26 @@ def table():
         seconds = heg_eos(GAS | SMALL, Path(place) / "a")
         points = facts(Path(place) / "a")
     spent = sum(point["seconds"] for point in points.values())
-    print(f"{len(points)} points, {seconds:.0f} s: {spent:.0f} s in the points, {seconds - spent:.0f} s for the rest")
+    print(
+        f"{len(points)} points, {seconds:.0f} s: {spent:.0f} s in the points, {seconds - spent:.0f} s for the rest"
+    )
 
 
 @app.command
 def overhead(*, side: int = 10):
     """Seconds of each point beyond its training and measurement steps."""
-    grid = {"dim": 2, "electrons": [2], "polarization": ["1"], "accuracy": 10.0, "steps": 30, "samples": 2048}
-    grid |= {"rs": [1.0 + place for place in range(side)], "theta": [0.2 * (1 + place) for place in range(side)]}
+    grid = {
+        "dim": 2,
+        "electrons": [2],
+        "polarization": ["1"],
+        "accuracy": 10.0,
+        "steps": 30,
+        "samples": 2048,
+    }
+    grid |= {
+        "rs": [1.0 + place for place in range(side)],
+        "theta": [0.2 * (1 + place) for place in range(side)],
+    }
     more = "[model]\nflow_layers = 0\ntransformer_layers = 0\n[sampler]\nbatch = 64\n"
     with tempfile.TemporaryDirectory() as place:
         seconds = heg_eos(grid, Path(place) / "a", more)
@@ -123,7 +157,9 @@ def interrupted(*, after: tuple[float, float] = (60.0, 60.0)):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             times = {name: times.get(name, point) for name, point in facts(killed).items()}
-            print(f"killed on {processes} processes after {seconds:.0f} s with {len(times)} points done")
+            print(
+                f"killed on {processes} processes after {seconds:.0f} s with {len(times)} points done"
+            )
         heg_eos(GAS | SMALL, killed)
         again = [name for name, point in times.items() if facts(killed)[name] != point]
         print(f"points done before and computed again: {len(again)}")
@@ -146,7 +182,9 @@ def spread():
         for job in jobs:
             job.wait()
         apart = time.monotonic() - begin
-        steps = [sum(point["steps"] for point in facts(Path(place) / name).values()) for name in "ab"]
+        steps = [
+            sum(point["steps"] for point in facts(Path(place) / name).values()) for name in "ab"
+        ]
     print(f"all cores on one point {together:.0f} s, {steps[0]} steps")
     print(f"one job for each core {apart:.0f} s, {steps[1]} steps")
 

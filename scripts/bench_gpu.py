@@ -89,7 +89,12 @@ def bench(row: tuple, peak: float, phases: tuple[str, ...]) -> dict:
         timed = bench_step.Timed(*prepared[name], batch)
         timed.again()
         share = counts[name] / (timed.ms / 1e3) / peak if name in counts else math.nan
-        found[name] = {"ms": timed.ms, "mib": timed.mib, "share": share, "compile_s": timed.compile_seconds}
+        found[name] = {
+            "ms": timed.ms,
+            "mib": timed.mib,
+            "share": share,
+            "compile_s": timed.compile_seconds,
+        }
         print(
             f"  {name:8} {timed.ms:10.4f} ms {timed.mib:9.0f} MiB {share:8.1%} of peak, "
             f"compiled in {timed.compile_seconds:.0f} s",
@@ -133,7 +138,9 @@ def main(
         print(f"{row[1]}D, N = {row[0]}, zeta = {row[2]}, {row[3]} samples", flush=True)
         rows.append(bench(row, peak, phases))
         if output:
-            output.write_text(json.dumps({"device": device.device_kind, "rows": rows}, indent=1) + "\n")
+            output.write_text(
+                json.dumps({"device": device.device_kind, "rows": rows}, indent=1) + "\n"
+            )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def main(*, batch: int = 256, repetitions: int = 7) -> None:
         solver, tools = build(config), instruments(gas.build(), config.model, config.sampler)
         state = solver.init(jax.random.key(0))
         flow = jax.tree.map(
-            lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(1), leaf.shape), state.params.flow
+            lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(1), leaf.shape),
+            state.params.flow,
         )
         params = state.params._replace(flow=flow)
         energies = lambda *of: solver.per_electron(solver.measure(of[0], of[2])[0], of[1])
@@ -53,7 +54,10 @@ def main(*, batch: int = 256, repetitions: int = 7) -> None:
                 found.append((time.perf_counter() - begin) / batch * 1e3)
         energies, everything = (statistics.median(found[1:]) for found in times.values())
         title = f"{gas.dim}D, N = {gas.electrons}, zeta {gas.polarization}"
-        print(f"{title:28}{energies:20.3f}{everything:16.3f}{everything / energies - 1:8.1%}", flush=True)
+        print(
+            f"{title:28}{energies:20.3f}{everything:16.3f}{everything / energies - 1:8.1%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -37,13 +37,17 @@ def make_chains(solver, params, kind, chunk):
     """Walkers, width, keys, moves -> where the chain of every walker ended."""
     chain = make_chain(kind, solver.model.log_psi, solver.model.score)
     return lambda walkers, width, keys, moves: map_walkers(
-        lambda walker: chain(params.flow, *walker[:2], width, walker[2], moves), (*walkers, keys), chunk
+        lambda walker: chain(params.flow, *walker[:2], width, walker[2], moves),
+        (*walkers, keys),
+        chunk,
     )
 
 
 def energies(solver, params, walkers, chain, width, chunk):
     """Local energies along the chains.  [RECORDS, B]"""
-    split = lambda number: jax.random.split(jax.random.fold_in(jax.random.key(7), number), len(walkers.x))
+    split = lambda number: jax.random.split(
+        jax.random.fold_in(jax.random.key(7), number), len(walkers.x)
+    )
 
     def record(walkers, number):
         walkers = walkers._replace(x=chain(walkers, width, split(number), EVERY).x)
@@ -54,7 +58,10 @@ def energies(solver, params, walkers, chain, width, chunk):
 
 def adapted_width(solver, walkers, chain, target):
     """Width of the proposal at which the share `target` of the moves is accepted."""
-    width, step = jnp.asarray(first_width(solver.system)), jit(lambda *arguments: chain(*arguments, 5))
+    width, step = (
+        jnp.asarray(first_width(solver.system)),
+        jit(lambda *arguments: chain(*arguments, 5)),
+    )
     for number in range(40):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(3), number), len(walkers.x))
         width = adapt_width(width, step(walkers, width, keys).acceptance.mean(), target)
@@ -100,13 +107,20 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
     params = params._replace(flow=correlated(params.flow, solver.system))
     samples, drawn = solver.measure(params, jax.random.key(1))
     regression = fitted_regression(solver, params)
-    walkers, sigma = drawn.walkers, float(np.std(per_electron(samples, regression, solver.system)["F"]))
+    walkers, sigma = (
+        drawn.walkers,
+        float(np.std(per_electron(samples, regression, solver.system)["F"])),
+    )
     keys = jax.random.split(jax.random.key(2), batch)
     functions = {
-        "evaluate": Timed(lambda walkers: evaluate(solver.model, params, walkers, chunk), (walkers,), batch),
+        "evaluate": Timed(
+            lambda walkers: evaluate(solver.model, params, walkers, chunk), (walkers,), batch
+        ),
         "draw": Timed(lambda key: solver.measure(params, key)[1], (jax.random.key(5),), batch),
         "draw_K": Timed(
-            lambda keys: map_walkers(lambda key: solver.model.occupations.sample(params.occupations, key), keys, chunk),
+            lambda keys: map_walkers(
+                lambda key: solver.model.occupations.sample(params.occupations, key), keys, chunk
+            ),
             (keys,),
             batch,
         ),
@@ -117,13 +131,17 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
         width = adapted_width(solver, walkers, chain, target)
         series = np.asarray(energies(solver, params, walkers, chain, width, chunk))
         times[kind] = EVERY * autocorrelation_time(series - series.mean(axis=0))
-        functions[kind] = Timed(lambda walkers, keys: chain(walkers, width, keys, 20), (walkers, keys), 20 * batch)
+        functions[kind] = Timed(
+            lambda walkers, keys: chain(walkers, width, keys, 20), (walkers, keys), 20 * batch
+        )
     found = {name: function.ms for name, function in in_rounds(functions).items()}
     count = (sigma / error) ** 2
     row = {"dim": gas.dim, "electrons": gas.electrons, "samples": count, "F_sigma_ha": sigma}
     costs = {"exact": found["draw"] + found["evaluate"]}
     for kind, tau in times.items():
-        costs[kind] = found["draw_K"] + math.ceil(EQUILIBRATION * tau) * found[kind] + found["evaluate"]
+        costs[kind] = (
+            found["draw_K"] + math.ceil(EQUILIBRATION * tau) * found[kind] + found["evaluate"]
+        )
         row |= {f"{kind}_autocorrelation_moves": tau, f"{kind}_ms_per_move": found[kind]}
     for kind, cost in costs.items():
         row |= {f"{kind}_ms_per_sample": cost, f"{kind}_seconds": count * cost / 1e3}
@@ -145,7 +163,9 @@ def main(
     start()
     rows = []
     for n in electrons:
-        rows.append(measure(SystemConfig(n, dim, rs, theta, polarization, (0.25,) * dim), batch, error))
+        rows.append(
+            measure(SystemConfig(n, dim, rs, theta, polarization, (0.25,) * dim), batch, error)
+        )
         print("\n".join(f"{name:36}{value:.6g}" for name, value in rows[-1].items()), flush=True)
     if json_file:
         json_file.write_text(json.dumps({"rows": rows}, indent=2) + "\n")

@@ -30,7 +30,17 @@ from heg.training.step import build, programs
 
 GAS = SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25))
 WARM, STEPS = 2, 8
-BYTES = {"f64": 8, "s64": 8, "u64": 8, "c128": 16, "f32": 4, "s32": 4, "u32": 4, "c64": 8, "pred": 1}
+BYTES = {
+    "f64": 8,
+    "s64": 8,
+    "u64": 8,
+    "c128": 16,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "c64": 8,
+    "pred": 1,
+}
 # where a collective is split in two, its end has the result
 COLLECTIVE = re.compile(
     r"= (\(.*?\)|\S+) (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-done)?\("
@@ -88,7 +98,13 @@ def measure(batch: int) -> None:
         moved = {name: received(call.compile().as_text(), devices) for name, call in calls.items()}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     if processes.is_first():
-        row = {"devices": devices, "batch": batch, "step": of_step, "moved": moved, "parameters": parameters}
+        row = {
+            "devices": devices,
+            "batch": batch,
+            "step": of_step,
+            "moved": moved,
+            "parameters": parameters,
+        }
         print("RESULT " + json.dumps(row), flush=True)
 
 
@@ -121,7 +137,9 @@ def on_layout(words: list[str], processes: int, devices: int, launcher: str) -> 
     return json.loads(lines[0].removeprefix("RESULT "))
 
 
-def compare(*, batch: int = 256, devices: int = 0, launcher: str = "", output: Path | None = None) -> None:
+def compare(
+    *, batch: int = 256, devices: int = 0, launcher: str = "", output: Path | None = None
+) -> None:
     """Prints the tables.
 
     Args:
@@ -135,8 +153,12 @@ def compare(*, batch: int = 256, devices: int = 0, launcher: str = "", output: P
     most = devices or len(os.sched_getaffinity(0))
     counts = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= most]
     alone = on_layout(["measure", str(batch)], 1, 1, launcher)
-    print(f"2D polarised N = 13, r_s 10, Theta 0.15, {batch} samples; {alone['parameters']} parameters")
-    print(f"{'':8}{'layout':28}{'batch':>7}{'step, s':>10}{'speed-up':>10}{'moving, s':>11}{'share':>8}")
+    print(
+        f"2D polarised N = 13, r_s 10, Theta 0.15, {batch} samples; {alone['parameters']} parameters"
+    )
+    print(
+        f"{'':8}{'layout':28}{'batch':>7}{'step, s':>10}{'speed-up':>10}{'moving, s':>11}{'share':>8}"
+    )
     rows, moved = [], {}
 
     def show(kind, name, row, moving):

@@ -49,7 +49,11 @@ class Timed:
         compiled = jax.jit(function).lower(*arguments).compile()
         self.compile_seconds = time.perf_counter() - begin
         self.mib = compiled.memory_analysis().temp_size_in_bytes / 2**20
-        self.run, self.walkers, self.ms = lambda: jax.block_until_ready(compiled(*arguments)), walkers, math.inf
+        self.run, self.walkers, self.ms = (
+            lambda: jax.block_until_ready(compiled(*arguments)),
+            walkers,
+            math.inf,
+        )
 
     def again(self):
         """Runs it for a tenth of a second, once at least."""
@@ -87,7 +91,9 @@ def correlated(flow: dict, system) -> dict:
         a = np.tanh(features @ hidden)
         return np.linalg.solve(a.T @ a + np.eye(a.shape[1]), a.T @ aim)  # damped: mild weights
 
-    fit = lambda network: dict(network, output=jnp.stack([output(np.asarray(w)) for w in network["hidden"]]))
+    fit = lambda network: dict(
+        network, output=jnp.stack([output(np.asarray(w)) for w in network["hidden"]])
+    )
     return {kind: fit(network) for kind, network in flow.items()}
 
 
@@ -95,9 +101,14 @@ def floors(solver, config, peak: tuple[float, float]) -> dict[str, float]:
     """Least milliseconds for a walker in each phase, from its operations or the bytes that it must write."""
     of_p, of_flow = parameters(solver)
     written = {"scores": 8 * (of_p + 2 * of_flow)}
-    needed = {name: (count, written.get(name, 0)) for name, count in operations(solver, config).items()}
+    needed = {
+        name: (count, written.get(name, 0)) for name, count in operations(solver, config).items()
+    }
     needed["step"] = tuple(sum(needed[name][kind] for name in STEP) for kind in (0, 1))
-    return {name: 1e3 * max(amount / rate for amount, rate in zip(needed[name], peak)) for name in needed}
+    return {
+        name: 1e3 * max(amount / rate for amount, rate in zip(needed[name], peak))
+        for name in needed
+    }
 
 
 def phases(solver, config, state):
@@ -106,7 +117,9 @@ def phases(solver, config, state):
     params, chunk = state.params, walkers_at_once(system, batch)
     keys = jax.random.split(jax.random.key(1), batch)
     many = lambda one: lambda *walkers: map_walkers(lambda walker: one(*walker), walkers, chunk)
-    light = lambda one: lambda walkers: map_walkers(one, walkers, divisor(batch, chunk * system.dim**2))
+    light = lambda one: (
+        lambda walkers: map_walkers(one, walkers, divisor(batch, chunk * system.dim**2))
+    )
     sample = light(lambda key: model.occupations.sample(params.occupations, key))
     states = jax.jit(sample)(keys)
     walkers = Walkers(states, jax.jit(model.draw)(params.flow, states, keys).x)
@@ -114,21 +127,32 @@ def phases(solver, config, state):
     kinetic = make_kinetic_energy(system, solver.cutoff.orbitals, model.flow)
     optimizer = build_optimizer(system, config.optimizer)
     centred = jax.jit(lambda walkers: scores(model, params, walkers, chunk))(walkers)
-    solve = lambda grads, centred: optimizer.update(grads, state.opt_state, params, scores=centred)[0]
+    solve = lambda grads, centred: optimizer.update(grads, state.opt_state, params, scores=centred)[
+        0
+    ]
 
     chain = make_chain("metropolis", model.log_psi, model.score)
     moves = lambda state, x, key: chain(params.flow, state, x, first_width(system), key, MOVES)
 
     def reverse(state, x, key):
         log_psi = lambda flow: model.log_psi(flow, x, state)
-        return jax.jacrev(lambda flow: jnp.stack([log_psi(flow).real, log_psi(flow).imag]))(params.flow)
+        return jax.jacrev(lambda flow: jnp.stack([log_psi(flow).real, log_psi(flow).imag]))(
+            params.flow
+        )
 
-    forward = lambda state, x, key: generic_kinetic_energy(lambda x: model.log_psi(params.flow, x, state), x)
-    one_by_one = lambda one: lambda *walkers: map_walkers(lambda walker: one(*walker), walkers, 1)  # fastest so
+    forward = lambda state, x, key: generic_kinetic_energy(
+        lambda x: model.log_psi(params.flow, x, state), x
+    )
+    one_by_one = lambda one: (
+        lambda *walkers: map_walkers(lambda walker: one(*walker), walkers, 1)
+    )  # fastest so
     found = {
         "draw K": (sample, (keys,)),
         "draw x": (model.draw, (params.flow, states, keys)),
-        "log Psi": (light(lambda walker: model.log_psi(params.flow, walker.x, walker.state)), (walkers,)),
+        "log Psi": (
+            light(lambda walker: model.log_psi(params.flow, walker.x, walker.state)),
+            (walkers,),
+        ),
         "kinetic": (many(lambda state, x: kinetic(params.flow, x, state)[0]), walkers),
         "Coulomb": (many(lambda x: coulomb_energy(x, system)), (walkers.x,)),
         "scores": (lambda walkers: scores(model, params, walkers, chunk), (walkers,)),
@@ -137,7 +161,10 @@ def phases(solver, config, state):
         "Metropolis": (light(lambda walker: moves(*walker)), ((*walkers, keys),)),
     }
     if system.electrons * system.dim <= GENERIC_LARGEST:
-        found |= {"generic kinetic": (one_by_one(forward), few), "generic scores": (many(reverse), few)}
+        found |= {
+            "generic kinetic": (one_by_one(forward), few),
+            "generic scores": (many(reverse), few),
+        }
     return found
 
 
@@ -146,8 +173,15 @@ def measure(gas: SystemConfig, batch: int, peak: tuple[float, float]) -> dict:
     config = Config(gas, RunConfig("unused"), sampler=SamplerConfig(batch=batch))
     solver = build(config)
     state = solver.init(jax.random.key(0))
-    state = state._replace(params=Params(state.params.occupations, correlated(state.params.flow, solver.system)))
-    row = {"dim": gas.dim, "electrons": gas.electrons, "polarization": str(gas.polarization), "batch": batch}
+    state = state._replace(
+        params=Params(state.params.occupations, correlated(state.params.flow, solver.system))
+    )
+    row = {
+        "dim": gas.dim,
+        "electrons": gas.electrons,
+        "polarization": str(gas.polarization),
+        "batch": batch,
+    }
     least = floors(solver, config, peak)
     walkers = lambda name: min(GENERIC_WALKERS, batch) if name.startswith("generic") else batch
     prepared = phases(solver, config, state).items()
@@ -227,7 +261,9 @@ def main(
     """Every phase of a step for each combination of the lists that exists."""
     start()
     peak = rates()
-    print(f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}, JAX {jax.__version__}")
+    print(
+        f"{jax.devices()[0].device_kind} x {jax.device_count()}, {platform.machine()}, JAX {jax.__version__}"
+    )
     print(f"matrix product {peak[0] / 1e9:.1f} GFlop/s, copy {peak[1] / 1e9:.1f} GB/s")
     rows = []
     for d, zeta in ((d, zeta) for d in dim for zeta in polarization):

@@ -26,7 +26,10 @@ from heg.parallel import processes
 from heg.training.step import build
 
 GASES = {
-    "2D N = 29": (SystemConfig(29, 2, rs=1.0, theta=0.5, polarization="1", twist=(0.25, 0.25), coupling=0.0), 32_768),
+    "2D N = 29": (
+        SystemConfig(29, 2, rs=1.0, theta=0.5, polarization="1", twist=(0.25, 0.25), coupling=0.0),
+        32_768,
+    ),
     "3D N = 33": (SystemConfig(33, 3, rs=1.0, theta=0.5, polarization="1", coupling=0.0), 32_768),
     # g of opposite spins needs many: few pairs are close
     "3D 7 + 7": (SystemConfig(14, 3, rs=1.0, theta=1.0, polarization="0", coupling=0.0), 425_984),
@@ -54,26 +57,42 @@ class Case(NamedTuple):
 
 
 def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
-    config = Config(gas, RunConfig("none"), ModelConfig(TOLERANCE, flow_layers=0), SamplerConfig(batch=batch))
+    config = Config(
+        gas, RunConfig("none"), ModelConfig(TOLERANCE, flow_layers=0), SamplerConfig(batch=batch)
+    )
     solver, system = build(config), gas.build()
-    tools, state = instruments(system, config.model, config.sampler), solver.init(jax.random.key(seed))
+    tools, state = (
+        instruments(system, config.model, config.sampler),
+        solver.init(jax.random.key(seed)),
+    )
     orbitals, key = solver.cutoff.orbitals, jax.random.key(seed + 1)
 
     def measure(number):
-        means, _, _ = tools.observe(state.average, state.regression, jax.random.fold_in(key, number))
+        means, _, _ = tools.observe(
+            state.average, state.regression, jax.random.fold_in(key, number)
+        )
         return jax.tree.map(np.asarray, means)
 
     everything = choose_cutoff(system, 1e-12).orbitals
     structure = ideal_structure(system, everything, tools.grid)
-    exact = {**ideal_values(system), "S_q": structure.s, "g_r": structure.g, "n_k": ideal_momentum(system, orbitals)}
-    exact = {name: np.asarray(value) for name, value in exact.items() if name not in ("F", "potential")}
+    exact = {
+        **ideal_values(system),
+        "S_q": structure.s,
+        "g_r": structure.g,
+        "n_k": ideal_momentum(system, orbitals),
+    }
+    exact = {
+        name: np.asarray(value) for name, value in exact.items() if name not in ("F", "potential")
+    }
 
     def evaluate(blocks) -> dict[str, Quantity]:
         found = thermodynamics(system, blocks) | distributions(system, orbitals, tools.grid, blocks)
         return {name: found[name] for name in exact}
 
     up, down = system.n_up, system.n_down
-    pairs = np.array([up**2 / 2, up * down, down**2 / 2][: len(structure.g)])  # each pair is one event, not two
+    pairs = np.array(
+        [up**2 / 2, up * down, down**2 / 2][: len(structure.g)]
+    )  # each pair is one event, not two
     electrons = momentum_shells(system, orbitals)[0].count * exact["n_k"]
     counts = {"g_r": pairs[:, None] * structure.g * tools.grid.share, "n_k": electrons}
     return Case(measure, exact, evaluate, counts)
@@ -85,7 +104,9 @@ def joined(parts):
 
 def counted(name: str, case: Case, samples: int) -> np.ndarray:
     """The points of which FEWEST events are expected; the fluctuations of fewer are not Gaussian."""
-    return np.ravel(case.counts.get(name, np.full(np.shape(case.exact[name]), np.inf)) * samples > FEWEST)
+    return np.ravel(
+        case.counts.get(name, np.full(np.shape(case.exact[name]), np.inf)) * samples > FEWEST
+    )
 
 
 def compare(name: str, case: Case, quantity: Quantity, samples: int) -> str:
@@ -94,12 +115,20 @@ def compare(name: str, case: Case, quantity: Quantity, samples: int) -> str:
     keep = quantity.error.ravel() > 1e-12
     if name == "g_r":
         keep &= counted(name, case, samples)
-    deviation, error = (quantity.value - case.exact[name]).ravel()[keep], quantity.error.ravel()[keep]
+    deviation, error = (
+        (quantity.value - case.exact[name]).ravel()[keep],
+        quantity.error.ravel()[keep],
+    )
     if not len(error):
         return f"{name:26} exact in every sample, to {np.max(np.abs(quantity.value - case.exact[name])):.0e}"
-    covariance = np.atleast_2d(quantity.covariance if quantity.covariance is not None else quantity.error**2)
+    covariance = np.atleast_2d(
+        quantity.covariance if quantity.covariance is not None else quantity.error**2
+    )
     correlation = covariance[np.ix_(keep, keep)] / error[:, None] / error
-    squares, spread = np.mean((deviation / error) ** 2), np.sqrt(2 * np.sum(correlation**2)) / len(error)
+    squares, spread = (
+        np.mean((deviation / error) ** 2),
+        np.sqrt(2 * np.sum(correlation**2)) / len(error),
+    )
     largest = np.max(error) / np.max(np.abs(case.exact[name]))
     row = f"{name:26}{len(error):7d}{np.max(np.abs(deviation / error)):10.2f}{squares:12.2f} +- {spread:.2f}"
     return f"{row}{largest:12.2%}"
@@ -129,17 +158,24 @@ def coverage(case: Case, repetitions: int, batch: int) -> None:
     names, within, kept = list(case.exact), [], []
     for number in range(repetitions):
         found = case.evaluate(case.measure(number))
-        one = [(np.abs(found[name].value - case.exact[name]) < found[name].error).ravel() for name in names]
+        one = [
+            (np.abs(found[name].value - case.exact[name]) < found[name].error).ravel()
+            for name in names
+        ]
         within.append(np.concatenate(one))
         kept.append(np.concatenate([found[name].error.ravel() > 1e-12 for name in names]))
     within, kept = np.array(within), np.array(kept)
     often = np.concatenate([counted(name, case, batch) for name in names])
     owner = np.repeat(names, [np.size(case.exact[name]) for name in names])
-    print(f"\n{repetitions} measurements of {batch} samples, 3 up + 2 down in 2D: share of results within one error;")
+    print(
+        f"\n{repetitions} measurements of {batch} samples, 3 up + 2 down in 2D: share of results within one error;"
+    )
     print(f"{WITHIN:.4f} if errors are right.  Frequent: {FEWEST} events or more are expected.")
     for name in [*names, "all"]:
         own = np.ones(len(owner), bool) if name == "all" else owner == name
-        print(f"{name:26}{_share(within, kept & own)}   frequent {_share(within, kept & own & often)}")
+        print(
+            f"{name:26}{_share(within, kept & own)}   frequent {_share(within, kept & own & often)}"
+        )
 
 
 def _share(within, kept):

@@ -28,7 +28,11 @@ import numpy as np
 from heg.runs.files import checkpoints
 from heg.runs.text_files import read_history
 
-STEPS, BOUND, LONGEST = 200, 1e-9, 300  # steps of a run, relative difference, seconds until a run counts as hung
+STEPS, BOUND, LONGEST = (
+    200,
+    1e-9,
+    300,
+)  # steps of a run, relative difference, seconds until a run counts as hung
 FLAGS = (
     f"--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2 --flow-layers 0 --transformer-layers 0 "
     f"--batch 32 --steps {STEPS} --samples 64 --save-every 10"
@@ -64,7 +68,10 @@ class Run(NamedTuple):
         return self.launch([*launcher(), "sh", "-c", command])
 
     def of_farm(self) -> list["Run"]:
-        return [self._replace(directory=self.directory.with_name(f"{self.directory.name}{rank}")) for rank in (0, 1)]
+        return [
+            self._replace(directory=self.directory.with_name(f"{self.directory.name}{rank}"))
+            for rank in (0, 1)
+        ]
 
     def launch(self, words: list) -> subprocess.Popen:
         # a group of its own, so that a signal reaches every process
@@ -112,7 +119,9 @@ def send(number):
 
 def kill_one_process(run, process, random):
     """Of two, under mpirun."""
-    children = subprocess.run(["pgrep", "-f", f"heg-solve.*{run.directory}"], capture_output=True, text=True).stdout
+    children = subprocess.run(
+        ["pgrep", "-f", f"heg-solve.*{run.directory}"], capture_output=True, text=True
+    ).stdout
     own = [int(pid) for pid in children.split() if int(pid) != process.pid]
     if own:
         os.kill(int(random.choice(own)), signal.SIGKILL)
@@ -190,7 +199,11 @@ def fill_disk(run, process, random):
 def farm(run: Run, random: np.random.Generator, reference: Run) -> Fault:
     """Two runs of one launcher: refused where they would be mixed; alone, one is killed and both come to their end."""
     code, words = finish(run.start_farm())
-    if code != 2 or "by itself with --alone" not in words or any(one.directory.exists() for one in run.of_farm()):
+    if (
+        code != 2
+        or "by itself with --alone" not in words
+        or any(one.directory.exists() for one in run.of_farm())
+    ):
         return Fault("farm", 0, [code], False, f"a farm was not refused: {words}", True)
     row, victim = int(random.integers(1, STEPS)), run.of_farm()[random.integers(2)]
     process = run.start_farm("--alone")
@@ -229,10 +242,14 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
         return farm(run, random, reference)
     if kind == "disk full":
         run.directory.mkdir(parents=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", run.directory], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", run.directory], check=True
+        )
     # one in eight before the first step is done
     row = int(random.integers(1, STEPS)) if random.random() > 1 / 8 else 0
-    process = run.start(*(["--max-seconds", f"{random.uniform(1, 12):.1f}"] if kind == "time limit" else []))
+    process = run.start(
+        *(["--max-seconds", f"{random.uniform(1, 12):.1f}"] if kind == "time limit" else [])
+    )
     if row:
         run.wait_for(row, process)
     else:
@@ -258,7 +275,9 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
 
 def same(run: Run, reference: Run) -> bool:
     """Same history and free energy?"""
-    numbers = lambda run: np.array([list(map(float, r.values())) for r in read_history(run.directory / "history.csv")])
+    numbers = lambda run: np.array(
+        [list(map(float, r.values())) for r in read_history(run.directory / "history.csv")]
+    )
     energy = lambda run: json.loads((run.directory / "summary.json").read_text())["F"]["mean"]
     one, other = numbers(run), numbers(reference)
     return (
@@ -273,7 +292,14 @@ def layout(random) -> int:
     return 2 if random.random() < 1 / 4 else 1
 
 
-def main(*, count: int = 50, first: int = 0, seed: int = 0, jobs: int = 1, run_dir: Path = Path("runs/faults")) -> None:
+def main(
+    *,
+    count: int = 50,
+    first: int = 0,
+    seed: int = 0,
+    jobs: int = 1,
+    run_dir: Path = Path("runs/faults"),
+) -> None:
     """Disturbs runs.
 
     Args:
@@ -299,15 +325,22 @@ def main(*, count: int = 50, first: int = 0, seed: int = 0, jobs: int = 1, run_d
         free.put(frozenset(cores[job::jobs]))
 
     def one(number):
-        kind, random, own = kinds[number % len(kinds)], np.random.default_rng([seed, number]), free.get()
+        kind, random, own = (
+            kinds[number % len(kinds)],
+            np.random.default_rng([seed, number]),
+            free.get(),
+        )
         processes = 2 if kind == "one of two processes killed" else layout(random)
         try:
-            fault = disturbed(kind, Run(run_dir / f"{number:03d}", processes, own), random, reference)
+            fault = disturbed(
+                kind, Run(run_dir / f"{number:03d}", processes, own), random, reference
+            )
         finally:
             free.put(own)
         state = "recovered" if fault.recovered else f"LOST\n{fault.words}"
         print(
-            f"{number:3d} {kind:28} {processes} processes, row {fault.row:3d}, codes {fault.codes}: {state}", flush=True
+            f"{number:3d} {kind:28} {processes} processes, row {fault.row:3d}, codes {fault.codes}: {state}",
+            flush=True,
         )
         return fault
 

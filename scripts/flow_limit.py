@@ -40,7 +40,9 @@ def occupations(n: np.ndarray, electrons: int, theta: float) -> np.ndarray:
     volume = {2: np.pi, 3: 4 * np.pi / 3}[dim]
     temperature = theta * (electrons / volume) ** (2 / dim) / 2
     fermi = lambda mu: 1 / (1 + np.exp(np.clip((energy - mu) / temperature, -500, 500)))
-    return fermi(brentq(lambda mu: fermi(mu).sum() - electrons, -100 * temperature - 10, energy.max()))
+    return fermi(
+        brentq(lambda mu: fermi(mu).sum() - electrons, -100 * temperature - 10, energy.max())
+    )
 
 
 def transitions(n: np.ndarray, f: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +55,10 @@ def transitions(n: np.ndarray, f: np.ndarray, q: np.ndarray) -> tuple[np.ndarray
     after = np.where(inside, grid[tuple((np.clip(target, -largest, largest) + largest).T)], 0.0)
     twice = 2 * n @ q + q @ q  # 2 dE of one electron
     span = np.abs(twice).max()
-    ahead, back = (np.bincount(twice + span, weight, 2 * span + 1) for weight in (f * (1 - after), after * (1 - f)))
+    ahead, back = (
+        np.bincount(twice + span, weight, 2 * span + 1)
+        for weight in (f * (1 - after), after * (1 - f))
+    )
     weight = np.convolve(ahead, ahead) - np.convolve(back, back)
     energy = (np.arange(len(weight)) - 2 * span) / 2
     kept = (energy > 0) & (weight > 1e-14)
@@ -63,7 +68,9 @@ def transitions(n: np.ndarray, f: np.ndarray, q: np.ndarray) -> tuple[np.ndarray
 def share(energy: np.ndarray, weight: np.ndarray, powers: tuple[int, ...]) -> float:
     """Largest gain with t a combination of powers of dE, in units of V_q^2."""
     basis = np.stack([energy**power for power in powers])
-    return np.linalg.multi_dot([basis @ weight, np.linalg.inv(basis * (weight * energy) @ basis.T), basis @ weight])
+    return np.linalg.multi_dot(
+        [basis @ weight, np.linalg.inv(basis * (weight * energy) @ basis.T), basis @ weight]
+    )
 
 
 def shares(dim: int, electrons: int, theta: float, largest: int, highest: int) -> dict[str, float]:
@@ -71,7 +78,9 @@ def shares(dim: int, electrons: int, theta: float, largest: int, highest: int) -
     n = lattice(dim, largest)
     f = occupations(n, electrons, theta)
     total, gained = 0.0, dict.fromkeys(KINDS, 0.0)
-    for q in itertools.combinations_with_replacement(range(highest, -1, -1), dim):  # one of each shell
+    for q in itertools.combinations_with_replacement(
+        range(highest, -1, -1), dim
+    ):  # one of each shell
         q = np.array(q)
         if 0 < q @ q <= highest**2:
             energy, weight = transitions(n, f, q)
@@ -94,8 +103,14 @@ def main(*, highest: int = 8, largest: int = 16):
     for dim, electrons in ((3, 7), (3, 19), (2, 5), (2, 13)):
         for theta in (0.0, 0.25, 1.0, 2.0):
             found = shares(dim, electrons, theta, largest, highest)
-            known = [f"{found[kind]:.0%}" if theta == 0 or kind == "flow of pairs" else "" for kind in KINDS]
-            print(f"| {dim}D {electrons}↑{electrons}↓ | {theta:g} | " + " | ".join(known) + " |", flush=True)
+            known = [
+                f"{found[kind]:.0%}" if theta == 0 or kind == "flow of pairs" else ""
+                for kind in KINDS
+            ]
+            print(
+                f"| {dim}D {electrons}↑{electrons}↓ | {theta:g} | " + " | ".join(known) + " |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -44,21 +44,39 @@ from heg.eos.grid import TableConfig
 from heg.runs import files, text_files
 
 LIMIT, PREPARING = 60, 600  # seconds for one input, and for what is damaged
-OUTCOMES = {0: "done", common.FAILED: "failed", common.BAD_INPUT: "refused", common.CONTINUE: "stopped"}
+OUTCOMES = {
+    0: "done",
+    common.FAILED: "failed",
+    common.BAD_INPUT: "refused",
+    common.CONTINUE: "stopped",
+}
 GAS = {"electrons": 2, "dim": 2, "rs": 2.0, "theta": 0.5}
-SMALL = {"flow_layers": 1, "flow_width": 4, "transformer_layers": 0, "batch": 16, "steps": 4, "samples": 64}
+SMALL = {
+    "flow_layers": 1,
+    "flow_width": 4,
+    "transformer_layers": 0,
+    "batch": 16,
+    "steps": 4,
+    "samples": 64,
+}
 GRID = {"dim": 2, "electrons": [2], "rs": [1.0, 2.0, 3.0], "theta": [0.5], "polarization": ["1"]}
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 plausible = st.one_of(st.integers(1, 8), st.floats(0.1, 4.0))
-scalars = st.one_of(*[plausible] * 6, st.integers(-3, 40), st.integers(), st.floats(), text, st.booleans())
-values = st.one_of(scalars, st.lists(scalars, max_size=4), st.dictionaries(text, scalars, max_size=2))
+scalars = st.one_of(
+    *[plausible] * 6, st.integers(-3, 40), st.integers(), st.floats(), text, st.booleans()
+)
+values = st.one_of(
+    scalars, st.lists(scalars, max_size=4), st.dictionaries(text, scalars, max_size=2)
+)
 
 
 def names(schema: type) -> list[tuple[str, str]]:
     """Tables and keys of a schema."""
     tables = dataclasses.fields(schema)
-    return [(table.name, field.name) for table in tables for field in dataclasses.fields(table.type)]
+    return [
+        (table.name, field.name) for table in tables for field in dataclasses.fields(table.type)
+    ]
 
 
 def near(name: str) -> st.SearchStrategy[str]:
@@ -73,7 +91,9 @@ def flags(draw) -> list[str]:
     changed = st.lists(st.tuples(st.sampled_from(names(Config)), scalars), max_size=4)
     for (_, name), value in draw(changed):
         asked[draw(near(name))] = str(value)
-    words = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = [
+        word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
     return [*words, *draw(st.one_of(*[st.just([])] * 8, st.lists(text, max_size=1)))]
 
 
@@ -81,7 +101,9 @@ def flags(draw) -> list[str]:
 def tables(draw, schema: type, base: dict) -> dict:
     """Tables of a TOML file, some keys and values changed."""
     made = {table: dict(keys) for table, keys in base.items()}
-    for (table, name), value in draw(st.lists(st.tuples(st.sampled_from(names(schema)), values), max_size=3)):
+    for (table, name), value in draw(
+        st.lists(st.tuples(st.sampled_from(names(schema)), values), max_size=3)
+    ):
         made.setdefault(draw(near(table)), {})[draw(near(name))] = value
     return made
 
@@ -90,11 +112,17 @@ def tables(draw, schema: type, base: dict) -> dict:
 def damage(draw, whole: bytes) -> bytes:
     """Bytes of a file, cut off, overwritten in places or replaced."""
     cut = draw(st.integers(0, len(whole)))
-    places = draw(st.lists(st.tuples(st.integers(0, max(len(whole) - 1, 0)), st.integers(0, 255)), max_size=8))
+    places = draw(
+        st.lists(st.tuples(st.integers(0, max(len(whole) - 1, 0)), st.integers(0, 255)), max_size=8)
+    )
     changed = bytearray(whole)
     for place, byte in places if whole else ():
         changed[place] = byte
-    return draw(st.sampled_from([bytes(changed), whole[:cut], bytes(changed)[:cut], whole + whole[:cut], b""]))
+    return draw(
+        st.sampled_from(
+            [bytes(changed), whole[:cut], bytes(changed)[:cut], whole + whole[:cut], b""]
+        )
+    )
 
 
 def outcome(command: Callable, arguments: list[str], limit: int = LIMIT) -> str:
@@ -127,7 +155,11 @@ def _too_late(number, frame):
 
 def digest(directory: Path) -> dict[str, str]:
     """Of every file but the locks."""
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.name.startswith("lock")]
+    files = [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.name.startswith("lock")
+    ]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -142,7 +174,9 @@ def refused_alike(arguments: list[str], run_dir: Path) -> str:
 
 def of_flags(place: Path) -> tuple:
     """heg-solve, its flags."""
-    return flags(), lambda words: refused_alike(["--run-dir", str(place / "a"), *words], place / "a")
+    return flags(), lambda words: refused_alike(
+        ["--run-dir", str(place / "a"), *words], place / "a"
+    )
 
 
 def of_files(place: Path) -> tuple:
@@ -175,7 +209,9 @@ def of_grids(place: Path) -> tuple:
     return st.one_of(tables(TableConfig, base), damage(tomli_w.dumps(base).encode())), judge
 
 
-def continued(command: Callable, arguments: list[str], run_dir: Path, answer: Callable, texts: set[str]) -> tuple:
+def continued(
+    command: Callable, arguments: list[str], run_dir: Path, answer: Callable, texts: set[str]
+) -> tuple:
     """A finished directory with a damaged file, continued by the same command.
 
     Args:
@@ -188,8 +224,16 @@ def continued(command: Callable, arguments: list[str], run_dir: Path, answer: Ca
     shutil.copytree(run_dir, kept)
     undisturbed = answer(run_dir)
     made = {".png", ".html"}  # written again by every command
-    whole = {str(path.relative_to(kept)): path.read_bytes() for path in sorted(kept.rglob("*")) if path.is_file()}
-    files = sorted(name for name in whole if not Path(name).name.startswith("lock") and Path(name).suffix not in made)
+    whole = {
+        str(path.relative_to(kept)): path.read_bytes()
+        for path in sorted(kept.rglob("*"))
+        if path.is_file()
+    }
+    files = sorted(
+        name
+        for name in whole
+        if not Path(name).name.startswith("lock") and Path(name).suffix not in made
+    )
 
     def judge(damaged):
         name, content = damaged
@@ -204,12 +248,18 @@ def continued(command: Callable, arguments: list[str], run_dir: Path, answer: Ca
             assert answer(run_dir) == undisturbed, "another result"
         return f"{name}: {result}"
 
-    return st.sampled_from(files).flatmap(lambda name: st.tuples(st.just(name), damage(whole[name]))), judge
+    return st.sampled_from(files).flatmap(
+        lambda name: st.tuples(st.just(name), damage(whole[name]))
+    ), judge
 
 
 def finished_run(run_dir: Path) -> list[str]:
     """Makes one; the arguments of heg-solve that did."""
-    words = [word for name, value in (GAS | SMALL).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = [
+        word
+        for name, value in (GAS | SMALL).items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     arguments = [*words, "--run-dir", str(run_dir)]
     assert outcome(solve.solve, arguments, PREPARING) == "done"
     return arguments
@@ -241,12 +291,16 @@ def of_surveys(place: Path) -> tuple:
     arguments = [str(path), "--run-dir", str(run_dir)]
     assert outcome(eos.table, arguments, PREPARING) in ("done", "failed")
     answer = lambda run_dir: (run_dir / "table.csv").read_text()
-    return continued(eos.table, arguments, run_dir, answer, {"config.toml", "grid.toml", "point.json"})
+    return continued(
+        eos.table, arguments, run_dir, answer, {"config.toml", "grid.toml", "point.json"}
+    )
 
 
 def of_measurements(place: Path) -> tuple:
     """heg-measure, its flags, where there is no run."""
-    flag = st.tuples(st.sampled_from(["samples", "step", "beside", "max-seconds"]).flatmap(near), scalars)
+    flag = st.tuples(
+        st.sampled_from(["samples", "step", "beside", "max-seconds"]).flatmap(near), scalars
+    )
 
     def judge(changed):
         words = [word for name, value in changed for word in (f"--{name}", str(value))]
@@ -270,14 +324,31 @@ def of_tables(place: Path) -> tuple:
             return "refused"
         return "done"
 
-    state = st.tuples(st.one_of(st.floats(), st.floats(0.5, 12.0)), plausible, st.sampled_from([1.0, 1.0, 0.0]))
+    state = st.tuples(
+        st.one_of(st.floats(), st.floats(0.5, 12.0)), plausible, st.sampled_from([1.0, 1.0, 0.0])
+    )
     return st.tuples(st.one_of(st.just(whole), damage(whole)), state), judge
 
 
 NUMERIC = (
     *(int, float, str, bool, complex, fractions.Fraction, decimal.Decimal, jnp.asarray, np.asarray),
-    *(np.int8, np.uint16, np.int32, np.int64, np.float16, np.float32, np.float64, np.longdouble, np.bool_),
-    *(lambda value: [value], lambda value: (value,), lambda value: None, lambda value: np.array([value])),
+    *(
+        np.int8,
+        np.uint16,
+        np.int32,
+        np.int64,
+        np.float16,
+        np.float32,
+        np.float64,
+        np.longdouble,
+        np.bool_,
+    ),
+    *(
+        lambda value: [value],
+        lambda value: (value,),
+        lambda value: None,
+        lambda value: np.array([value]),
+    ),
 )
 
 
@@ -306,7 +377,9 @@ def of_numbers(place: Path) -> tuple:
             system = heg.System(**{name: asked[name] for name in gas}, twist=asked["twist"])
             given = {"run_dir": place / "a"} | {name: asked[name] for name in settings}
             config = heg.Config(
-                heg.SystemConfig(asked["n_up"], asked["dim"], asked["rs"], asked["theta"], asked["polarization"]),
+                heg.SystemConfig(
+                    asked["n_up"], asked["dim"], asked["rs"], asked["theta"], asked["polarization"]
+                ),
                 heg.RunConfig(**given),
             )
         except ValueError as error:
@@ -314,9 +387,16 @@ def of_numbers(place: Path) -> tuple:
             return "refused"
         # nothing is rounded, and everything can be written and read again
         for name in gas:
-            assert getattr(system, name) == asked[name] and type(getattr(system, name)) in (int, float)
+            assert getattr(system, name) == asked[name] and type(getattr(system, name)) in (
+                int,
+                float,
+            )
         for name in settings:
-            assert isinstance(asked[name], numbers.Real) or asked[name] is None or np.ndim(asked[name]) == 0
+            assert (
+                isinstance(asked[name], numbers.Real)
+                or asked[name] is None
+                or np.ndim(asked[name]) == 0
+            )
             assert getattr(config.run, name) == asked[name]
         text_files.save_config(place / "config.toml", tables_of(config))
         assert from_tables(text_files.load_tables(place / "config.toml")) == config
@@ -332,23 +412,54 @@ def of_numbers(place: Path) -> tuple:
 
 WORDS = ("", "0", "1", "2", "3", "foo", "True", "-1", "1.5", "rbg", "strict", "raise", "é")
 VARIABLES = {
-    **{f"{name}_{what}": WORDS[:8] for name in ("PMI", "OMPI_COMM_WORLD") for what in ("RANK", "LOCAL_RANK")},
+    **{
+        f"{name}_{what}": WORDS[:8]
+        for name in ("PMI", "OMPI_COMM_WORLD")
+        for what in ("RANK", "LOCAL_RANK")
+    },
     **{"SLURM_PROCID": WORDS[:8], "SLURM_NTASKS": WORDS[:8], "SLURM_STEP_NUM_TASKS": WORDS[:3]},
     **{"LC_ALL": ("C", "POSIX", "C.UTF-8", "de_DE.ISO-8859-1", "xx"), "PYTHONUTF8": ("0", "1")},
-    **{"PYTHONCOERCECLOCALE": ("0",), "PYTHONIOENCODING": ("ascii", "latin-1", "utf-8", "ascii:strict")},
-    **{"MPLBACKEND": ("foo", "agg", "pdf", "module://nothing"), "MATPLOTLIBRC": ("/nowhere", "/dev/null")},
+    **{
+        "PYTHONCOERCECLOCALE": ("0",),
+        "PYTHONIOENCODING": ("ascii", "latin-1", "utf-8", "ascii:strict"),
+    },
+    **{
+        "MPLBACKEND": ("foo", "agg", "pdf", "module://nothing"),
+        "MATPLOTLIBRC": ("/nowhere", "/dev/null"),
+    },
     **{"JAX_DEFAULT_PRNG_IMPL": ("rbg", "unsafe_rbg"), "JAX_THREEFRY_PARTITIONABLE": ("0", "1")},
-    **{"JAX_RANDOM_SEED_OFFSET": ("7",), "JAX_ENABLE_X64": ("0", "1"), "JAX_DEFAULT_DTYPE_BITS": ("32",)},
+    **{
+        "JAX_RANDOM_SEED_OFFSET": ("7",),
+        "JAX_ENABLE_X64": ("0", "1"),
+        "JAX_DEFAULT_DTYPE_BITS": ("32",),
+    },
     **{"JAX_NUMPY_RANK_PROMOTION": ("raise",), "JAX_NUMPY_DTYPE_PROMOTION": ("strict",)},
-    **{"JAX_DEBUG_NANS": ("1",), "JAX_DEFAULT_MATMUL_PRECISION": ("bfloat16",), "JAX_LOG_COMPILES": ("0",)},
-    **{"COLUMNS": ("1", "20", "200"), "TERM": ("dumb", "xterm"), "NO_COLOR": ("1",), "HOME": ("/nowhere",)},
+    **{
+        "JAX_DEBUG_NANS": ("1",),
+        "JAX_DEFAULT_MATMUL_PRECISION": ("bfloat16",),
+        "JAX_LOG_COMPILES": ("0",),
+    },
+    **{
+        "COLUMNS": ("1", "20", "200"),
+        "TERM": ("dumb", "xterm"),
+        "NO_COLOR": ("1",),
+        "HOME": ("/nowhere",),
+    },
 }
 
 
 def of_environment(place: Path) -> tuple:
     """heg-solve in a process of its own, with variables that mean something to it or to what it rests on."""
-    flags = GAS | SMALL | {"transformer_layers": 0, "flow_layers": 0, "steps": 0, "samples": 16, "polarization": 1}
-    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags = (
+        GAS
+        | SMALL
+        | {"transformer_layers": 0, "flow_layers": 0, "steps": 0, "samples": 16, "polarization": 1}
+    )
+    words = [
+        word
+        for name, value in flags.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     code = "import sys; from heg.cli.solve import solve; solve(sys.argv[1:])"
     begin, expected = [sys.executable, "-c", code], []
 
@@ -357,7 +468,8 @@ def of_environment(place: Path) -> tuple:
         shutil.rmtree(run_dir, ignore_errors=True)
         done = subprocess.run(
             [*begin, *words, "--run-dir", str(run_dir), "--json", *extra],
-            env={name: value for name, value in os.environ.items() if name not in VARIABLES} | variables,
+            env={name: value for name, value in os.environ.items() if name not in VARIABLES}
+            | variables,
             capture_output=True,
             timeout=PREPARING,
         )
@@ -377,7 +489,9 @@ def of_environment(place: Path) -> tuple:
         return "done"
 
     names = st.lists(st.sampled_from(sorted(VARIABLES)), max_size=4, unique=True)
-    choose = lambda names: st.fixed_dictionaries({name: st.sampled_from(VARIABLES[name]) for name in names})
+    choose = lambda names: st.fixed_dictionaries(
+        {name: st.sampled_from(VARIABLES[name]) for name in names}
+    )
     return names.flatmap(choose), judge
 
 
@@ -406,7 +520,12 @@ def campaign(kind: str, count: int, seed_number: int = 0) -> Counter:
         inputs, judge = KINDS[kind](Path(place))
 
         @seed(seed_number)
-        @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=count,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(inputs)
         def one(given_input):
             tally[judge(given_input)] += 1

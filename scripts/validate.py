@@ -43,7 +43,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, PUBLISHED = DOCS / "validation.json", DOCS / "published.csv"
 STEPS, SAMPLES = 150, 32768
 GOOD = 2e-4  # hartree per electron: what the second order aims at
-RESOLUTION = 1e-6  # hartree per electron: what the orbital cutoff of p(K) and the references leave open
+RESOLUTION = (
+    1e-6  # hartree per electron: what the orbital cutoff of p(K) and the references leave open
+)
 # highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and dimension
 CUTOFFS = {(2, 2): 200, (2, 3): 30, (3, 2): 35, (3, 3): 14, (4, 2): 15, (4, 3): 8}
 TWIST = (0.1, 0.2, 0.3)
@@ -61,7 +63,11 @@ class Rung(NamedTuple):
     def name(self) -> str:
         """As in the tables."""
         gas = self.system
-        twist = "twist " + " ".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else "twist 0"
+        twist = (
+            "twist " + " ".join(f"{angle:g}" for angle in gas.twist)
+            if any(gas.twist)
+            else "twist 0"
+        )
         return f"{gas.dim}D {gas.label} rs {gas.rs:g} Theta {gas.theta:g} {twist} {'flow' if self.flow else 'identity'}"
 
     def command(self, run_dir: Path) -> list[str]:
@@ -77,7 +83,9 @@ class Rung(NamedTuple):
 def small_rungs() -> list[Rung]:
     """Two to four electrons, those in front that say most."""
     spins = ((2, 0), (3, 0), (1, 1), (2, 2))
-    grid = itertools.product((0.5, 0.1, 1.0), (4.0, 10.0, 1.0), (False, True), (3, 2), spins, (True, False))
+    grid = itertools.product(
+        (0.5, 0.1, 1.0), (4.0, 10.0, 1.0), (False, True), (3, 2), spins, (True, False)
+    )
     return [
         Rung(System(*spin, dim, rs, theta, TWIST[:dim] if twisted else (0.0,) * dim), flow)
         for theta, rs, twisted, dim, spin, flow in grid
@@ -89,7 +97,10 @@ LARGE = (
     Rung(System(13, 0, 2, 10.0, 0.15, (0.25, 0.25)), steps=300),
     Rung(System(7, 7, 3, 2.0, 0.25, (0.0, 0.0, 0.0)), steps=300),
     Rung(System(7, 0, 3, 1.0, 1.0, (0.0, 0.0, 0.0)), steps=300),
-    *(Rung(System(7, 7, 3, rs, 0.02, (0.0, 0.0, 0.0)), steps=300, samples=131072) for rs in (5.0, 1.0, 2.0, 10.0)),
+    *(
+        Rung(System(7, 7, 3, rs, 0.02, (0.0, 0.0, 0.0)), steps=300, samples=131072)
+        for rs in (5.0, 1.0, 2.0, 10.0)
+    ),
     *(Rung(System(29, 0, 2, rs, 0.15, (0.25, 0.25)), steps=600) for rs in (10.0, 5.0, 3.0, 1.0)),
 )
 
@@ -107,7 +118,9 @@ def references(rung: Rung) -> dict[str, tuple[float, float]]:
     system = rung.system
     levels = spectra(dataclasses.replace(system, theta=1.0, twist=(0.0,) * system.dim))
     found = infinite_basis(system, levels)
-    return {kind: tuple(value / system.electrons for value in found[kind].free_energy) for kind in found}
+    return {
+        kind: tuple(value / system.electrons for value in found[kind].free_energy) for kind in found
+    }
 
 
 def run(rung: Rung, run_dir: Path) -> dict:
@@ -117,8 +130,16 @@ def run(rung: Rung, run_dir: Path) -> dict:
     summary = solve(config, nothing, nothing, lambda: False)
     history = read_history(Path(config.run.run_dir) / "history.csv")
     keys = ("F", "E", "S", "quality", "steps", "samples", "seconds")
-    row = {"name": rung.name, **{key: summary[key] for key in keys}, "untrained": summary["initial"]["F"]}
-    return row | {"thirds": thirds(history), "wall_seconds": time.monotonic() - begin, "version": summary["version"]}
+    row = {
+        "name": rung.name,
+        **{key: summary[key] for key in keys},
+        "untrained": summary["initial"]["F"],
+    }
+    return row | {
+        "thirds": thirds(history),
+        "wall_seconds": time.monotonic() - begin,
+        "version": summary["version"],
+    }
 
 
 def beyond(rung: Rung, run_dir: Path) -> dict[str, float]:
@@ -151,7 +172,9 @@ def _gas(rung):
 def _line(rung, row):
     """A row of the table of small systems, mHa per electron."""
     mean, error = row["F"]["mean"], row["F"]["error"]
-    exact, degenerate, diagonal = (Estimate(*row["references"][kind]) for kind in ("exact", "degenerate", "diagonal"))
+    exact, degenerate, diagonal = (
+        Estimate(*row["references"][kind]) for kind in ("exact", "degenerate", "diagonal")
+    )
     milli = lambda value, error=0.0: str(Estimate(1e3 * value, 1e3 * error))
     room = diagonal.mean - exact.mean
     share = f"{(diagonal.mean - mean) / room:.0%}" if rung.flow and room > 3e-4 else ""
@@ -159,14 +182,21 @@ def _line(rung, row):
     spread = np.hypot(np.hypot(error, RESOLUTION), (exact if rung.flow else diagonal).error)
     quality = row["quality"]
     cells = [_gas(rung), milli(mean, error), milli(*exact)]
-    cells += [f"{1e3 * (degenerate.mean - exact.mean):.2f}", f"{1e3 * room:.2f}", milli(above, spread)]
-    cells += [f"{above / spread:.1f}", share, f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.2g}"]
+    cells += [
+        f"{1e3 * (degenerate.mean - exact.mean):.2f}",
+        f"{1e3 * room:.2f}",
+        milli(above, spread),
+    ]
+    cells += [
+        f"{above / spread:.1f}",
+        share,
+        f"{quality['E_variance_cell_ha2']:.2g}",
+        f"{quality['min_det']:.2g}",
+    ]
     return "| " + " | ".join([*cells, str(quality["redrawn"]), f"{row['seconds']:.0f}"]) + " |"
 
 
-COLUMNS = (
-    "gas|F|F_exact|F_deg − F_exact|F_diag − F_exact|F − {reference}|in errors|share|variance, Ha²|min_det|redrawn|s"
-)
+COLUMNS = "gas|F|F_exact|F_deg − F_exact|F_diag − F_exact|F − {reference}|in errors|share|variance, Ha²|min_det|redrawn|s"
 HEADER = f"| {COLUMNS.replace('|', ' | ')} |\n{'|---' * (COLUMNS.count('|') + 1)}|"
 
 
@@ -175,7 +205,11 @@ def _large_line(rung, row):
     drift = (after - before) / np.hypot(before_error, after_error)
     quality = row["quality"]
     cells = [_gas(rung), str(Estimate(**row["untrained"])), str(Estimate(**row["F"]))]
-    cells += [str(Estimate(before, before_error)), str(Estimate(after, after_error)), f"{drift:.1f}"]
+    cells += [
+        str(Estimate(before, before_error)),
+        str(Estimate(after, after_error)),
+        f"{drift:.1f}",
+    ]
     cells += [f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.1g}"]
     cells += [f"{quality['folded_measure']['mean']:.1g}", str(quality["redrawn"])]
     return "| " + " | ".join([*cells, str(row["steps"]), f"{row['seconds']:.0f}"]) + " |"
@@ -204,7 +238,11 @@ def _left(row):
 
 def beyond_verdicts(found: dict[str, dict]) -> list[str]:
     """What the second order says of the small rungs, counted; those that miss by name."""
-    rows = [(rung, found[rung.name]) for rung in small_rungs() if "second_order" in found.get(rung.name, {})]
+    rows = [
+        (rung, found[rung.name])
+        for rung in small_rungs()
+        if "second_order" in found.get(rung.name, {})
+    ]
     good, missed, worse = 0, [], []
     for rung, row in rows:
         above, left, error = _left(row)
@@ -231,7 +269,9 @@ def verdicts(found: dict[str, dict]) -> list[str]:
     """What the small rungs say, counted."""
     rows = [(rung, found[rung.name]) for rung in small_rungs() if rung.name in found]
     reference = lambda row, kind: Estimate(*row["references"][kind])
-    spread = lambda row, kind: np.linalg.norm([row["F"]["error"], RESOLUTION, reference(row, kind).error])
+    spread = lambda row, kind: np.linalg.norm(
+        [row["F"]["error"], RESOLUTION, reference(row, kind).error]
+    )
     above = lambda row, kind: row["F"]["mean"] - reference(row, kind).mean
     identity = [row for rung, row in rows if not rung.flow]
     flows = [(rung, row) for rung, row in rows if rung.flow]
@@ -254,7 +294,11 @@ def verdicts(found: dict[str, dict]) -> list[str]:
     for polarized, values in shares.items():
         if values:
             kind = "Polarised" if polarized else "Two spins"
-            good = f", {sum(v >= 0.7 for v in values)} of {len(values)} at 70 % or more" if polarized else ""
+            good = (
+                f", {sum(v >= 0.7 for v in values)} of {len(values)} at 70 % or more"
+                if polarized
+                else ""
+            )
             reached = f"from {min(values):.0%} to {max(values):.0%}{good}"
             lines.append(f"- {kind}: share of F_diag − F_exact, where known to 10 %, {reached}.")
     return lines
@@ -280,7 +324,9 @@ def _published_lines(found):
     for gas, method, theirs in published():
         if gas in ours:
             free_energy, entropy = Estimate(**ours[gas]["F"]), Estimate(**ours[gas]["S"])
-            above = Estimate(free_energy.mean - theirs.mean, float(np.hypot(free_energy.error, theirs.error)))
+            above = Estimate(
+                free_energy.mean - theirs.mean, float(np.hypot(free_energy.error, theirs.error))
+            )
             milli = Estimate(1e3 * above.mean, 1e3 * above.error)
             lines.append(f"| {gas} | {free_energy} | {entropy} | {method} | {theirs} | {milli} |")
     return lines
@@ -295,14 +341,27 @@ def plot(found: dict[str, dict], path: Path) -> None:
     axis = figure.subplots()
     place = np.arange(len(rows))
     for kind, name, style in (("diagonal", "diag", "k_"), ("degenerate", "deg", "C1_")):
-        above = [1e3 * (row["references"][kind][0] - row["references"]["exact"][0]) for _, row in rows]
+        above = [
+            1e3 * (row["references"][kind][0] - row["references"]["exact"][0]) for _, row in rows
+        ]
         axis.plot(place, above, style, label=f"F_{name}")
     for polarized, colour in ((True, "C0"), (False, "C3")):
         chosen = [i for i, (rung, _) in enumerate(rows) if (rung.system.n_down == 0) == polarized]
-        value = [1e3 * (rows[i][1]["F"]["mean"] - rows[i][1]["references"]["exact"][0]) for i in chosen]
-        error = [1e3 * np.hypot(rows[i][1]["F"]["error"], rows[i][1]["references"]["exact"][1]) for i in chosen]
+        value = [
+            1e3 * (rows[i][1]["F"]["mean"] - rows[i][1]["references"]["exact"][0]) for i in chosen
+        ]
+        error = [
+            1e3 * np.hypot(rows[i][1]["F"]["error"], rows[i][1]["references"]["exact"][1])
+            for i in chosen
+        ]
         axis.errorbar(
-            chosen, value, error, fmt="o", ms=3, color=colour, label="polarised" if polarized else "two spins"
+            chosen,
+            value,
+            error,
+            fmt="o",
+            ms=3,
+            color=colour,
+            label="polarised" if polarized else "two spins",
         )
     axis.set_yscale("symlog", linthresh=0.1)
     axis.set_xlabel("rung, in the order of the table")
@@ -324,12 +383,16 @@ def page(found: dict[str, dict]) -> None:
     parts = {
         "verdicts": "\n".join(verdicts(found)),
         "beyond_verdicts": "\n".join(beyond_verdicts(found)),
-        "beyond": "\n".join(_beyond_line(rung, row) for rung, row in small if "second_order" in row),
+        "beyond": "\n".join(
+            _beyond_line(rung, row) for rung, row in small if "second_order" in row
+        ),
         "identity": table(False),
         "flow": table(True),
         "large": "\n".join(_large_line(rung, row) for rung, row in large),
         "published": "\n".join(_published_lines(found)),
-        "commands": "\n".join("    " + " ".join(rung.command(Path("runs/validate"))) for rung in LARGE),
+        "commands": "\n".join(
+            "    " + " ".join(rung.command(Path("runs/validate"))) for rung in LARGE
+        ),
     }
     for name, part in parts.items():
         text = text.replace("{{" + name + "}}", part)
@@ -346,7 +409,9 @@ def alike(rungs: list[Rung]) -> list[list[Rung]]:
     """The rungs in groups of gases that differ by r_s alone."""
     groups = {}
     for rung in rungs:
-        groups.setdefault(rung._replace(system=dataclasses.replace(rung.system, rs=1.0)), []).append(rung)
+        groups.setdefault(
+            rung._replace(system=dataclasses.replace(rung.system, rs=1.0)), []
+        ).append(rung)
     return list(groups.values())
 
 
@@ -397,7 +462,10 @@ def main(
         for rows, failures in (done.result() for done in as_completed(climbed)):
             for row in rows:
                 save(row)
-                print(f"{row['name']}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s", flush=True)
+                print(
+                    f"{row['name']}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s",
+                    flush=True,
+                )
             failed += failures
     page(load())
     if failed:

@@ -29,7 +29,12 @@ POLARIZED_2D = System(3, 0, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
 SPINS_2D = System(2, 1, 2, rs=2.0, theta=0.8, twist=(0.25, 0.0))
 POLARIZED_3D = System(3, 0, 3, rs=2.0, theta=0.8, twist=(0.0, 0.25, 0.0))
 SPINS_3D = System(2, 2, 3, rs=2.0, theta=0.8, twist=(0.0, 0.0, 0.0))
-GASES = {"2D-polarized": POLARIZED_2D, "2D-spins": SPINS_2D, "3D-polarized": POLARIZED_3D, "3D-spins": SPINS_3D}
+GASES = {
+    "2D-polarized": POLARIZED_2D,
+    "2D-spins": SPINS_2D,
+    "3D-polarized": POLARIZED_3D,
+    "3D-spins": SPINS_3D,
+}
 
 
 def reference_rows(name: str) -> list[dict[str, str]]:
@@ -48,7 +53,9 @@ def lowest_shells(system: System, fewest: int) -> Orbitals:
 def all_states(spins: tuple[int, ...], orbitals: int) -> np.ndarray:
     """Every set K of occupied orbitals, increasing within each spin.  [states, N]"""
     choices = [itertools.combinations(range(orbitals), count) for count in spins]
-    return np.array([np.concatenate(parts) for parts in itertools.product(*choices)], dtype=np.int32)
+    return np.array(
+        [np.concatenate(parts) for parts in itertools.product(*choices)], dtype=np.int32
+    )
 
 
 def ground_state(system: System) -> jax.Array:
@@ -73,13 +80,19 @@ def random_positions(system: System, key, *batch: int) -> jax.Array:
 
 
 @functools.cache
-def make_model(system: System, orbitals: int, flow_layers: int = 2, transformer_layers: int = 1) -> Model:
+def make_model(
+    system: System, orbitals: int, flow_layers: int = 2, transformer_layers: int = 1
+) -> Model:
     """A density matrix of small networks on the lowest orbitals; one for all tests, its functions jitted."""
     kept = lowest_shells(system, orbitals)
-    occupations = make_occupations(system, kept, TransformerSize(transformer_layers, width=8, heads=2))
+    occupations = make_occupations(
+        system, kept, TransformerSize(transformer_layers, width=8, heads=2)
+    )
     flow = make_flow(system, FlowSize(flow_layers, width=8))
     return Model(
-        occupations._replace(sample=jax.jit(occupations.sample), log_prob=jax.jit(occupations.log_prob)),
+        occupations._replace(
+            sample=jax.jit(occupations.sample), log_prob=jax.jit(occupations.log_prob)
+        ),
         flow._replace(forward=jax.jit(flow.forward), inverse=jax.jit(flow.inverse)),
         jax.jit(make_log_psi(system, kept, flow)),
         jax.jit(make_score(system, kept, flow)),
@@ -91,8 +104,12 @@ def make_model(system: System, orbitals: int, flow_layers: int = 2, transformer_
 
 def random_params(model: Model, key, occupations: float = 0.3, flow: float = 0.15) -> Params:
     """Parameters of which none is at its initial value; so small that the flow is a bijection."""
-    shapes = Params(jax.eval_shape(model.occupations.init, key), jax.eval_shape(model.flow.init, key))
-    return Params(random_like(shapes.occupations, key, occupations), random_like(shapes.flow, key, flow))
+    shapes = Params(
+        jax.eval_shape(model.occupations.init, key), jax.eval_shape(model.flow.init, key)
+    )
+    return Params(
+        random_like(shapes.occupations, key, occupations), random_like(shapes.flow, key, flow)
+    )
 
 
 class Draws(NamedTuple):
@@ -110,14 +127,18 @@ def exact_draws(system: System, orbitals: int, draws: int) -> Draws:
     model, key = make_model(system, orbitals), jax.random.key(18)
     params = random_params(model, key)
     key_state, key_draw = jax.random.split(key)
-    state = jax.vmap(model.occupations.sample, (None, 0))(params.occupations, jax.random.split(key_state, draws))
+    state = jax.vmap(model.occupations.sample, (None, 0))(
+        params.occupations, jax.random.split(key_state, draws)
+    )
     drawn = model.draw(params.flow, state, jax.random.split(key_draw, draws))
     return Draws(model, params, Walkers(state, drawn.x), int(drawn.redrawn + drawn.lost))
 
 
 def ideal_log_prob(system: System, orbitals: Orbitals, states) -> jax.Array:
     """Exact ln p(K) of the canonical ideal gas, the box cut at the given orbitals.  [states]"""
-    log_z = sum(log_partition(system.beta * jnp.asarray(orbitals.energy), count) for count in system.spins)
+    log_z = sum(
+        log_partition(system.beta * jnp.asarray(orbitals.energy), count) for count in system.spins
+    )
     return -system.beta * jnp.sum(jnp.asarray(orbitals.energy)[states], axis=-1) - log_z
 
 

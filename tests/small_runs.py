@@ -4,15 +4,33 @@ from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerC
 
 BATCH = 16
 FLAGS = {
-    **{"electrons": "3", "dim": "2", "polarization": "1", "rs": "4", "theta": "0.3", "twist": "0.1 0.2"},
+    **{
+        "electrons": "3",
+        "dim": "2",
+        "polarization": "1",
+        "rs": "4",
+        "theta": "0.3",
+        "twist": "0.1 0.2",
+    },
     **{"transformer-layers": "1", "transformer-width": "4", "transformer-heads": "2"},
-    **{"flow-layers": "1", "flow-width": "4", "batch": "16", "steps": "6", "samples": "64", "save-every": "2"},
+    **{
+        "flow-layers": "1",
+        "flow-width": "4",
+        "batch": "16",
+        "steps": "6",
+        "samples": "64",
+        "save-every": "2",
+    },
 }
 
 
 def command_line(run_dir, **changed):
     """Flags of a small run; changed ones by name, underscores for dashes."""
-    flags = FLAGS | {name.replace("_", "-"): value for name, value in changed.items()} | {"run-dir": str(run_dir)}
+    flags = (
+        FLAGS
+        | {name.replace("_", "-"): value for name, value in changed.items()}
+        | {"run-dir": str(run_dir)}
+    )
     return [word for name, value in flags.items() for word in (f"--{name}", *value.split())]
 
 

@@ -21,11 +21,17 @@ SMALL = {"batch": 16, "samples": 64, "flow_layers": 1, "flow_width": 4, "transfo
 def run(tmp_path_factory):
     """A finished run, and the rows that its callback has seen."""
     rows = []
-    return heg.solve(GAS, tmp_path_factory.mktemp("runs") / "a", rows.append, steps=4, **SMALL), rows
+    return heg.solve(
+        GAS, tmp_path_factory.mktemp("runs") / "a", rows.append, steps=4, **SMALL
+    ), rows
 
 
 def test_a_run_is_that_of_the_command_line(run, tmp_path):
-    flags = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags = [
+        word
+        for name, value in SMALL.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     words = "--electrons 2 --dim 2 --polarization 1 --rs 2 --theta 0.5 --steps 4 --run-dir"
     with pytest.raises(SystemExit, match="0"):
         solve.solve([*words.split(), str(tmp_path / "b"), *flags])
@@ -69,23 +75,33 @@ def test_a_finished_run_is_loaded_and_measured(run):
     virial = (2 * value("kinetic") + value("potential")) * gas.density / gas.dim
     assert value("pressure") == pytest.approx(virial, rel=1e-9)
     pressure = measured.estimate("pressure")
-    assert pressure.mean == value("pressure") and str(pressure) in repr(measured.quantities["pressure"])
+    assert pressure.mean == value("pressure") and str(pressure) in repr(
+        measured.quantities["pressure"]
+    )
     for wrong, words in (("presure", "did you mean 'pressure'"), ("S_q", "take quantities")):
         with pytest.raises(ValueError, match=words):
             measured.estimate(wrong)
     assert measured.facts["verdict"] == found.summary["verdict"]
     for shown in (found, measured, measured.quantities["S_q"]):
         assert len(repr(shown)) < 300
-    for figure, axes in ((heg.plot(found), 2), (heg.plot(measured), 2), (heg.plot_momentum(measured), 1)):
+    for figure, axes in (
+        (heg.plot(found), 2),
+        (heg.plot(measured), 2),
+        (heg.plot_momentum(measured), 1),
+    ):
         assert isinstance(figure, Figure) and len(figure.axes) == axes
 
 
 def test_what_a_run_does_not_have_is_said(run):
     with pytest.raises(ValueError, match="a run has no 'pressure', but F, .* heg.measure"):
         run[0].estimate("pressure")
-    with pytest.raises(ValueError, match="heg.plot_momentum takes a measurement of heg.measure, not a Run"):
+    with pytest.raises(
+        ValueError, match="heg.plot_momentum takes a measurement of heg.measure, not a Run"
+    ):
         heg.plot_momentum(run[0])
-    with pytest.raises(ValueError, match="heg.plot takes a run of heg.solve or a measurement .*, not a dict"):
+    with pytest.raises(
+        ValueError, match="heg.plot takes a run of heg.solve or a measurement .*, not a dict"
+    ):
         heg.plot({})
     with pytest.raises(ValueError, match="n_up is 7.5: it must be a whole number"):
         heg.System(n_up=7.5, n_down=0, dim=3, rs=1, theta=1)
@@ -95,7 +111,9 @@ def test_the_package_is_found_beside_its_clone(tmp_path):
     """Where a folder heg without __init__.py lies, as the clone does in its parent."""
     (tmp_path / "heg" / "heg").mkdir(parents=True)
     code = "import heg; print(heg.System.__module__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.stdout == "heg.gas.system\n", done.stderr
 
 
@@ -118,5 +136,7 @@ def test_bad_input_is_told(tmp_path):
         heg.load_run(tmp_path / "a")
     with pytest.raises(ValueError, match="samples is 1"):
         heg.measure(tmp_path / "a", 1)
-    with pytest.raises(ValueError, match="second_order is -0.001: give True, False or a positive error"):
+    with pytest.raises(
+        ValueError, match="second_order is -0.001: give True, False or a positive error"
+    ):
         heg.measure(tmp_path / "a", second_order=-1e-3)

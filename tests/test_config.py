@@ -16,7 +16,14 @@ GAS = SystemConfig(electrons=14, dim=2, rs=2.0, theta=0.5)
 
 @pytest.mark.parametrize(
     "electrons, polarization, spins",
-    [(14, "0", (7, 7)), (14, "3/7", (10, 4)), (7, "3/7", (5, 2)), (7, "1", (7,)), (4, "0.5", (3, 1)), (1, "1", (1,))],
+    [
+        (14, "0", (7, 7)),
+        (14, "3/7", (10, 4)),
+        (7, "3/7", (5, 2)),
+        (7, "1", (7,)),
+        (4, "0.5", (3, 1)),
+        (1, "1", (1,)),
+    ],
 )
 def test_polarization_splits_the_electrons(electrons, polarization, spins):
     gas = dataclasses.replace(GAS, electrons=electrons, polarization=polarization).build()
@@ -89,21 +96,30 @@ def test_impossible_setting_is_named(group, field, value):
 F = ["--electrons", "2", "--dim", "2", "--rs", "2", "--theta", "1", "--run-dir", "a"]
 
 
-@pytest.mark.parametrize("flag", ["samples", "batch", "steps", "seed", "save-every", "transformer-width", "chunk"])
+@pytest.mark.parametrize(
+    "flag", ["samples", "batch", "steps", "seed", "save-every", "transformer-width", "chunk"]
+)
 def test_a_whole_number_is_not_rounded(flag):
     with pytest.raises(ValueError, match=f"--{flag}: '32.5' is not a whole number"):
         solve.parse([*F, f"--{flag}", "32.5"])
     for word, value in (("32", 32), ("3.2e1", 32), ("32.0", 32)):
         tables = config.tables(solve.parse([*F, f"--{flag}", word])[0])
         assert (
-            next(table[flag.replace("-", "_")] for table in tables.values() if flag.replace("-", "_") in table) == value
+            next(
+                table[flag.replace("-", "_")]
+                for table in tables.values()
+                if flag.replace("-", "_") in table
+            )
+            == value
         )
 
 
 def test_whole_numbers_of_files_are_not_rounded_either(tmp_path):
     path = tmp_path / "run.toml"
     for line, words in (("electrons = 7.9", "electrons"), ("electrons = true", "electrons")):
-        path.write_text(f'[system]\n{line}\ndim = 2\nrs = 2.0\ntheta = 1.0\npolarization = "1"\n[run]\nrun_dir = "a"\n')
+        path.write_text(
+            f'[system]\n{line}\ndim = 2\nrs = 2.0\ntheta = 1.0\npolarization = "1"\n[run]\nrun_dir = "a"\n'
+        )
         with pytest.raises(ValueError, match=words):
             solve.parse([str(path)])
     path.write_text("[grid]\ndim = 2\nelectrons = [2.5]\nrs = [1.0]\ntheta = [0.5]\n")
@@ -114,11 +130,24 @@ def test_whole_numbers_of_files_are_not_rounded_either(tmp_path):
 
 
 def test_a_configuration_of_numpy_numbers_is_that_of_python_numbers():
-    numpy = SystemConfig(np.int64(14), np.int64(2), np.float32(2), np.float64(0.5), np.float32(0), np.zeros(2))
-    assert numpy == dataclasses.replace(GAS, polarization="0.0", twist=(0.0, 0.0)) and numpy.build() == GAS.build()
-    made = config.Config(numpy, RunConfig(Path("a"), np.int64(3), seed=np.uint32(7)), sampler=SamplerConfig(batch=32.0))
+    numpy = SystemConfig(
+        np.int64(14), np.int64(2), np.float32(2), np.float64(0.5), np.float32(0), np.zeros(2)
+    )
+    assert (
+        numpy == dataclasses.replace(GAS, polarization="0.0", twist=(0.0, 0.0))
+        and numpy.build() == GAS.build()
+    )
+    made = config.Config(
+        numpy,
+        RunConfig(Path("a"), np.int64(3), seed=np.uint32(7)),
+        sampler=SamplerConfig(batch=32.0),
+    )
     assert tomllib.loads(tomli_w.dumps({"run": {"seed": made.run.seed}})) == {"run": {"seed": 7}}
-    assert made.run.run_dir == "a" and repr(made.sampler.batch) == "32" and repr(made.system.rs) == "2.0"
+    assert (
+        made.run.run_dir == "a"
+        and repr(made.sampler.batch) == "32"
+        and repr(made.system.rs) == "2.0"
+    )
     with pytest.raises(ValueError, match="batch is 33.7: it must be a whole number"):
         SamplerConfig(batch=33.7)
     with pytest.raises(ValueError, match="rs is None: it must be a number"):

@@ -11,13 +11,19 @@ import heg
 from heg.cli import eos, measure, solve
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(set(re.findall(r"`(heg(?:\.\w+)+)`", "".join(p.read_text() for p in ROOT.glob("docs/*.md")))))
+NAMES = sorted(
+    set(re.findall(r"`(heg(?:\.\w+)+)`", "".join(p.read_text() for p in ROOT.glob("docs/*.md"))))
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_in_the_documents_exists(name):
     package, first, *parts = name.split(".")
-    thing = getattr(heg, first) if first in heg.__all__ else importlib.import_module(f"{package}.{first}")
+    thing = (
+        getattr(heg, first)
+        if first in heg.__all__
+        else importlib.import_module(f"{package}.{first}")
+    )
     for part in parts:
         thing = getattr(thing, part)
 
@@ -44,7 +50,9 @@ LINES = sorted(
     {
         (page, *found)
         for page in PAGES
-        for found in re.findall(r"^[^|`]*?(heg-(?:solve|measure|eos)) (.*?)(?:  .*)?$", (ROOT / page).read_text(), re.M)
+        for found in re.findall(
+            r"^[^|`]*?(heg-(?:solve|measure|eos)) (.*?)(?:  .*)?$", (ROOT / page).read_text(), re.M
+        )
     }
 )
 

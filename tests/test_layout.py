@@ -25,7 +25,9 @@ UPDATES = {"set", "add", "subtract", "multiply", "divide", "power", "min", "max"
 MODULES = sorted(path for path in (ROOT / "heg").glob("*.py") if path.stem != "__init__")
 SOURCES = sorted([*(ROOT / "heg").glob("*.py"), *(ROOT / "tests").glob("*.py")])
 each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+each_source = pytest.mark.parametrize(
+    "path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 
 
 def syntax(path):
@@ -33,7 +35,11 @@ def syntax(path):
 
 
 def functions(path):
-    return [node for node in ast.walk(syntax(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [
+        node
+        for node in ast.walk(syntax(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def imported_names(path):
@@ -50,7 +56,14 @@ def code_lines(path, function):
     """Lines of a function that hold code: no blank ones, comments or docstring."""
     first = function.body[0]
     docstring = range(first.lineno, first.end_lineno + 1) if ast.get_docstring(function) else ()
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    skipped = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
         if token.type not in skipped:
@@ -69,7 +82,9 @@ def test_imports_point_up_the_table(path):
 
 
 def test_the_documentation_has_every_module_in_this_order():
-    assert re.findall(r"automodule:: heg\.(\w+)", (ROOT / "docs" / "modules.md").read_text()) == ORDER
+    assert (
+        re.findall(r"automodule:: heg\.(\w+)", (ROOT / "docs" / "modules.md").read_text()) == ORDER
+    )
 
 
 @each_module
@@ -86,7 +101,9 @@ def test_functions_and_files_are_short(path):
         arguments = function.args
         count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
         assert count <= 8, f"{function.name} has {count} parameters"
-        assert code_lines(path, function) <= 60, f"{function.name} has {code_lines(path, function)} lines of code"
+        assert code_lines(path, function) <= 60, (
+            f"{function.name} has {code_lines(path, function)} lines of code"
+        )
 
 
 @each_module
@@ -104,8 +121,12 @@ def test_text_files_name_their_encoding(path):
         name = getattr(called, "attr", getattr(called, "id", None))
         if name not in ("read_text", "write_text", "open") or ast.unparse(called) in HAVE_NONE:
             continue
-        mode = next((a.value for a in node.args if isinstance(a, ast.Constant) and "b" in str(a.value)), "")
-        assert mode or any(keyword.arg == "encoding" for keyword in node.keywords), f"line {node.lineno}"
+        mode = next(
+            (a.value for a in node.args if isinstance(a, ast.Constant) and "b" in str(a.value)), ""
+        )
+        assert mode or any(keyword.arg == "encoding" for keyword in node.keywords), (
+            f"line {node.lineno}"
+        )
 
 
 @each_module
@@ -124,7 +145,9 @@ def test_no_functional_update_is_thrown_away(path):
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
             continue
         match node.value.func:
-            case ast.Attribute(value=ast.Subscript(value=ast.Attribute(attr="at")), attr=attr) if attr in UPDATES:
+            case ast.Attribute(value=ast.Subscript(value=ast.Attribute(attr="at")), attr=attr) if (
+                attr in UPDATES
+            ):
                 pytest.fail(f"line {node.lineno}")
 
 
@@ -139,4 +162,7 @@ def test_package_file_re_exports_and_does_nothing_else():
     assert ast.get_docstring(tree)
     for node in tree.body[1:]:
         names = [target.id for target in node.targets] if isinstance(node, ast.Assign) else []
-        assert isinstance(node, ast.Import | ast.ImportFrom) or names in (["__all__"], ["__version__"])
+        assert isinstance(node, ast.Import | ast.ImportFrom) or names in (
+            ["__all__"],
+            ["__version__"],
+        )

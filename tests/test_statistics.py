@@ -5,7 +5,15 @@ from emcee.autocorr import integrated_time
 from known_systems import assert_equal_within_errors
 from scipy.signal import lfilter
 
-from heg.statistics import Estimate, autocorrelation_time, blocking, chain_mean, independent, jackknife, widening
+from heg.statistics import (
+    Estimate,
+    autocorrelation_time,
+    blocking,
+    chain_mean,
+    independent,
+    jackknife,
+    widening,
+)
 
 MEMORY = 0.8  # of the chain x_t = 0.8 x_{t-1} + noise: tau = (1 + 0.8) / (1 - 0.8), variance 1 / (1 - 0.8^2)
 TAU, VARIANCE = 9.0, 1 / 0.36
@@ -20,7 +28,9 @@ def autoregressive_chain(steps, chains=1, seed=1):
 def test_autocorrelation_time_of_an_autoregressive_chain():
     steps = 200_000
     error = TAU * np.sqrt(2 * (2 * 5 * TAU + 1) / steps)  # of Sokal's window of 5 tau
-    assert_equal_within_errors(autocorrelation_time(autoregressive_chain(steps)[:, 0]), error, TAU, bound=0.3)
+    assert_equal_within_errors(
+        autocorrelation_time(autoregressive_chain(steps)[:, 0]), error, TAU, bound=0.3
+    )
 
 
 def test_several_chains_share_their_autocorrelation_time():
@@ -34,7 +44,9 @@ def test_several_chains_share_their_autocorrelation_time():
 
 def test_white_noise_has_no_memory():
     noise = np.random.default_rng(2).normal(size=100_000)
-    assert_equal_within_errors(autocorrelation_time(noise), np.sqrt(2 * 11 / 100_000), 1.0, bound=0.02)
+    assert_equal_within_errors(
+        autocorrelation_time(noise), np.sqrt(2 * 11 / 100_000), 1.0, bound=0.02
+    )
     assert autocorrelation_time(np.ones(100)) == 1.0
 
 
@@ -136,7 +148,9 @@ def test_jackknife_of_a_ratio_has_its_error_and_little_bias():
 
 def test_jackknife_corrects_the_bias_of_a_square():
     rng = np.random.default_rng(5)
-    samples = rng.normal(size=(4000, 20))  # the square of their mean is 0, of the mean of 20: 1 / 20
+    samples = rng.normal(
+        size=(4000, 20)
+    )  # the square of their mean is 0, of the mean of 20: 1 / 20
     values = np.array([jackknife(one, lambda mean: mean**2).value for one in samples])
     assert_equal_within_errors(values.mean(), values.std() / np.sqrt(4000), 0.0, bound=0.002)
 

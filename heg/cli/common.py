@@ -32,17 +32,24 @@ class Common:
 
 
 CommonFlags = Annotated[Common, Parameter(name="*")]
-BAD_INPUT, FAILED, CONTINUE = 2, 1, 75  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
+BAD_INPUT, FAILED, CONTINUE = (
+    2,
+    1,
+    75,
+)  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
 EVERY = 60.0  # seconds between lines of progress in a log
 
 
 def command(program: str, parse: Callable, act: Callable, arguments: list[str] | None) -> NoReturn:
-    """Runs a command and leaves with its exit code; what the user can mend is one sentence on standard error.
+    """Runs a command and leaves with its exit code; what the user can mend is one sentence on
+    standard error.
 
     Args:
       program: its name.
-      parse: arguments -> what they ask for, None where only help was asked for; called by one process.
-      act: what was asked for -> exit code, and what --json is to print or None; called by all processes.
+      parse: arguments -> what they ask for, None where only help was asked for; called by one
+        process.
+      act: what was asked for -> exit code, and what --json is to print or None; called by all
+        processes.
       arguments: none: those of this process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -64,7 +71,11 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
         of_memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
         if not of_memory or jax.process_count() > 1:
             raise  # the other processes do not know of it
-        code = complain(MemoryError("the memory is not enough: lower batch, chunk or the sizes"), FAILED, program)
+        code = complain(
+            MemoryError("the memory is not enough: lower batch, chunk or the sizes"),
+            FAILED,
+            program,
+        )
     processes.end(code)
 
 
@@ -92,7 +103,14 @@ def _by_place(arguments):
 
 def new_app(name: str, help: str) -> App:
     """A command line that returns what it means, and raises what is wrong with it."""
-    return App(name, help=help, usage="", exit_on_error=False, print_error=False, result_action="return_value")
+    return App(
+        name,
+        help=help,
+        usage="",
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+    )
 
 
 def check_limit(max_seconds: float | None) -> None:
@@ -101,10 +119,13 @@ def check_limit(max_seconds: float | None) -> None:
         raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
 
 
-def run_app(app: App, arguments: list[str], schema: type | None = None, stored: str = "config.toml"):
+def run_app(
+    app: App, arguments: list[str], schema: type | None = None, stored: str = "config.toml"
+):
     """What an app makes of arguments; with a schema the first may be a TOML file of its tables.
 
-    Without a file and with required flags left out, they are those of the directory of --run-dir: of its file `stored`.
+    Without a file and with required flags left out, they are those of the directory of --run-dir:
+    of its file `stored`.
 
     Raises:
       ValueError: they make no sense; one that travels between processes.
@@ -134,7 +155,11 @@ def _flags(arguments):
 def _missing(app, arguments, flat=()):
     """Required flags that neither a command line nor a file has."""
     given = {*_flags(arguments), *(f"--{name}" for name in flat)}
-    needed = [one for one in app.assemble_argument_collection() if one.required and one.name.startswith("--")]
+    needed = [
+        one
+        for one in app.assemble_argument_collection()
+        if one.required and one.name.startswith("--")
+    ]
     return [one.name for one in needed if not given.intersection(one.names)]
 
 
@@ -148,13 +173,18 @@ def _stored_in_run_dir(arguments, name):
 
 
 def _left_out(app, arguments, flat, error):
-    """What is wrong with a command line that lacks something: a flag that does not exist, or those that are missing."""
+    """What is wrong with a command line that lacks something: a flag that does not exist, or those
+    that are missing."""
     collection = app.assemble_argument_collection()
     known = {name for one in collection for name in (*one.names, *one.negatives)}
     for word in _flags(arguments):
         if word not in known:
             token = cyclopts.Token(keyword=word, source="cli")
-            return str(cyclopts.UnknownOptionError(token=token, argument_collection=collection, verbose=False))
+            return str(
+                cyclopts.UnknownOptionError(
+                    token=token, argument_collection=collection, verbose=False
+                )
+            )
     missing = _missing(app, arguments, flat)
     if not missing and error.keyword:  # a flag without its value
         return str(error)
@@ -189,7 +219,8 @@ def stop_signals(limit: float | None) -> Callable[[], bool]:
 
 
 def courtesy(draw: Callable):
-    """What `draw` returns, its figures in matplotlib's own style; None, with a line that says why, if it fails.
+    """What `draw` returns, its figures in matplotlib's own style; None, with a line that says why,
+    if it fails.
 
     A figure is a courtesy: nothing that goes wrong with it may decide how a command ends.
     """
@@ -213,10 +244,16 @@ def save_figure(figure, path: Path) -> Path:
 
 
 def aligned(rows: list[list[str]]) -> str:
-    """Lines of a table: each column as wide as its widest cell, two blanks between them, all but the first right."""
+    """Lines of a table: each column as wide as its widest cell, two blanks between them, all but
+    the first right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:])),
+            ]
+        )
         for row in rows
     )
 

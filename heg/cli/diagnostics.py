@@ -1,4 +1,5 @@
-"""What a run would find here: software, processes, devices, memory, speed, and combinations known to fail."""
+"""What a run would find here: software, processes, devices, memory, speed, and combinations known
+to fail."""
 
 import os
 import platform
@@ -68,12 +69,18 @@ def place() -> Place:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = []
     if "SC_AVPHYS_PAGES" in os.sysconf_names:  # macOS has no such number
-        memory.append(f"host {os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} free")
+        memory.append(
+            f"host {os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} free"
+        )
     for device in jax.local_devices():
         if device.platform != "cpu":
-            memory.append(f"{device.device_kind} {device.memory_stats()['bytes_limit'] / 2**30:.1f}")
+            memory.append(
+                f"{device.device_kind} {device.memory_stats()['bytes_limit'] / 2**30:.1f}"
+            )
     devices = [f"{device.platform}:{device.id}" for device in jax.local_devices()]
-    return Place(jax.process_index(), socket.gethostname(), os.getpid(), devices, cores, ", ".join(memory))
+    return Place(
+        jax.process_index(), socket.gethostname(), os.getpid(), devices, cores, ", ".join(memory)
+    )
 
 
 def seconds_of_collective() -> float:
@@ -84,14 +91,17 @@ def seconds_of_collective() -> float:
 
 
 def seconds_of_step() -> float:
-    """A training step of seven polarised electrons in three dimensions, 64 samples, after compilation."""
+    """A training step of seven polarised electrons in three dimensions, 64 samples, after
+    compilation."""
     gas = SystemConfig(7, 3, rs=2.0, theta=1.0, polarization="1")
     solver = build(Config(gas, RunConfig("none"), sampler=SamplerConfig(batch=64)))
     state = solver.init(key_of_run(0))
     return fastest(solver.step, solver.step(state)[0])
 
 
-def findings(found: Mapping[str, str], environment: Mapping[str, str], processes: int) -> list[Finding]:
+def findings(
+    found: Mapping[str, str], environment: Mapping[str, str], processes: int
+) -> list[Finding]:
     """Combinations known to fail.
 
     Args:
@@ -101,7 +111,11 @@ def findings(found: Mapping[str, str], environment: Mapping[str, str], processes
     """
     value = lambda name: environment.get(name, "").strip().lower()
     shared = processes > 1
-    proxies = [name for name in environment if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")]
+    proxies = [
+        name
+        for name in environment
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    ]
     checks = (
         (
             found["jax"].startswith("0.10.") or found["jaxlib"].startswith("0.10."),
@@ -114,7 +128,8 @@ def findings(found: Mapping[str, str], environment: Mapping[str, str], processes
             "install the same version of both",
         ),
         (
-            value("JAX_ENABLE_X64") in ("0", "false", "off") or value("JAX_DEFAULT_DTYPE_BITS") == "32",
+            value("JAX_ENABLE_X64") in ("0", "false", "off")
+            or value("JAX_DEFAULT_DTYPE_BITS") == "32",
             "single precision asked for by JAX_ENABLE_X64 or JAX_DEFAULT_DTYPE_BITS",
             "unset it: energies per electron to 1e-6 are lost in single precision",
         ),

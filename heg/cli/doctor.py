@@ -36,9 +36,13 @@ def _examine():
         where = f"process {place.process} on {place.host}, {place.cores} cores, memory in GiB: {place.memory}"
         print(f"rank {place.rank:<7}{where}; devices {' '.join(place.devices)}")
     speed = product_rate() / 1e9
-    print(f"speed       {speed:.1f} GFlop/s in double precision, products of matrices on all devices")
+    print(
+        f"speed       {speed:.1f} GFlop/s in double precision, products of matrices on all devices"
+    )
     collective = examination.seconds_of_collective()
-    print(f"collective  1 MiB from each of {jax.device_count()} devices to all: {1e3 * collective:.2f} ms")
+    print(
+        f"collective  1 MiB from each of {jax.device_count()} devices to all: {1e3 * collective:.2f} ms"
+    )
     step = examination.seconds_of_step()
     print(f"small step  {step:.3f} s: 64 samples of 7 electrons in 3D, default model")
     of_all = processes.gathered(examination.findings(found, os.environ, len(places)))

@@ -35,10 +35,11 @@ from heg.report import table_figures, table_report
 
 HELP = """Table of the equation of state over r_s and Theta.
 
-Usage: heg-eos GRID.toml --run-dir DIR [FLAGS].  The file has the tables [grid] [model] [sampler] [optimizer] with the
-names of the flags; flags win.  Each point is a run of its own in DIR; table.csv and table.h5 hold those that are done,
-and table.html shows them.  The same command again goes on, also with points added to the grid; so does --run-dir DIR
-alone.  Energies are in hartree per electron.
+Usage: heg-eos GRID.toml --run-dir DIR [FLAGS].  The file has the tables [grid] [model] [sampler]
+[optimizer] with the names of the flags; flags win.  Each point is a run of its own in DIR;
+table.csv and table.h5 hold those that are done, and table.html shows them.  The same command again
+goes on, also with points added to the grid; so does --run-dir DIR alone.  Energies are in hartree
+per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 
@@ -64,15 +65,22 @@ def parse(arguments: list[str]) -> Asked | None:
     @app.default
     def run(
         *,
-        run_dir: Annotated[Path, Parameter(help="directory of the table; an existing one is continued")],
+        run_dir: Annotated[
+            Path, Parameter(help="directory of the table; an existing one is continued")
+        ],
         grid: Annotated[GridConfig, group("grid")],
         model: Annotated[ModelConfig, group("model")] = ModelConfig(),
         sampler: Annotated[SamplerConfig, group("sampler")] = SamplerConfig(),
         optimizer: Annotated[OptimizerConfig, group("optimizer")] = OptimizerConfig(),
         status: Annotated[
-            bool, Parameter(help="show how far the points are and write the table of those done", negative="")
+            bool,
+            Parameter(
+                help="show how far the points are and write the table of those done", negative=""
+            ),
         ] = False,
-        max_seconds: Annotated[float | None, Parameter(help="stop in order after this time, with exit code 75")] = None,
+        max_seconds: Annotated[
+            float | None, Parameter(help="stop in order after this time, with exit code 75")
+        ] = None,
         common: CommonFlags = Common(),
     ):
         check_limit(max_seconds)
@@ -87,7 +95,9 @@ def parse(arguments: list[str]) -> Asked | None:
 
 def table(arguments: list[str] | None = None) -> NoReturn:
     """heg-eos: a table of the equation of state."""
-    command("heg-eos", parse, lambda asked: _status(asked) if asked.status else _run(asked), arguments)
+    command(
+        "heg-eos", parse, lambda asked: _status(asked) if asked.status else _run(asked), arguments
+    )
 
 
 def _run(asked):
@@ -99,10 +109,15 @@ def _run(asked):
         now = time.monotonic()
         if now - printed[0] > EVERY:
             printed[0] = now
-            print(f"point {number[point.name]}/{len(every)}  {point.name}  {what} {have}/{wanted}", flush=True)
+            print(
+                f"point {number[point.name]}/{len(every)}  {point.name}  {what} {have}/{wanted}",
+                flush=True,
+            )
 
     say = lambda sentence: print(sentence, flush=True)
-    hooks = Hooks(say, show, lambda: _write(asked, every, surfaces=False), stop_signals(asked.max_seconds))
+    hooks = Hooks(
+        say, show, lambda: _write(asked, every, surfaces=False), stop_signals(asked.max_seconds)
+    )
     unfinished = survey(asked.table, asked.run_dir, hooks)
     print(f"{time.monotonic() - begun:.0f} s")
     return processes.on_first(_end, asked, every, unfinished)
@@ -114,7 +129,10 @@ def _end(asked, every, unfinished):
     _print(every, states)
     _write(asked, every, surfaces=True)
     if unfinished:
-        print(f"Not all points are done; the same command goes on with the table in {asked.run_dir}.", flush=True)
+        print(
+            f"Not all points are done; the same command goes on with the table in {asked.run_dir}.",
+            flush=True,
+        )
         return CONTINUE, _plain(states)
     return FAILED if any(state.state != "done" for state in states.values()) else 0, _plain(states)
 
@@ -122,7 +140,10 @@ def _end(asked, every, unfinished):
 def _plain(states):
     """For JSON."""
     estimate = lambda value: value and value._asdict()
-    return {name: state._asdict() | {"free_energy": estimate(state.free_energy)} for name, state in states.items()}
+    return {
+        name: state._asdict() | {"free_energy": estimate(state.free_energy)}
+        for name, state in states.items()
+    }
 
 
 def _status(asked):
@@ -142,7 +163,9 @@ def _print(every, states):
     for point in every:
         state = states[point.name]
         spent = [str(state.steps), str(state.samples), f"{state.seconds:.0f}"]
-        rows.append([point.name, state.state, str(state.free_energy or ""), f"{point.accuracy:.2g}", *spent])
+        rows.append(
+            [point.name, state.state, str(state.free_energy or ""), f"{point.accuracy:.2g}", *spent]
+        )
     print(aligned(rows))
     done = [state.seconds for state in states.values() if state.state == "done"]
     left = len(every) - len(done)
@@ -151,7 +174,8 @@ def _print(every, states):
 
 
 def _write(asked, every, surfaces):
-    """table.csv and table.h5 of the gases all of whose twists are done; with surfaces also figures and the page."""
+    """table.csv and table.h5 of the gases all of whose twists are done; with surfaces also figures
+    and the page."""
     try:
         check(asked.table, asked.run_dir)
     except ValueError:
@@ -176,10 +200,19 @@ def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
         system = point.system
         gases[system.electrons, system.polarization, system.rs, system.theta].append(point)
     rows = []
-    for _, group in sorted(gases.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])):
+    for _, group in sorted(
+        gases.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])
+    ):
         done = [finished(asked.run_dir, point) for point in group]
         if all(done):
-            rows.append(_row(tuple((point.weight, point.name, json.dumps(one)) for point, one in zip(group, done))))
+            rows.append(
+                _row(
+                    tuple(
+                        (point.weight, point.name, json.dumps(one))
+                        for point, one in zip(group, done)
+                    )
+                )
+            )
     if not rows:
         return None
     every_twist = twists(asked.table.grid)
@@ -188,5 +221,6 @@ def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
 
 @functools.cache
 def _row(parts):
-    """From the weight, name and point.json of each twist; kept, as the table is written after every point."""
+    """From the weight, name and point.json of each twist; kept, as the table is written after every
+    point."""
     return row_of([Part(weight, name, json.loads(facts)) for weight, name, facts in parts])

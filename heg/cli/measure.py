@@ -57,14 +57,17 @@ class Beyond:
         if wanted is not None and not wanted > 0:
             raise ValueError(f"second_order_error is {wanted}: it must be positive")
         if wanted is not None and not self.second_order:
-            raise ValueError("second_order_error asks for what no-second-order leaves out: give one of the two")
+            raise ValueError(
+                "second_order_error asks for what no-second-order leaves out: give one of the two"
+            )
 
 
 BeyondFlags = Annotated[Beyond, Parameter(name="*")]
 HELP = """Observables of a trained run with error bars, its parameters frozen.
 
-Usage: heg-measure RUN_DIR [FLAGS].  Writes observables.json, observables.h5, figures and run_report.html to the run's
-directory.  The same command again, with more samples, adds to those at hand.  Energies are in hartree per electron.
+Usage: heg-measure RUN_DIR [FLAGS].  Writes observables.json, observables.h5, figures and
+run_report.html to the run's directory.  The same command again, with more samples, adds to those at
+hand.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 
@@ -95,15 +98,17 @@ def parse(arguments: list[str]) -> dict | None:
           run_dir: of heg-solve.
           samples: wanted in all, rounded up to whole batches.
           step: of the checkpoint; none: the newest.
-          beside: two more runs: of other r_s and the same temperature in hartree, for the pressure by difference; or of
-            other temperatures, for the heat capacity.
+          beside: two more runs: of other r_s and the same temperature in hartree, for the pressure
+            by difference; or of other temperatures, for the heat capacity.
           output: directory for all that is written, if not that of the run.
           max_seconds: stop in order after this time, with exit code 75.
         """
         if samples < 2:
             raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
         if len(beside) not in (0, 2):
-            raise ValueError(f"beside has {len(beside)} directories: give two, one on each side of the run")
+            raise ValueError(
+                f"beside has {len(beside)} directories: give two, one on each side of the run"
+            )
         check_limit(max_seconds)
         asked = {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside}
         asked |= {"second_order": beyond.second_order_error or beyond.second_order}
@@ -128,9 +133,14 @@ def _measure(run_dir, samples, step, beside, second_order, output, max_seconds):
             printed[0] = time.monotonic()
             print(f"{have} of {wanted} {words[what]}", flush=True)
 
-    found = measure_run(run_dir, samples, show, stop_signals(max_seconds), step, output, second_order)
+    found = measure_run(
+        run_dir, samples, show, stop_signals(max_seconds), step, output, second_order
+    )
     if found is None:
-        print(f"Stopped in order; the same command goes on with the measurement in {run_dir}.", flush=True)
+        print(
+            f"Stopped in order; the same command goes on with the measurement in {run_dir}.",
+            flush=True,
+        )
         return CONTINUE, None
     if processes.is_first():
         _print(found, differences)
@@ -144,7 +154,9 @@ def _differences(beside):
     try:
         return difference(*(text_files.load_json(run_dir / "summary.json") for run_dir in beside))
     except (KeyError, TypeError, IndexError):
-        raise ValueError(f"{beside[0]} or {beside[1]} has a summary.json that is none: run heg-solve again") from None
+        raise ValueError(
+            f"{beside[0]} or {beside[1]} has a summary.json that is none: run heg-solve again"
+        ) from None
 
 
 def _print(found, differences):
@@ -156,9 +168,13 @@ def _print(found, differences):
             text = ", ".join(str(Estimate(float(value), float(error))) for value, error in values)
             print(f"{title:62} {text:>20}  {quantity.unit}")
     for name, estimate in differences.items():
-        print(f"{name + ' by difference of the two runs beside':62} {str(estimate):>20}  {found.quantities[name].unit}")
+        print(
+            f"{name + ' by difference of the two runs beside':62} {str(estimate):>20}  {found.quantities[name].unit}"
+        )
     for name, value in found.facts["infinite_gas"].items():
-        print(f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6g}':>20}")
+        print(
+            f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6g}':>20}"
+        )
     for note in (run_report.SIZE_ERROR, *found.facts["outside_of_fits"]):
         print(note)
     if sentence := sentence_of(found.facts):
@@ -172,24 +188,34 @@ def _draw(run_dir, output, found):
     def draw():
         drawn = {
             "structure": run_figures.structure(found.quantities, found.system),
-            "momentum": run_figures.momentum(found.quantities, ideal_momentum(found.system, found.orbitals)),
+            "momentum": run_figures.momentum(
+                found.quantities, ideal_momentum(found.system, found.orbitals)
+            ),
             "levels": run_figures.levels(found.landau),
         }
         if found.second_order:
             drawn["second_order"] = run_figures.second_order(found.second_order)
         if history:
-            drawn["training"] = run_figures.training_curve(history, Estimate(found.facts["ideal"]["S"], 0.0))
+            drawn["training"] = run_figures.training_curve(
+                history, Estimate(found.facts["ideal"]["S"], 0.0)
+            )
         if energies := _energies(run_dir / f"samples-{found.facts['step']}.h5"):
             drawn["energies"] = run_figures.local_energies(energies[0])
-        return {FIGURES[name]: save_figure(figure, output / f"{name}.png") for name, figure in drawn.items()}
+        return {
+            FIGURES[name]: save_figure(figure, output / f"{name}.png")
+            for name, figure in drawn.items()
+        }
 
     configuration = text_files.read_text(run_dir / "config.toml")
     numbers = text_files.load_json(output / "observables.json")
-    print(f"Report: {run_report.write(output / 'run_report.html', numbers, configuration, courtesy(draw) or {})}")
+    print(
+        f"Report: {run_report.write(output / 'run_report.html', numbers, configuration, courtesy(draw) or {})}"
+    )
 
 
 def _energies(path):
-    """Energies of the final samples of the run, in a list; empty where there are none that can be used."""
+    """Energies of the final samples of the run, in a list; empty where there are none that can be
+    used."""
     with contextlib.suppress(files.StorageError, KeyError, OSError):
         return [files.load_arrays(path)[0]["E"]]
     return []

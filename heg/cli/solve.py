@@ -22,7 +22,15 @@ from heg.cli.common import (
     save_figure,
     stop_signals,
 )
-from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig, tables
+from heg.config import (
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SamplerConfig,
+    SystemConfig,
+    tables,
+)
 from heg.observables.evaluation import infinite_gas
 from heg.observables.thermodynamics import Quantity
 from heg.parallel import processes
@@ -39,9 +47,9 @@ from heg.training.verdict import sentence_of
 
 HELP = """Variational free energy of the uniform electron gas at finite temperature.
 
-Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [sampler] [optimizer] [run] with the
-names of the flags; flags win.  The same command again continues the run; so does --run-dir DIR alone, which reads
-config.toml there.  Energies are in hartree per electron.
+Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [sampler] [optimizer]
+[run] with the names of the flags; flags win.  The same command again continues the run; so does
+--run-dir DIR alone, which reads config.toml there.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 JUDGED = 3  # steps after which the time left is worth telling
@@ -56,7 +64,12 @@ NOTES = {
 
 def solve(arguments: list[str] | None = None) -> NoReturn:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
-    command("heg-solve", parse, lambda asked: _dry_run(*asked) if asked[1] else _run(asked[0]), arguments)
+    command(
+        "heg-solve",
+        parse,
+        lambda asked: _dry_run(*asked) if asked[1] else _run(asked[0]),
+        arguments,
+    )
 
 
 class Dry(NamedTuple):
@@ -70,7 +83,8 @@ class Dry(NamedTuple):
 
 
 def parse(arguments: list[str]) -> tuple[Config, Dry | None] | None:
-    """Configuration meant by a command line, and whether it computes nothing; None when only help was asked for.
+    """Configuration meant by a command line, and whether it computes nothing; None when only help
+    was asked for.
 
     Raises:
       ValueError, StorageError: with one sentence for the user.
@@ -82,7 +96,8 @@ def parse(arguments: list[str]) -> tuple[Config, Dry | None] | None:
 
 
 def _refuse_a_copy(config, arguments):
-    """Refuses to continue, by the configuration of one run directory, the run in another that nobody named."""
+    """Refuses to continue, by the configuration of one run directory, the run in another that
+    nobody named."""
     named = any(word.partition("=")[0] == "--run-dir" for word in arguments)
     file = Path(arguments[0])
     if named or file.name != "config.toml" or not (file.parent / HISTORY).exists():
@@ -110,14 +125,20 @@ def _app() -> App:
         sampler: Annotated[SamplerConfig, group("sampler")] = SamplerConfig(),
         optimizer: Annotated[OptimizerConfig, group("optimizer")] = OptimizerConfig(),
         dry_run: Annotated[
-            bool, Parameter(help="print the resolved configuration and the cost, compute nothing", negative="")
+            bool,
+            Parameter(
+                help="print the resolved configuration and the cost, compute nothing", negative=""
+            ),
         ] = False,
         write_config: Annotated[
-            Path | None, Parameter(help="write the resolved configuration to this new file, compute nothing")
+            Path | None,
+            Parameter(help="write the resolved configuration to this new file, compute nothing"),
         ] = None,
         common: CommonFlags = Common(),
     ):
-        return Config(system, run, model, sampler, optimizer), Dry(write_config) if dry_run or write_config else None
+        return Config(system, run, model, sampler, optimizer), Dry(
+            write_config
+        ) if dry_run or write_config else None
 
     return app
 
@@ -127,7 +148,9 @@ def _run(config):
     if not processes.on_first((Path(config.run.run_dir) / HISTORY).exists):
         found = cost(build(config), config, product_rate())
         say(f"Expected: {_expectation(found)}.")
-    summary = solve_run(config, say, _Progress(config.run.steps), stop_signals(config.run.max_seconds))
+    summary = solve_run(
+        config, say, _Progress(config.run.steps), stop_signals(config.run.max_seconds)
+    )
     if not summary:
         say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE, None
@@ -148,11 +171,16 @@ def _duration(seconds):
     """A time that is known within a factor of two or so."""
     units = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
     name, unit = next((name, unit) for name, unit in units if seconds >= 2 * unit or unit == 1)
-    return f"about {seconds / unit:.2g} {name}" if seconds < 99.5 * unit else f"about {seconds / unit:.0f} {name}"
+    return (
+        f"about {seconds / unit:.2g} {name}"
+        if seconds < 99.5 * unit
+        else f"about {seconds / unit:.0f} {name}"
+    )
 
 
 class _Progress:
-    """A line of progress: on a terminal the same line at every step, in a log one a minute and an early one."""
+    """A line of progress: on a terminal the same line at every step, in a log one a minute and an
+    early one."""
 
     def __init__(self, steps):
         self.steps, self.terminal = steps, sys.stdout.isatty()
@@ -170,8 +198,16 @@ class _Progress:
         free_energy, entropy = (Estimate(*map(float, info.estimates[name])) for name in "FS")
         line = f"step {step}/{self.steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}"
         minutes, seconds = divmod(round(seconds), 60)
-        line += f"  {minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d} left" if step > self.begin[0] else ""
-        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal and not last else "\n", flush=True)
+        line += (
+            f"  {minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d} left"
+            if step > self.begin[0]
+            else ""
+        )
+        print(
+            f"\r\033[K{line}" if self.terminal else line,
+            end="" if self.terminal and not last else "\n",
+            flush=True,
+        )
 
 
 def _print_summary(summary):
@@ -196,9 +232,14 @@ def _print_summary(summary):
 def _print_infinite(system, summary):
     """f_xc of the cell and of the infinite gas beside the published ones."""
     f_xc = summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"]
-    infinite = infinite_gas(system, {"f_xc": Quantity(*map(np.asarray, f_xc), None, "hartree per electron")})
+    infinite = infinite_gas(
+        system, {"f_xc": Quantity(*map(np.asarray, f_xc), None, "hartree per electron")}
+    )
     ours = Estimate(**infinite["f_xc_of_the_bound_ha"])
-    rows = [["f_xc, Ha per electron", "value", "ours less published"], ["this cell", str(Estimate(*f_xc)), ""]]
+    rows = [
+        ["f_xc, Ha per electron", "value", "ours less published"],
+        ["this cell", str(Estimate(*f_xc)), ""],
+    ]
     rows.append(["infinite gas", str(ours), ""])
     extrapolated = out_of_range(system.dim, system.rs, system.theta)
     for name, paper in PAPERS.items():
@@ -214,20 +255,26 @@ def _draw(config, summary):
     if not history:
         return
     ideal = Estimate(**summary["ideal"]["S"])
-    draw = lambda: save_figure(run_figures.training_curve(text_files.columns(history), ideal), run_dir / "training.png")
+    draw = lambda: save_figure(
+        run_figures.training_curve(text_files.columns(history), ideal), run_dir / "training.png"
+    )
     if path := courtesy(draw):
         print(f"Training curve: {path}")
 
 
 def _dry_run(config, dry=Dry()):
-    """Prints the configuration as TOML, everything else in its comments: the output is a file for heg-solve."""
+    """Prints the configuration as TOML, everything else in its comments: the output is a file for
+    heg-solve."""
     solver = build(config)
     if dry.file:
         processes.on_first(_write_config, config, dry.file)
     ideal = {name: estimate.mean for name, estimate in ideal_reference(solver.system).items()}
     found = cost(solver, config, product_rate())
     lines = ["system", *(f"  {name} = {value}" for name, value in system_facts(solver).items())]
-    lines += ["  exact ideal gas, per electron: " + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items())]
+    lines += [
+        "  exact ideal gas, per electron: "
+        + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items())
+    ]
     lines += [
         "cost",
         f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow",
@@ -237,7 +284,12 @@ def _dry_run(config, dry=Dry()):
     ]
     print(text_files.as_toml(tables(config)))
     print("\n".join(f"# {line}" for line in lines))
-    return 0, {"config": tables(config), "system": system_facts(solver), "ideal": ideal, "cost": found}
+    return 0, {
+        "config": tables(config),
+        "system": system_facts(solver),
+        "ideal": ideal,
+        "cost": found,
+    }
 
 
 def _write_config(config, path):

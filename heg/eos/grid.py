@@ -1,4 +1,5 @@
-"""The grid of an equation of state: which runs it needs, in what order, and which starts from which."""
+"""The grid of an equation of state: which runs it needs, in what order, and which starts from
+which."""
 
 import dataclasses
 import zlib
@@ -59,7 +60,12 @@ class GridConfig:
         make_plain(self)
         for name in ("electrons", "rs", "theta", "polarization"):
             values = getattr(self, name)
-            require(self, len(set(values)) == len(values) > 0, name, "must be a list of different values")
+            require(
+                self,
+                len(set(values)) == len(values) > 0,
+                name,
+                "must be a list of different values",
+            )
         one_of(self, "twist_kind")
         within(self, 1, MOST_TWISTS, "twists")
         within(self, 30, MOST_STEPS, "steps")
@@ -105,14 +111,17 @@ def twists(grid: GridConfig) -> list[Twist]:
 
 
 def points(grid: GridConfig) -> list[Point]:
-    """All runs, each after those that it may start from, rows of r_s together: a row is compiled once.
+    """All runs, each after those that it may start from, rows of r_s together: a row is compiled
+    once.
 
     Raises:
       ValueError: a gas is impossible; the message names the field.
     """
     found = list(_points(grid))
     if len({point.name for point in found}) < len(found):
-        raise ValueError("the grid has a gas twice: give each electrons, polarization, rs and theta once")
+        raise ValueError(
+            "the grid has a gas twice: give each electrons, polarization, rs and theta once"
+        )
     return found
 
 
@@ -126,7 +135,9 @@ def _points(grid: GridConfig) -> Iterator[Point]:
                 for theta in sorted(grid.theta, reverse=True):
                     last = ()
                     for rs in sorted(grid.rs):
-                        system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
+                        system = SystemConfig(
+                            electrons, grid.dim, rs, theta, polarization, twist.angle
+                        )
                         name = _name(system)
                         near = last + hotter.get(rs, ()) + before.get((theta, rs), ())
                         yield Point(name, system, twist.weight, near, grid.accuracy / rs)
@@ -139,8 +150,11 @@ def _name(system):
     return f"{gas.dim}d-{gas.label}-rs{gas.rs:g}-theta{gas.theta:g}{twist}"
 
 
-def run_config(table: TableConfig, point: Point, run_dir: str, start: str | None, attempt: int = 0) -> Config:
-    """The run of a point: its random numbers are its own, its steps half as large in each further attempt."""
+def run_config(
+    table: TableConfig, point: Point, run_dir: str, start: str | None, attempt: int = 0
+) -> Config:
+    """The run of a point: its random numbers are its own, its steps half as large in each further
+    attempt."""
     seed = zlib.crc32(f"{point.name} {table.grid.seed}".encode())
     run = RunConfig(run_dir, table.grid.steps, point.accuracy, start, SOLVED, seed)
     optimizer = dataclasses.replace(table.optimizer, max_norm=table.optimizer.max_norm / 2**attempt)

@@ -1,20 +1,25 @@
-r"""The equation of state as a surface: f_xc of a cell over r_s and Theta, fitted, and all that follows by derivatives.
+r"""The equation of state as a surface: f_xc of a cell over r_s and Theta, fitted, and all that
+follows by derivatives.
 
-What is fitted is h = r_s f_xc - r_s v_1(Theta), v_1 the first order of the same cell and twists, which is exact
-(heg.gas.first_order).  h is a Gaussian process in ln r_s and ln Theta of mean zero with the covariance
+What is fitted is h = r_s f_xc - r_s v_1(Theta), v_1 the first order of the same cell and twists,
+which is exact (heg.gas.first_order).  h is a Gaussian process in ln r_s and ln Theta of mean zero
+with the covariance
 
 .. math:: \sigma^2 w(r_s) w(r_s') \exp\Big[-\frac{\ln^2(r_s / r_s')}{2 \ell_r^2}
-          - \frac{\ln^2(\Theta / \Theta')}{2 \ell_\Theta^2}\Big], \qquad w(r_s) = \frac{r_s}{1 + r_s} ,
+          - \frac{\ln^2(\Theta / \Theta')}{2 \ell_\Theta^2}\Big], \qquad w(r_s) = \frac{r_s}{1 +
+            r_s} ,
 
-so that h vanishes in first order of r_s, where the ideal gas and exchange are all there is.  sigma and the lengths
-maximise the likelihood of the data with their errors.  With f(r_s, T) at fixed numbers of electrons
+so that h vanishes in first order of r_s, where the ideal gas and exchange are all there is.  sigma
+and the lengths maximise the likelihood of the data with their errors.  With f(r_s, T) at fixed
+numbers of electrons
 
 .. math:: s = -\frac{\partial f}{\partial T}, \quad e = f + T s, \quad c = -T \frac{\partial^2 f}{\partial T^2},
           \quad p = -\frac{n r_s}{d} \frac{\partial f}{\partial r_s},
           \quad B = -\frac{r_s}{d} \frac{\partial p}{\partial r_s} .
 
 These are linear in f, so that the process gives each with its error, and their covariances.
-Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (MIT Press, 2006), chapters 2, 5 and 9.4.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (MIT Press, 2006), chapters
+2, 5 and 9.4.
 """
 
 from typing import NamedTuple
@@ -62,7 +67,8 @@ class Surface(NamedTuple):
       first_order: r_s v_1 by ln Theta.
       factor: lower Cholesky factor of the covariance of the data.    [P, P]
       weights: its inverse times the data.                  [P]
-      chi2: of the data against the fit of all others, per point: 1 if errors and covariance are right.
+      chi2: of the data against the fit of all others, per point: 1 if errors and covariance are
+        right.
     """
 
     data: Data
@@ -75,7 +81,8 @@ class Surface(NamedTuple):
 
 
 class Thermodynamics(NamedTuple):
-    """f, e (hartree), s (k_B), p (hartree / bohr^d), c (k_B), B (hartree / bohr^d); e, s, c per electron.
+    """f, e (hartree), s (k_B), p (hartree / bohr^d), c (k_B), B (hartree / bohr^d); e, s, c per
+    electron.
 
     Attributes:
       value: in this order.                                 [6]
@@ -98,7 +105,9 @@ def fit(data: Data) -> Surface:
       ValueError: fewer than three points.
     """
     if len(data.rs) < FEWEST:
-        raise ValueError(f"{len(data.rs)} points make no surface: give {FEWEST} or more of one cell")
+        raise ValueError(
+            f"{len(data.rs)} points make no surface: give {FEWEST} or more of one cell"
+        )
     first = _first_order(data)
     logs = jnp.stack([jnp.log(data.rs), jnp.log(data.theta)], axis=1)
     h = jnp.asarray(data.rs * data.f_xc - first(np.log(data.theta)))
@@ -122,7 +131,8 @@ def excess(surface: Surface, rs: float, theta: float) -> Thermodynamics:
 
 
 def beyond_first_order(surface: Surface, rs: float, theta: float) -> Thermodynamics:
-    """The same without the first order of the cell.  Errors are widened where the fit has chi2 above 1."""
+    """The same without the first order of the cell.  Errors are widened where the fit has chi2
+    above 1."""
     arrays = surface.scales, surface.logs, surface.factor, surface.weights
     jet, covariance = map(np.asarray, _posterior(*arrays, np.log([rs, theta])))
     linear = of_jet(surface.data.gas, rs, theta)
@@ -130,7 +140,8 @@ def beyond_first_order(surface: Surface, rs: float, theta: float) -> Thermodynam
 
 
 def of_jet(gas: System, rs: float, theta: float) -> np.ndarray:
-    """The linear map from h and its derivatives (`_jet`) to f, e, s, p, c, B of f = h / r_s.  [6, 7]"""
+    """The linear map from h and its derivatives (`_jet`) to f, e, s, p, c, B of f = h / r_s.  [6,
+    7]"""
     temperature = theta * gas.of_unit_density.fermi_energy / rs**2
     h, u, v, uu, uv, vu, vv = np.eye(7)  # derivatives by u = ln r_s and v = ln Theta
     along, twice = u + 2 * v, uu + 2 * (uv + vu) + 4 * vv  # at fixed T, Theta goes as r_s^2
@@ -140,12 +151,20 @@ def of_jet(gas: System, rs: float, theta: float) -> np.ndarray:
 
 
 def from_derivatives(gas: System, rs, temperature, *derivatives) -> list:
-    """f, e, s, p, c, B of f and its derivatives df/dr_s, df/dT, d2f/dr_s2, d2f/dT2, arrays of equal shape."""
+    """f, e, s, p, c, B of f and its derivatives df/dr_s, df/dT, d2f/dr_s2, d2f/dT2, arrays of equal
+    shape."""
     f, by_rs, by_t, by_rs_rs, by_t_t = derivatives
     dim, density = gas.dim, gas.of_unit_density.density / rs**gas.dim
     # p goes as -r_s^(1 - d) df/dr_s
     bulk = density * rs / dim**2 * ((1 - dim) * by_rs + rs * by_rs_rs)
-    return [f, f - temperature * by_t, -by_t, -density * rs / dim * by_rs, -temperature * by_t_t, bulk]
+    return [
+        f,
+        f - temperature * by_t,
+        -by_t,
+        -density * rs / dim * by_rs,
+        -temperature * by_t_t,
+        bulk,
+    ]
 
 
 @jax.jit
@@ -184,13 +203,16 @@ def _prior_of_data(scales, at, logs):
 
 
 def _jet(f):
-    """Of f(place [2]): its value, gradient and second derivatives, along the first axis.  [7, ...]"""
+    """Of f(place [2]): its value, gradient and second derivatives, along the first axis.  [7,
+    ...]"""
     gradient = jax.jacfwd(f)
 
     def of(place):
         value, first, second = f(place), gradient(place), jax.jacfwd(gradient)(place)
         flat = lambda derivative, axes: derivative.reshape(*value.shape, 2**axes)
-        return jnp.moveaxis(jnp.concatenate([value[..., None], flat(first, 1), flat(second, 2)], axis=-1), -1, 0)
+        return jnp.moveaxis(
+            jnp.concatenate([value[..., None], flat(first, 1), flat(second, 2)], axis=-1), -1, 0
+        )
 
     return of
 
@@ -208,12 +230,17 @@ def _first_order(data):
     low, high = np.log(data.theta.min()), np.log(data.theta.max())
     least, most, _ = RANGES["theta"]
     nodes = np.linspace(
-        max(low - 1e-3, np.log(least)), min(high + 1e-3, np.log(most)), FIRST_ORDER_NODES if high > low else 4
+        max(low - 1e-3, np.log(least)),
+        min(high + 1e-3, np.log(most)),
+        FIRST_ORDER_NODES if high > low else 4,
     )
     gas = data.gas.of_unit_density
 
     def at(theta):
-        gases = [(System(gas.n_up, gas.n_down, gas.dim, 1.0, theta, angle), weight) for angle, weight in data.twists]
+        gases = [
+            (System(gas.n_up, gas.n_down, gas.dim, 1.0, theta, angle), weight)
+            for angle, weight in data.twists
+        ]
         return sum(weight * first_order(one) for one, weight in gases)
 
     return CubicSpline(nodes, [at(float(np.clip(np.exp(node), least, most))) for node in nodes])

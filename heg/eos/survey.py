@@ -1,6 +1,7 @@
 """The loop of heg-eos: every point of a grid trained and measured, whatever happens to one of them.
 
-Every point is an ordinary run in a directory of its own, which all processes of a job share.  Several jobs may work on
+Every point is an ordinary run in a directory of its own, which all processes of a job share.
+Several jobs may work on
 one grid: a point that another one holds is passed over.
 """
 
@@ -24,14 +25,45 @@ from heg.statistics import Estimate
 from heg.training.convergence import settled
 
 # too little memory among them
-FAILURES_OF_A_POINT = (RunError, files.StorageError, ValueError, RuntimeError, MemoryError, OverflowError)
+FAILURES_OF_A_POINT = (
+    RunError,
+    files.StorageError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+)
 DONE, FAILURES = "point.json", "failures.jsonl"
 MARGIN = 1.1  # of the number of samples
-FREE = ("twists", "accuracy", "steps", "samples", "retries")  # what may change when a grid is continued
+FREE = (
+    "twists",
+    "accuracy",
+    "steps",
+    "samples",
+    "retries",
+)  # what may change when a grid is continued
 LISTS = ("electrons", "rs", "theta", "polarization")  # what may grow
 # of point.json, for its place in the table
-NEEDED = {"F", "accuracy_ha", "limits", "reached", "start", "steps", "samples", "seconds", "measured"}
-KEPT = ("F", "E", "S", "pressure", "ideal", "system", "version")  # of observables.json, for the row of the table
+NEEDED = {
+    "F",
+    "accuracy_ha",
+    "limits",
+    "reached",
+    "start",
+    "steps",
+    "samples",
+    "seconds",
+    "measured",
+}
+KEPT = (
+    "F",
+    "E",
+    "S",
+    "pressure",
+    "ideal",
+    "system",
+    "version",
+)  # of observables.json, for the row of the table
 
 
 class Hooks(NamedTuple):
@@ -83,7 +115,9 @@ def survey(table: TableConfig, run_dir: Path, hooks: Hooks) -> bool:
     for point in every:
         if on_first(is_done, table, run_dir, point):
             continue
-        outcome = "stopped" if any_process(hooks.stop()) else _attempts(table, run_dir, point, hooks)
+        outcome = (
+            "stopped" if any_process(hooks.stop()) else _attempts(table, run_dir, point, hooks)
+        )
         if outcome == "stopped":
             on_first(lambda: asked.unlink(missing_ok=True))
             return True
@@ -109,7 +143,9 @@ def check(table: TableConfig, run_dir: Path) -> None:
     path = run_dir / "grid.toml"
     if not path.exists():
         if any(run_dir.glob("table.*")):
-            raise ValueError(f"{run_dir} holds a table without its grid.toml: choose another --run-dir")
+            raise ValueError(
+                f"{run_dir} holds a table without its grid.toml: choose another --run-dir"
+            )
         return
     before = text_files.load_tables(path)
     for name, fields in tables(table).items():
@@ -136,7 +172,9 @@ def is_done(table: TableConfig, run_dir: Path, point: Point) -> bool:
     if not found:
         return False
     as_well = found["reached"] and found["accuracy_ha"] <= point.accuracy
-    return as_well or (not found["reached"] and found["limits"] == [table.grid.steps, table.grid.samples])
+    return as_well or (
+        not found["reached"] and found["limits"] == [table.grid.steps, table.grid.samples]
+    )
 
 
 def finished(run_dir: Path, point: Point) -> dict:
@@ -146,17 +184,27 @@ def finished(run_dir: Path, point: Point) -> dict:
     except files.StorageError:
         return {}
     measured = found.get("measured")
-    whole = NEEDED <= found.keys() and isinstance(measured, dict) and {*KEPT, "q", "S_q", "F_2"} <= measured.keys()
+    whole = (
+        NEEDED <= found.keys()
+        and isinstance(measured, dict)
+        and {*KEPT, "q", "S_q", "F_2"} <= measured.keys()
+    )
     return found if whole else {}
 
 
 def status(table: TableConfig, run_dir: Path, point: Point) -> Status:
     """How far a point is, from its files."""
     directory = run_dir / point.name
-    failed = [line for line in text_files.read_lines(run_dir / FAILURES) if line.get("point") == point.name]
+    failed = [
+        line
+        for line in text_files.read_lines(run_dir / FAILURES)
+        if line.get("point") == point.name
+    ]
     if is_done(table, run_dir, point):
         found = finished(run_dir, point)
-        return Status("done", Estimate(**found["F"]), found["steps"], found["samples"], found["seconds"])
+        return Status(
+            "done", Estimate(**found["F"]), found["steps"], found["samples"], found["seconds"]
+        )
     try:
         rows = text_files.read_history(directory / HISTORY)
     except files.StorageError:  # told when the point is computed
@@ -175,10 +223,14 @@ def _attempts(table, run_dir, point, hooks):
             hooks.say(f"{point.name} is passed over: {error}.")
             return "held"
         except FAILURES_OF_A_POINT as error:
-            if jax.process_count() > 1 and not isinstance(error, RunError | files.StorageError | ValueError):
+            if jax.process_count() > 1 and not isinstance(
+                error, RunError | files.StorageError | ValueError
+            ):
                 raise  # the other processes may not know of it
             sentence = " ".join(str(error).split())
-            on_first(text_files.append_line, run_dir / FAILURES, {"point": point.name, "what": sentence})
+            on_first(
+                text_files.append_line, run_dir / FAILURES, {"point": point.name, "what": sentence}
+            )
             hooks.say(f"{point.name} failed: {sentence}.")
     return "failed"
 
@@ -234,12 +286,15 @@ def _second_order(found):
     """F_2 with its statistical and its other errors; a single electron is not correlated."""
     if not found:
         return {"mean": 0.0, "error": 0.0, "systematic": 0.0}
-    systematic = math.hypot(*(found[part] for part in ("levels", "left_out", "denominators", "degenerate")))
+    systematic = math.hypot(
+        *(found[part] for part in ("levels", "left_out", "denominators", "degenerate"))
+    )
     return {"mean": found["value"], "error": found["statistical"], "systematic": systematic}
 
 
 def _start(table, run_dir, point):
-    """The run that a point starts from: the one it has started from, else its nearest neighbour that is done."""
+    """The run that a point starts from: the one it has started from, else its nearest neighbour
+    that is done."""
     directory = run_dir / point.name
     if (directory / "config.toml").exists():
         return configuration(directory).run.start

@@ -1,4 +1,5 @@
-"""A table of the equation of state: its rows, the surface through them, and the infinite gas anywhere between."""
+"""A table of the equation of state: its rows, the surface through them, and the infinite gas
+anywhere between."""
 
 import csv
 import dataclasses
@@ -44,8 +45,12 @@ class Series(NamedTuple):
         return dataclasses.replace(self.surface.data.gas, rs=float(rs), theta=float(theta))
 
     def correlation_missing(self, gas: System) -> float:
-        """What the cell lacks of F beyond first order at the r_s and Theta of a gas, averaged over twists."""
-        twisted = [(dataclasses.replace(gas, twist=angle), weight) for angle, weight in self.surface.data.twists]
+        """What the cell lacks of F beyond first order at the r_s and Theta of a gas, averaged over
+        twists."""
+        twisted = [
+            (dataclasses.replace(gas, twist=angle), weight)
+            for angle, weight in self.surface.data.twists
+        ]
         return sum(weight * rpa.missing(one).free_energy for one, weight in twisted)
 
     def unsure_at(self, rs: float, theta: float) -> float:
@@ -68,13 +73,16 @@ class Table(NamedTuple):
     series: dict[tuple[int, int], Series]
 
     def free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
-        """F per electron of the infinite gas, hartree, from the surface of the largest cell of this polarisation.
+        """F per electron of the infinite gas, hartree, from the surface of the largest cell of this
+        polarisation.
 
         Raises:
           ValueError: the table does not reach so far, or has no such polarisation.
         """
         excess = self.excess_free_energy(rs, theta, zeta)
-        ideal = ideal_infinite.thermodynamics(self.series_of(rs, theta, zeta).at(rs, theta)).free_energy
+        ideal = ideal_infinite.thermodynamics(
+            self.series_of(rs, theta, zeta).at(rs, theta)
+        ).free_energy
         return Estimate(ideal + excess.mean, excess.error)
 
     def excess_free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
@@ -86,13 +94,25 @@ class Table(NamedTuple):
         return Estimate(float(exchange(gas) + found.value[0] + correlation), float(error))
 
     def equation_of_state(self, rs: float, theta: float, zeta: float) -> dict[str, Estimate]:
-        """f, e (hartree), s, c (k_B), p, B (hartree / bohr^d) of the infinite gas, per electron; as `free_energy`."""
+        """f, e (hartree), s, c (k_B), p, B (hartree / bohr^d) of the infinite gas, per electron; as
+        `free_energy`."""
         series = self.series_of(rs, theta, zeta)
         gas = series.at(rs, theta)
-        found, added = surface.beyond_first_order(series.surface, rs, theta), _size_terms(series, gas)
+        found, added = (
+            surface.beyond_first_order(series.surface, rs, theta),
+            _size_terms(series, gas),
+        )
         errors = np.hypot(found.error, series.unsure_at(rs, theta) * np.abs(added["correlation"]))
-        values = ideal_infinite.equation_of_state(gas) + found.value + added["exchange"] + added["correlation"]
-        return {name: Estimate(float(value), float(error)) for name, value, error in zip(surface.NAMES, values, errors)}
+        values = (
+            ideal_infinite.equation_of_state(gas)
+            + found.value
+            + added["exchange"]
+            + added["correlation"]
+        )
+        return {
+            name: Estimate(float(value), float(error))
+            for name, value, error in zip(surface.NAMES, values, errors)
+        }
 
     def largest(self, zeta: float) -> Series:
         """The cell that stands for the gases of a polarisation: that of most electrons.
@@ -100,7 +120,9 @@ class Table(NamedTuple):
         Raises:
           ValueError: the table has no such polarisation.
         """
-        fitting = {cell: series for cell, series in self.series.items() if np.isclose(series.zeta, zeta)}
+        fitting = {
+            cell: series for cell, series in self.series.items() if np.isclose(series.zeta, zeta)
+        }
         if not fitting:
             known = sorted({series.zeta for series in self.series.values()})
             rows = np.count_nonzero(np.isclose(self.columns["zeta"].astype(float), zeta))
@@ -125,7 +147,8 @@ class Table(NamedTuple):
 
 
 def _size_terms(series, gas):
-    """The six quantities of exchange in the infinite gas and of the correlation correction, by differences."""
+    """The six quantities of exchange in the infinite gas and of the correlation correction, by
+    differences."""
     fermi = gas.of_unit_density.fermi_energy
 
     def terms_of(one):
@@ -142,11 +165,15 @@ def _size_terms(series, gas):
     slope, curved = (up - down) / (2 * STEP * rs), (up - 2 * here + down) / (STEP * rs) ** 2
     by_t, by_t_t = (hot - cold) / (2 * STEP * t), (hot - 2 * here + cold) / (STEP * t) ** 2
     value = here if inside == gas else terms_of(gas)
-    values = np.stack(surface.from_derivatives(gas, gas.rs, gas.temperature, value, slope, by_t, curved, by_t_t))
+    values = np.stack(
+        surface.from_derivatives(gas, gas.rs, gas.temperature, value, slope, by_t, curved, by_t_t)
+    )
     return {"exchange": values[:, 0], "correlation": values[:, 1]}
 
 
-def table_of(rows: list[dict], twists: dict[tuple[int, int], list[Twist]], surfaces: bool = True) -> Table:
+def table_of(
+    rows: list[dict], twists: dict[tuple[int, int], list[Twist]], surfaces: bool = True
+) -> Table:
     """The table of rows of `row_of`, with surfaces through them and what these say added."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
@@ -161,7 +188,14 @@ def _fits(columns, twists):
         if len(rows) < surface.FEWEST:
             continue
         gas = System(*cell, int(columns["dim"][0]), 1.0, 1.0, (0.0,) * int(columns["dim"][0]))
-        data = surface.Data(gas, twists[cell], of("rs_bohr"), of("theta"), of("f_xc_cell_ha"), of("f_xc_cell_error_ha"))
+        data = surface.Data(
+            gas,
+            twists[cell],
+            of("rs_bohr"),
+            of("theta"),
+            of("f_xc_cell_ha"),
+            of("f_xc_cell_error_ha"),
+        )
         beyond = np.abs(of("f_correction_ha") - of("exchange_correction_ha"))
         unsure = of("f_correction_error_ha") / np.maximum(beyond, 1e-300)
         found[cell] = Series(rows, surface.fit(data), unsure)
@@ -169,11 +203,14 @@ def _fits(columns, twists):
 
 
 def _with_surfaces(table):
-    """Columns of deviations of what was measured in the cell from the surface, and of the infinite gas's c and B."""
+    """Columns of deviations of what was measured in the cell from the surface, and of the infinite
+    gas's c and B."""
     columns, dim = dict(table.columns), int(table.columns["dim"][0])
     volume = f"ha_per_bohr{dim}"
     names = [f"{letter}_deviation_sigma" for letter in "esp"]
-    names += [f"{n}_{kind}{unit}" for n, unit in (("c", "kb"), ("B", volume)) for kind in ("", "error_")]
+    names += [
+        f"{n}_{kind}{unit}" for n, unit in (("c", "kb"), ("B", volume)) for kind in ("", "error_")
+    ]
     columns |= {name: np.full(len(columns["dim"]), np.nan) for name in names}
     for series in table.series.values():
         for row in series.rows:
@@ -181,13 +218,19 @@ def _with_surfaces(table):
             fitted = surface.excess(series.surface, rs, theta)
             for letter, unit in (("e", "ha"), ("s", "kb"), ("p", volume)):
                 place = surface.NAMES.index(letter)
-                measured = [columns[f"{letter}_xc_cell_{kind}{unit}"][row] for kind in ("", "error_")]
-                off = (measured[0] - fitted.value[place]) / np.hypot(measured[1], fitted.error[place])
+                measured = [
+                    columns[f"{letter}_xc_cell_{kind}{unit}"][row] for kind in ("", "error_")
+                ]
+                off = (measured[0] - fitted.value[place]) / np.hypot(
+                    measured[1], fitted.error[place]
+                )
                 columns[f"{letter}_deviation_sigma"][row] = off
             if series is table.largest(series.zeta):
                 state = table.equation_of_state(rs, theta, zeta)
                 for letter, unit in (("c", "kb"), ("B", volume)):
-                    columns[f"{letter}_{unit}"][row], columns[f"{letter}_error_{unit}"][row] = state[letter]
+                    columns[f"{letter}_{unit}"][row], columns[f"{letter}_error_{unit}"][row] = (
+                        state[letter]
+                    )
     return table._replace(columns=columns)
 
 
@@ -215,13 +258,22 @@ def save(table: Table, path: Path, **attributes) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     for row in zip(*table.columns.values()):
-        writer.writerow(["" if value != value else value for value in map(np.ndarray.item, map(np.asarray, row))])
+        writer.writerow(
+            [
+                "" if value != value else value
+                for value in map(np.ndarray.item, map(np.asarray, row))
+            ]
+        )
     write_text(path.with_suffix(".csv"), text.getvalue())
     arrays = {
-        name: values.astype("S") if values.dtype.kind == "U" else values for name, values in table.columns.items()
+        name: values.astype("S") if values.dtype.kind == "U" else values
+        for name, values in table.columns.items()
     }
     twists = {
-        f"{up}_{down}": {"angle": np.array([t.angle for t in many]), "weight": np.array([t.weight for t in many])}
+        f"{up}_{down}": {
+            "angle": np.array([t.angle for t in many]),
+            "weight": np.array([t.weight for t in many]),
+        }
         for (up, down), many in table.twists.items()
     }
     units = {f"columns/{name}": {"unit": _unit(name)} for name in arrays}
@@ -237,8 +289,13 @@ def load_table(path: str | Path) -> Table:
     arrays, _ = load_arrays(Path(path))
     if "columns/rs_bohr" not in arrays:
         raise StorageError(f"{path} holds no table: give the table.h5 of heg-eos")
-    columns = {name.split("/")[1]: values for name, values in arrays.items() if name.startswith("columns/")}
-    columns = {name: values.astype("U") if values.dtype.kind == "S" else values for name, values in columns.items()}
+    columns = {
+        name.split("/")[1]: values for name, values in arrays.items() if name.startswith("columns/")
+    }
+    columns = {
+        name: values.astype("U") if values.dtype.kind == "S" else values
+        for name, values in columns.items()
+    }
     twists = {}
     for name in arrays:
         if name.startswith("twists/") and name.endswith("/angle"):
@@ -252,6 +309,11 @@ def _unit(name):
     """In words, from the end of a column's name."""
     if name in ("temperature_ha", "fermi_energy_ha"):
         return "hartree"
-    ends = {"_ha": "hartree per electron", "_kb": "k_B per electron", "_bohr": "bohr", "_sigma": "standard errors"}
+    ends = {
+        "_ha": "hartree per electron",
+        "_kb": "k_B per electron",
+        "_bohr": "bohr",
+        "_sigma": "standard errors",
+    }
     ends |= {f"_ha_per_bohr{dim}": f"hartree / bohr^{dim}" for dim in (2, 3)}
     return next((unit for end, unit in ends.items() if name.endswith(end)), "none")

@@ -1,14 +1,15 @@
 r"""The row of a gas in a table of the equation of state, averaged over its twists.
 
-The cell's f_xc, s_xc, e_xc and p_xc are averages over the twists, of weights w, of what the interaction adds to the
-ideal gas of the same N, zeta and twist; the variance of an average is the sum of w^2 (error^2 + n / (n - 1)
-deviation^2), so that it holds the spread.  Then the ideal gas of infinitely many electrons takes the place of that of
-the cell, and the size correction is added:
+The cell's f_xc, s_xc, e_xc and p_xc are averages over the twists, of weights w, of what the
+interaction adds to the ideal gas of the same N, zeta and twist; the variance of an average is the
+sum of w^2 (error^2 + n / (n - 1) deviation^2), so that it holds the spread.  Then the ideal gas of
+infinitely many electrons takes the place of that of the cell, and the size correction is added:
 
 .. math:: f = f_{ideal,\infty} + f_{xc,N} + (f_\infty - f_N)_{xc} .
 
-f_xc of the cell is that of F + F_2, an estimate (heg.observables.second_order.perturbation); the columns f_xc_cell_bound and f_xc_bound have the
-upper bound. e, s and p are measured in the density matrix itself.
+f_xc of the cell is that of F + F_2, an estimate (heg.observables.second_order.perturbation); the
+columns f_xc_cell_bound and f_xc_bound have the upper bound. e, s and p are measured in the density
+matrix itself.
 """
 
 from typing import NamedTuple
@@ -49,7 +50,10 @@ def row_of(parts: list[Part]) -> dict:
     row = _gas(system) | {"twists": len(parts)}
     added, unsure = _size(parts)
     ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
-    columns = lambda name, unit, found: {f"{name}_{unit}": found.mean, f"{name}_error_{unit}": found.error}
+    columns = lambda name, unit, found: {
+        f"{name}_{unit}": found.mean,
+        f"{name}_error_{unit}": found.error,
+    }
     bound, f_2, cell_f = _average(parts, "f"), *_with_second_order(parts)
     row |= columns("f_2", "ha", f_2) | columns("f_xc_cell_bound", "ha", bound)
     of_bound = Estimate(bound.mean + added["f"], float(np.hypot(bound.error, unsure["f"])))
@@ -88,7 +92,8 @@ def _gas(system):
 
 
 def _average(parts, letter):
-    """What the interaction adds in the cell, averaged over the twists, the spread among them in its error."""
+    """What the interaction adds in the cell, averaged over the twists, the spread among them in its
+    error."""
     name = {"f": "F", "e": "E", "s": "S", "p": "pressure"}[letter]
     added = []
     for part in parts:
@@ -100,7 +105,8 @@ def _average(parts, letter):
 def _with_second_order(parts):
     """F_2 and f_xc of the cell with it, averaged over the twists.
 
-    What larger transfers, triples and denominators leave open has one sign at all twists: it is averaged, too.
+    What larger transfers, triples and denominators leave open has one sign at all twists: it is
+      averaged, too.
     """
     second = [part.observables["F_2"] for part in parts]
     systematic = sum(part.weight * found["systematic"] for part, found in zip(parts, second))
@@ -126,7 +132,8 @@ def _mean(parts, estimates):
 
 
 def _size(parts):
-    """The size correction of f, e, s, p, and of f by exchange alone; and how uncertain each of the four is.
+    """The size correction of f, e, s, p, and of f by exchange alone; and how uncertain each of the
+    four is.
 
     Exchange is exact; of the rest all four are uncertain by the same share.
     """
@@ -137,14 +144,23 @@ def _size(parts):
     rest = weights @ [_four(gas, correlation_correction(gas)) for gas in gases]
     error = abs(weights @ [beyond_interpolation(gas) for gas in gases])
     share = error / max(abs(rest[0]), 1e-300)
-    return dict(zip("fesp", whole.tolist())) | {"exchange": float(exchange)}, dict(zip("fesp", share * np.abs(rest)))
+    return dict(zip("fesp", whole.tolist())) | {"exchange": float(exchange)}, dict(
+        zip("fesp", share * np.abs(rest))
+    )
 
 
 def _four(system, correction):
     """What a size correction is of f, e, s, p."""
     energy = correction.potential + correction.kinetic
     pressure = (correction.potential + 2 * correction.kinetic) * system.density / system.dim
-    return np.array([correction.free_energy, energy, (energy - correction.free_energy) / system.temperature, pressure])
+    return np.array(
+        [
+            correction.free_energy,
+            energy,
+            (energy - correction.free_energy) / system.temperature,
+            pressure,
+        ]
+    )
 
 
 def _system(part):

@@ -4,9 +4,10 @@ With Z_r(m) the partition function of r fermions in the orbitals m, m+1, ..., M-
 
 .. math:: Z_r(m) = Z_r(m+1) + e^{-\beta\epsilon_m} Z_{r-1}(m+1),
 
-one scan over the orbitals gives every Z_r(m); F = -T ln Z_N(0), and the occupation numbers are its derivatives.
-The conditional probability that the next electron takes orbital m, the last one having taken l and r being left
-to place, is e^{-beta eps_m} Z_{r-1}(m+1) / Z_r(l+1): the start of heg.model.occupations.
+one scan over the orbitals gives every Z_r(m); F = -T ln Z_N(0), and the occupation numbers are its
+derivatives. The conditional probability that the next electron takes orbital m, the last one having
+taken l and r being left to place, is e^{-beta eps_m} Z_{r-1}(m+1) / Z_r(l+1): the start of
+heg.model.occupations.
 """
 
 import functools
@@ -107,8 +108,8 @@ class ShellPairs(NamedTuple):
 def shell_pairs(levels: np.ndarray, electrons: int) -> ShellPairs:
     """Of the ideal gas.
 
-    From <n_i (1 - n_j)> e^{beta eps_i} = <n_j (1 - n_i)> e^{beta eps_j}, which holds as the levels are filled in any
-    order; between orbitals of one shell, from sum_j <n_i n_j> = N <n_i>.
+    From <n_i (1 - n_j)> e^{beta eps_i} = <n_j (1 - n_i)> e^{beta eps_j}, which holds as the levels
+    are filled in any order; between orbitals of one shell, from sum_j <n_i n_j> = N <n_i>.
 
     Args:
       levels: beta * energy, sorted.                        [M]
@@ -121,16 +122,22 @@ def shell_pairs(levels: np.ndarray, electrons: int) -> ShellPairs:
     same = np.eye(len(size), dtype=bool)
     gap = np.where(same, 1.0, level[:, None] - level)
     lower = np.exp(-np.abs(gap))
-    up, down = np.where(gap > 0, occupation[:, None], occupation), np.where(gap > 0, occupation, occupation[:, None])
+    up, down = (
+        np.where(gap > 0, occupation[:, None], occupation),
+        np.where(gap > 0, occupation, occupation[:, None]),
+    )
     pairs = np.where(same, 0.0, (up - down * lower) / (1 - lower))
     left = (electrons - 1) * occupation - pairs @ size
     return ShellPairs(
-        np.repeat(np.arange(len(size)), size), occupation, pairs + np.diag(left / np.maximum(size - 1, 1))
+        np.repeat(np.arange(len(size)), size),
+        occupation,
+        pairs + np.diag(left / np.maximum(size - 1, 1)),
     )
 
 
 def pair_occupations(levels: np.ndarray, electrons: int) -> np.ndarray:
-    """<n_i n_j> of the ideal gas, n_i on the diagonal; arguments and accuracy as in `shell_pairs`.  [M, M]"""
+    """<n_i n_j> of the ideal gas, n_i on the diagonal; arguments and accuracy as in `shell_pairs`.
+    [M, M]"""
     shell, occupation, pairs = shell_pairs(levels, electrons)
     pairs = pairs[np.ix_(shell, shell)]
     np.fill_diagonal(pairs, occupation[shell])
@@ -138,27 +145,32 @@ def pair_occupations(levels: np.ndarray, electrons: int) -> np.ndarray:
 
 
 def projections(levels: np.ndarray, electrons: int) -> Iterator[tuple[complex, np.ndarray]]:
-    r"""Complex chemical potentials, with weights, whose grand canonical gases add up to the canonical one.
+    r"""Complex chemical potentials, with weights, whose grand canonical gases add up to the
+    canonical one.
 
     .. math:: \langle n_i n_j \rangle_N = \mathrm{Re} \sum_m w_m\, n_i(\phi_m)\, n_j(\phi_m) \quad (i \ne j), \qquad
               n_i(\phi) = \frac{1}{e^{l_i - \mu - i \phi} + 1}
 
-    It is Cauchy's integral for the coefficient Z_N of the grand partition function, on the circle |z| = e^mu where the
-    mean number is N, by the trapezoidal rule.
+    It is Cauchy's integral for the coefficient Z_N of the grand partition function, on the circle
+    |z| = e^mu where the mean number is N, by the trapezoidal rule.
 
     Args:
       levels: beta * energy, sorted.                        [M]
       electrons: N.
     Yields:
       w_m and n(phi_m) [M]; of two conjugate nodes one, with twice the weight.
-    Accuracy: rounding, as N and N + nodes electrons are all that the rule confuses (tests/test_ideal.py).
-    Source: Ormand et al., Phys. Rev. C 49, 1422 (1994), doi:10.1103/PhysRevC.49.1422: projection on particle number.
+    Accuracy: rounding, as N and N + nodes electrons are all that the rule confuses
+      (tests/test_ideal.py).
+    Source: Ormand et al., Phys. Rev. C 49, 1422 (1994), doi:10.1103/PhysRevC.49.1422: projection on
+      particle number.
     """
     levels = np.asarray(levels)
     above = levels - _chemical_potential(levels, electrons)
     filled = above < 0
     size = np.exp(-np.abs(above))
-    nodes = 2 * ((electrons + MORE_NODES) // 2) + 1  # odd: none at phi = pi, where a level may have a pole
+    nodes = (
+        2 * ((electrons + MORE_NODES) // 2) + 1
+    )  # odd: none at phi = pi, where a level may have a pole
     angles = 2 * np.pi * np.arange(nodes // 2 + 1) / nodes
     log_weights = np.array(
         [
@@ -197,16 +209,23 @@ def thermodynamics(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> Id
     Accuracy: 1e-10 relative (tests/test_ideal.py, against 700-digit arithmetic).
     """
     if max(spins) > len(energy):
-        raise ValueError(f"{max(spins)} electrons of one spin do not fit in {len(energy)} orbitals: raise the cutoff")
+        raise ValueError(
+            f"{max(spins)} electrons of one spin do not fit in {len(energy)} orbitals: raise the cutoff"
+        )
     levels, energy = padded(beta * np.asarray(energy)), np.asarray(energy)
     log_z = sum(float(log_partition(levels, count)) for count in spins)
-    mean_energy = sum(np.asarray(occupation_numbers(levels, count))[: len(energy)] @ energy for count in spins)
+    mean_energy = sum(
+        np.asarray(occupation_numbers(levels, count))[: len(energy)] @ energy for count in spins
+    )
     free_energy = -log_z / beta
-    return IdealGas(float(free_energy), float(mean_energy), float(beta * (mean_energy - free_energy)))
+    return IdealGas(
+        float(free_energy), float(mean_energy), float(beta * (mean_energy - free_energy))
+    )
 
 
 def heat_capacity(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> float:
-    """C = beta^2 d^2 ln Z / d beta^2 at fixed volume, k_B per cell; arguments as in `thermodynamics`."""
+    """C = beta^2 d^2 ln Z / d beta^2 at fixed volume, k_B per cell; arguments as in
+    `thermodynamics`."""
     log_z = lambda beta: sum(log_partition(beta * jnp.asarray(energy), count) for count in spins)
     return float(beta**2 * jax.grad(jax.grad(log_z))(beta))
 
@@ -215,11 +234,12 @@ def heat_capacity(energy: jax.Array, beta: float, spins: tuple[int, ...]) -> flo
 def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
 
-    The probability that orbital k is occupied is at most e^{-beta eps_k} Z_{N-1}/Z_N, so the probability of occupying
-    any orbital left out is at most a q, with a = Z_{N-1}/Z_N and q the sum of e^{-beta eps} over them.  The ratio a
-    falls as orbitals are added (Z_r is log-concave in r: Newton's inequalities for elementary symmetric polynomials),
-    so that a window of the lowest orbitals gives it from above.  With the missing probability m, the free energy is
-    too high by -T ln(1 - m).
+    The probability that orbital k is occupied is at most e^{-beta eps_k} Z_{N-1}/Z_N, so the
+    probability of occupying any orbital left out is at most a q, with a = Z_{N-1}/Z_N and q the sum
+    of e^{-beta eps} over them.  The ratio a falls as orbitals are added (Z_r is log-concave in r:
+    Newton's inequalities for elementary symmetric polynomials), so that a window of the lowest
+    orbitals gives it from above.  With the missing probability m, the free energy is too high by -T
+    ln(1 - m).
 
     Args:
       system: the gas.
@@ -244,9 +264,12 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
 
 
 def padded(levels):
-    """With levels that are never occupied up to a power of two, so that few lengths are compiled for."""
+    """With levels that are never occupied up to a power of two, so that few lengths are compiled
+    for."""
     levels = np.asarray(levels)
-    return np.pad(levels, (0, (1 << (len(levels) - 1).bit_length()) - len(levels)), constant_values=NEVER)
+    return np.pad(
+        levels, (0, (1 << (len(levels) - 1).bit_length()) - len(levels)), constant_values=NEVER
+    )
 
 
 def refuse_too_many(system: System) -> None:
@@ -255,7 +278,9 @@ def refuse_too_many(system: System) -> None:
     Raises:
       ValueError: it has.
     """
-    radius = np.sqrt(2 * (_filled_level(system) + TAIL * system.temperature)) * system.box / (2 * np.pi)
+    radius = (
+        np.sqrt(2 * (_filled_level(system) + TAIL * system.temperature)) * system.box / (2 * np.pi)
+    )
     count = (np.pi * radius**2, 4 / 3 * np.pi * radius**3)[system.dim - 2]
     if count > MOST:
         raise ValueError(
@@ -264,7 +289,8 @@ def refuse_too_many(system: System) -> None:
 
 
 def _filled_level(system):
-    """Energy of the highest orbital that is filled at T = 0, with room for one electron more, hartree."""
+    """Energy of the highest orbital that is filled at T = 0, with room for one electron more,
+    hartree."""
     cutoff = system.fermi_energy
     while len(energy := plane_waves(system, cutoff).energy) <= max(system.spins):
         cutoff *= 1.5

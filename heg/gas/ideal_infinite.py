@@ -1,19 +1,20 @@
 r"""The ideal gas of infinitely many electrons: thermodynamics, static structure factor, exchange.
 
-Each spin has a chemical potential eta = mu / T of its own, from its density.  With the normalised Fermi-Dirac integrals
-F_j and h = d/2, per electron of one spin
+Each spin has a chemical potential eta = mu / T of its own, from its density.  With the normalised
+Fermi-Dirac integrals F_j and h = d/2, per electron of one spin
 
 .. math:: \frac{e}{T} = h \frac{F_h}{F_{h-1}}, \qquad \frac{f}{T} = \eta - \frac{F_h}{F_{h-1}}, \qquad
           c = h(h+1) \frac{F_h}{F_{h-1}} - h^2 \frac{F_{h-1}}{F_{h-2}} .
 
 The static structure factor, the mean of n_k (1 - n_{k+q}), needs one integral, as
-n(a) (1 - n(b)) = (n(a) - n(b)) / (1 - e^{a-b}): with g the integral of n over the directions across q,
+n(a) (1 - n(b)) = (n(a) - n(b)) / (1 - e^{a-b}): with g the integral of n over the directions across
+q,
 
 .. math:: S_0(q) = \frac{1}{n} \sum_\sigma \int \frac{dx}{(2\pi)^d} \frac{g(x - q/2) - g(x + q/2)}{1 - e^{-\beta q x}},
           \qquad v_1 = \frac12 \int \frac{d^dq}{(2\pi)^d} v(q) (S_0(q) - 1) .
 
-v_1, the energy of exchange, is f_xc to first order in the interaction.  Everything is a function of Theta and zeta in
-units of E_F and k_F, v_1 in units of 1 / r_s.
+v_1, the energy of exchange, is f_xc to first order in the interaction.  Everything is a function of
+Theta and zeta in units of E_F and k_F, v_1 in units of 1 / r_s.
 """
 
 import functools
@@ -47,7 +48,8 @@ class Thermodynamics(NamedTuple):
 
 
 def fermi_dirac(order: float, eta: float) -> float:
-    """F_j(eta) = int dx x^j / (e^{x - eta} + 1) / Gamma(j + 1), j = -1, -1/2, 0, 1/2, ...  Accuracy: 1e-10 relative."""
+    """F_j(eta) = int dx x^j / (e^{x - eta} + 1) / Gamma(j + 1), j = -1, -1/2, 0, 1/2, ...
+    Accuracy: 1e-10 relative."""
     if order == -1:
         return float(np.exp(-np.logaddexp(0.0, -eta)))
     if order == 0:
@@ -57,12 +59,16 @@ def fermi_dirac(order: float, eta: float) -> float:
     edge, last = np.sqrt(max(eta, 0.0)), np.sqrt(max(eta, 0.0) + REACH)
     width = np.sqrt(max(eta - REACH, 0.0))
     parts = sorted({0.0, width, edge, last})
-    whole = sum(quad(integrand, a, b, epsabs=0, epsrel=1e-11, limit=200)[0] for a, b in zip(parts, parts[1:]))
+    whole = sum(
+        quad(integrand, a, b, epsabs=0, epsrel=1e-11, limit=200)[0]
+        for a, b in zip(parts, parts[1:])
+    )
     return whole / gamma(order + 1)
 
 
 def thermodynamics(system: System) -> Thermodynamics:
-    """F, E, S, heat capacity of infinitely many electrons at the r_s, Theta, zeta of a gas, whatever its N and twist.
+    """F, E, S, heat capacity of infinitely many electrons at the r_s, Theta, zeta of a gas,
+    whatever its N and twist.
 
     Accuracy: 1e-9 relative (tests/test_ideal_infinite.py).
     """
@@ -71,18 +77,27 @@ def thermodynamics(system: System) -> Thermodynamics:
         below, middle, above = (fermi_dirac(half - step, eta) for step in (2, 1, 0))
         ratio = above / middle
         capacity = half * (half + 1) * ratio - half**2 * middle / below
-        parts.append(share * np.array([eta - ratio, half * ratio, (half + 1) * ratio - eta, capacity]))
+        parts.append(
+            share * np.array([eta - ratio, half * ratio, (half + 1) * ratio - eta, capacity])
+        )
     free_energy, energy, entropy, capacity = map(float, np.sum(parts, axis=0))
-    return Thermodynamics(system.temperature * free_energy, system.temperature * energy, entropy, capacity)
+    return Thermodynamics(
+        system.temperature * free_energy, system.temperature * energy, entropy, capacity
+    )
 
 
 def equation_of_state(system: System) -> np.ndarray:
-    """f, e (hartree), s (k_B), p (hartree / bohr^d), c (k_B), B = n dp/dn (hartree / bohr^d); per electron.  [6]"""
+    """f, e (hartree), s (k_B), p (hartree / bohr^d), c (k_B), B = n dp/dn (hartree / bohr^d); per
+    electron.  [6]"""
     found, dim, density = thermodynamics(system), system.dim, system.density
     pressure = 2 / dim * density * found.energy
     # e = E_F phi(Theta), E_F as n^(2/d): n de/dn at fixed T is 2/d (e - T c)
-    bulk = pressure + (2 / dim) ** 2 * density * (found.energy - system.temperature * found.heat_capacity)
-    return np.array([found.free_energy, found.energy, found.entropy, pressure, found.heat_capacity, bulk])
+    bulk = pressure + (2 / dim) ** 2 * density * (
+        found.energy - system.temperature * found.heat_capacity
+    )
+    return np.array(
+        [found.free_energy, found.energy, found.entropy, pressure, found.heat_capacity, bulk]
+    )
 
 
 @functools.lru_cache(maxsize=512)
@@ -103,24 +118,31 @@ def chemical_potentials(dim: int, polarization: float, theta: float) -> list[tup
 def structure_factor(system: System, q: np.ndarray) -> np.ndarray:
     """S_0 of all electrons at wavevectors q > 0, 1/bohr.
 
-    Accuracy: 1e-6; at Theta = 1e-5 2e-6 in three dimensions and 3e-5 in two (tests/test_ideal_infinite.py).
+    Accuracy: 1e-6; at Theta = 1e-5 2e-6 in three dimensions and 3e-5 in two
+      (tests/test_ideal_infinite.py).
     """
-    return _structure_factor(system.dim, system.polarization, system.theta, np.asarray(q) / system.fermi_wavevector)
+    return _structure_factor(
+        system.dim, system.polarization, system.theta, np.asarray(q) / system.fermi_wavevector
+    )
 
 
 def exchange(system: System) -> float:
     """v_1 of infinitely many electrons at coupling 1, hartree per electron.
 
-    Accuracy: 1e-6 relative; at Theta = 1e-5 2e-6 in three dimensions and 3e-5 in two (tests/test_ideal_infinite.py).
+    Accuracy: 1e-6 relative; at Theta = 1e-5 2e-6 in three dimensions and 3e-5 in two
+      (tests/test_ideal_infinite.py).
     """
     return _exchange(system.dim, system.polarization, system.theta) / system.rs
 
 
 @functools.lru_cache(maxsize=512)
 def _exchange(dim, polarization, theta):
-    """At r_s = 1.  In both dimensions v(q) cancels the q of the volume element: 4 pi / q^2 . q^2 and 2 pi / q . q."""
+    """At r_s = 1.  In both dimensions v(q) cancels the q of the volume element: 4 pi / q^2 . q^2
+    and 2 pi / q . q."""
     gas = System(1, 0, dim, 1.0, theta, (0.0,) * dim)
-    wavevector = gas.fermi_wavevector * ((1 + polarization) / 2) ** (1 / dim)  # of the majority spin
+    wavevector = gas.fermi_wavevector * ((1 + polarization) / 2) ** (
+        1 / dim
+    )  # of the majority spin
     last = 2 * np.sqrt(1 + REACH * theta)
     nodes, weights = np.polynomial.legendre.leggauss(Q_POINTS)
     # 1 - S_0 falls linearly from q = 0, but for the thermal width
@@ -139,7 +161,9 @@ def _structure_factor(dim, polarization, theta, q):
         y = q / np.sqrt(theta)
         across = _across(dim, eta)
         edge = last + y[:, None] / 2
-        x = edge * ((np.arange(POINTS) + 0.5) / POINTS)[None]  # of half of the axis, the other half is its mirror
+        x = (
+            edge * ((np.arange(POINTS) + 0.5) / POINTS)[None]
+        )  # of half of the axis, the other half is its mirror
         difference = across(x - y[:, None] / 2) - across(x + y[:, None] / 2)
         argument = 2 * x * y[:, None]
         # of x and of -x, where the difference changes sign: 1 / (1 - e^-a) and 1 / (e^a - 1)
@@ -152,7 +176,8 @@ def _structure_factor(dim, polarization, theta, q):
 
 @functools.lru_cache(maxsize=512)
 def _across(dim, eta):
-    """Integral of n over the directions across an axis as a function of the place on it, k in units of sqrt(2 T)."""
+    """Integral of n over the directions across an axis as a function of the place on it, k in units
+    of sqrt(2 T)."""
     if dim == 3:
         return lambda x: np.pi * np.logaddexp(0.0, eta - x * x)
     nodes, weights = np.polynomial.legendre.leggauss(200)

@@ -1,4 +1,5 @@
-r"""Single-particle states of the periodic box: plane waves k = (2 pi / L)(n + twist), in order of energy k^2 / 2."""
+r"""Single-particle states of the periodic box: plane waves k = (2 pi / L)(n + twist), in order of
+energy k^2 / 2."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +16,8 @@ ENERGY_TOLERANCE = 1e-9  # relative; levels closer than this belong to one shell
 
 
 class Orbitals(NamedTuple):
-    """Plane waves below a cutoff, sorted by energy; ties by n, so that the order is the same everywhere.
+    """Plane waves below a cutoff, sorted by energy; ties by n, so that the order is the same
+    everywhere.
 
     Attributes:
       n: integer vectors.                                   [M, d]
@@ -70,7 +72,8 @@ def shell_ends(energy: np.ndarray) -> np.ndarray:
 
 
 def powers(angle: jax.Array, highest: int) -> jax.Array:
-    """e^{i n angle} for n = -highest, ..., highest, by doubling: a sine and a cosine make all powers.
+    """e^{i n angle} for n = -highest, ..., highest, by doubling: a sine and a cosine make all
+    powers.
 
     Args:
       angle: radians.                                       [...]
@@ -83,7 +86,9 @@ def powers(angle: jax.Array, highest: int) -> jax.Array:
     while table.shape[-1] < highest:
         table = jnp.concatenate([table, table * table[..., -1:]], axis=-1)
     table = table[..., :highest]
-    table = jnp.concatenate([jnp.conj(table[..., ::-1]), jnp.ones((*angle.shape, 1)), table], axis=-1)
+    table = jnp.concatenate(
+        [jnp.conj(table[..., ::-1]), jnp.ones((*angle.shape, 1)), table], axis=-1
+    )
     return lax.optimization_barrier(table)  # lest XLA compute the powers anew for each use
 
 
@@ -96,17 +101,22 @@ def density_waves(angle: jax.Array, highest: int) -> jax.Array:
       angle: 2 pi x / L of the electrons.                   [N, d]
       highest: component of n.
     Returns:
-      By n_1 ... n_{d-1} and n_d.                           [(2 highest + 1)^(d - 1), highest + 1] complex
+      By n_1 ... n_{d-1} and n_d.                           [(2 highest + 1)^(d - 1), highest + 1]
+      complex
     """
     *waves, last = powers(angle, highest).swapaxes(0, 1)
-    rows = functools.reduce(lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(angle), -1), waves)
+    rows = functools.reduce(
+        lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(angle), -1), waves
+    )
     return rows.T @ last[:, highest:]
 
 
 def make_waves(system: System, orbitals: Orbitals) -> Callable:
-    """The matrix of plane waves e^{2 pi i n_b . z_a / L} as a function of (z [P, d], state [N]).  [P, N] complex
+    """The matrix of plane waves e^{2 pi i n_b . z_a / L} as a function of (z [P, d], state [N]).
+    [P, N] complex
 
-    The factor e^{2 pi i twist . z / L}, the same for all orbitals, is left out: determinants give it back as a phase.
+    The factor e^{2 pi i twist . z / L}, the same for all orbitals, is left out: determinants give
+    it back as a phase.
     """
     numbers, highest = jnp.asarray(orbitals.n), int(np.max(np.abs(orbitals.n)))
 

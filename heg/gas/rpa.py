@@ -6,8 +6,8 @@ r"""The random-phase approximation: correlation of the gas in its cell and witho
 
 per electron: the rings of all orders from the second on; exchange, the first order, is no part of
 it.  It is exact for q -> 0, where one plasmon takes all, and to leading order at high density.
-chi_0, the response of the ideal gas, is that of heg.gas.response, in the cell with its own plane waves
-and occupation numbers, without it by an integral.
+chi_0, the response of the ideal gas, is that of heg.gas.response, in the cell with its own plane
+waves and occupation numbers, without it by an integral.
 
 At fixed Theta v_q chi_0 is proportional to r_s as a function of q / k_F and n.  So it is computed
 once for all r_s, at the density where k_F = 1 / bohr, and the potential energy, the derivative of f

@@ -1,10 +1,10 @@
 r"""From a cell to the infinite gas: what the size of the cell takes from F.
 
 Two things are missing in a cell of N electrons.  To first order in the interaction its energy is
-known exactly, in the cell (heg.gas.first_order) and without it (heg.gas.ideal_infinite).  Beyond, the sum
-over wavevectors has no q = 0, and shells of momentum are full or open where the infinite gas has a
-smooth Fermi surface.  Both are in the random-phase approximation (heg.gas.rpa), which is exact for
-q -> 0 and to leading order at high density, in the cell as well as without it:
+known exactly, in the cell (heg.gas.first_order) and without it (heg.gas.ideal_infinite).  Beyond,
+the sum over wavevectors has no q = 0, and shells of momentum are full or open where the infinite
+gas has a smooth Fermi surface.  Both are in the random-phase approximation (heg.gas.rpa), which is
+exact for q -> 0 and to leading order at high density, in the cell as well as without it:
 
 .. math:: f_\infty - f_N \approx v_{1,\infty} - v_{1,N} + f_{RPA,\infty} - f_{RPA,N} .
 
@@ -40,12 +40,16 @@ from heg.gas.system import System
 from heg.observables.structure import plasmon_structure
 
 NODES = 24  # of the integral over the coupling; four times as many over q
-WIDTH, CUTOFF = 4.0, 2.5  # of the smooth factor, in units of 2 pi / L, and where it ends, in units of its width
+WIDTH, CUTOFF = (
+    4.0,
+    2.5,
+)  # of the smooth factor, in units of 2 pi / L, and where it ends, in units of its width
 STEP = 1e-3  # relative, of the derivative with respect to temperature
 
 
 class SizeCorrection(NamedTuple):
-    """What to add to the energies of a cell, hartree per electron; that of the ideal gas is not part of it.
+    """What to add to the energies of a cell, hartree per electron; that of the ideal gas is not
+    part of it.
 
     Attributes:
       free_energy: exchange and correlation.
@@ -60,7 +64,8 @@ class SizeCorrection(NamedTuple):
 
 
 def size_correction(system: System) -> SizeCorrection:
-    """f_inf - f_N and what belongs to it, at the same r_s, Theta, zeta; the twist is that of the cell.
+    """f_inf - f_N and what belongs to it, at the same r_s, Theta, zeta; the twist is that of the
+    cell.
 
     Accuracy: what the random-phase approximation leaves out, see `uncertainty`; numbers to 1e-4.
     """
@@ -140,7 +145,8 @@ def interpolated(system: System) -> tuple[float, float]:
 
 
 def missing_waves(system: System) -> tuple[np.ndarray, np.ndarray]:
-    """Wavevectors (1/bohr) and weights for half the integral less half the sum of v(q) times a function of |q|.
+    """Wavevectors (1/bohr) and weights for half the integral less half the sum of v(q) times a
+    function of |q|.
 
     Accuracy: 1e-5 for functions that are smooth but at q = 0; that of 1 gives -v_M / 2.
     """
@@ -151,7 +157,10 @@ def missing_waves(system: System) -> tuple[np.ndarray, np.ndarray]:
     nodes, weights = _gauss(4 * NODES)
     surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
     q = unit * np.append(highest * nodes, np.sqrt(size[1:]))
-    volume = np.append(surface * q[: len(nodes)] ** (dim - 1) * weights * highest * unit, -count[1:] / system.box**dim)
+    volume = np.append(
+        surface * q[: len(nodes)] ** (dim - 1) * weights * highest * unit,
+        -count[1:] / system.box**dim,
+    )
     smooth = np.exp(-((q / (WIDTH * unit)) ** 4))
     return q, system.coupling / 2 * volume * smooth * fourier_transform(q, dim)
 

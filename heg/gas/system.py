@@ -2,9 +2,9 @@ r"""The uniform electron gas: N electrons in a periodic box on a uniform positiv
 
 .. math:: H = -\tfrac12 \sum_i \nabla_i^2 + \lambda \Big[\sum_{i<j} \psi(x_i - x_j) + \tfrac{N}{2} v_M \Big]
 
-Hartree atomic units (bohr, hartree, k_B = 1) at every boundary.  r_s and Theta enter here and nowhere else:
-Theta = T / E_F with the Fermi energy of the majority spin (the convention of Groth et al., Phys. Rev. Lett. 119,
-135001 (2017), doi:10.1103/PhysRevLett.119.135001).
+Hartree atomic units (bohr, hartree, k_B = 1) at every boundary.  r_s and Theta enter here and
+nowhere else: Theta = T / E_F with the Fermi energy of the majority spin (the convention of Groth et
+al., Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001).
 """
 
 import dataclasses
@@ -13,7 +13,9 @@ import numbers
 
 import jax
 
-jax.config.update("jax_enable_x64", True)  # energies per electron to 1e-6 are lost in single precision
+jax.config.update(
+    "jax_enable_x64", True
+)  # energies per electron to 1e-6 are lost in single precision
 # which random numbers a seed means must not depend on the environment
 jax.config.update("jax_threefry_partitionable", True)
 jax.config.update("jax_random_seed_offset", 0)
@@ -31,7 +33,10 @@ def whole_number(name: str, value) -> int:
     Raises:
       ValueError: it is not one; the message names it.
     """
-    _require(_is_number(value) and _is_whole(value), f"{name} is {_shown(value)}: it must be a whole number")
+    _require(
+        _is_number(value) and _is_whole(value),
+        f"{name} is {_shown(value)}: it must be a whole number",
+    )
     return int(value)
 
 
@@ -45,11 +50,18 @@ def real_number(name: str, value) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} is {_shown(value)}: it must be a number of ordinary size") from None
+        raise ValueError(
+            f"{name} is {_shown(value)}: it must be a number of ordinary size"
+        ) from None
 
 
 def _is_number(value):
-    of_jax = isinstance(value, jax.Array) and not _is_traced(value) and value.shape == () and value.dtype.kind in "iuf"
+    of_jax = (
+        isinstance(value, jax.Array)
+        and not _is_traced(value)
+        and value.shape == ()
+        and value.dtype.kind in "iuf"
+    )
     return of_jax or (isinstance(value, numbers.Real) and not isinstance(value, bool))
 
 
@@ -78,7 +90,8 @@ def _shown(value):
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class System:
-    """The gas.  An argument of jitted functions: gases that differ by r_s or coupling alone share what is compiled.
+    """The gas.  An argument of jitted functions: gases that differ by r_s or coupling alone share
+    what is compiled.
 
     Attributes:
       n_up, n_down: electrons of each spin, n_up >= n_down >= 0.
@@ -105,11 +118,18 @@ class System:
             set_field(name, whole_number(name, getattr(self, name)))
         for name in RANGES:
             value = getattr(self, name)
-            set_field(name, value if name in TRACED and _is_traced(value) else real_number(name, value))
+            set_field(
+                name, value if name in TRACED and _is_traced(value) else real_number(name, value)
+            )
         _require(self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3")
         _require(self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative")
-        _require(self.n_up >= max(1, self.n_down), f"n_up is {self.n_up}: it must be at least 1 and at least n_down")
-        _require(self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}")
+        _require(
+            self.n_up >= max(1, self.n_down),
+            f"n_up is {self.n_up}: it must be at least 1 and at least n_down",
+        )
+        _require(
+            self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}"
+        )
         for name, (low, high, unit) in RANGES.items():
             value = getattr(self, name)
             if not _is_traced(value):
@@ -124,9 +144,15 @@ class System:
         except TypeError:
             given = (self.twist,)
         angles = tuple(real_number("twist", angle) for angle in given) or (0.0,) * self.dim
-        _require(len(angles) == self.dim, f"twist has {len(angles)} numbers: give one per direction, {self.dim}")
+        _require(
+            len(angles) == self.dim,
+            f"twist has {len(angles)} numbers: give one per direction, {self.dim}",
+        )
         inside = all(-0.5 <= angle < 0.5 for angle in angles)
-        _require(inside, f"twist is {angles}: each must lie in [-0.5, 0.5), and 0.5 is the same twist as -0.5")
+        _require(
+            inside,
+            f"twist is {angles}: each must lie in [-0.5, 0.5), and 0.5 is the same twist as -0.5",
+        )
         return angles
 
     def tree_flatten_with_keys(self):
@@ -144,7 +170,8 @@ class System:
         return gas
 
     def inside_by(self, margin: float) -> "System":
-        """This gas, or the next one whose r_s and Theta may be changed by a relative margin within RANGES.
+        """This gas, or the next one whose r_s and Theta may be changed by a relative margin within
+        RANGES.
 
         A derivative by differences is taken there, so that its steps stay inside.
         """
@@ -152,7 +179,9 @@ class System:
         for name in ("rs", "theta"):
             low, high, _ = RANGES[name]
             least, most = low / (1 - margin), high / (1 + margin)
-            moved[name] = min(max(getattr(self, name), least * (1 + ROUNDING)), most * (1 - ROUNDING))
+            moved[name] = min(
+                max(getattr(self, name), least * (1 + ROUNDING)), most * (1 - ROUNDING)
+            )
         return dataclasses.replace(self, **moved)
 
     @property
@@ -200,7 +229,11 @@ class System:
     @property
     def fermi_wavevector(self) -> float:
         """k_F of the majority spin of the infinite gas, 1/bohr."""
-        of_unit = 2 * (1 + self.polarization) if self.dim == 2 else 9 * math.pi / 4 * (1 + self.polarization)
+        of_unit = (
+            2 * (1 + self.polarization)
+            if self.dim == 2
+            else 9 * math.pi / 4 * (1 + self.polarization)
+        )
         return of_unit ** (1 / self.dim) / self.rs
 
     @property

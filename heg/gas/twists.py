@@ -1,4 +1,5 @@
-"""Twist angles to average over: what a cell of few electrons does at one twist is an accident of its shells."""
+"""Twist angles to average over: what a cell of few electrons does at one twist is an accident of
+its shells."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -19,11 +20,13 @@ class Twist(NamedTuple):
 
 
 def special_twists(dim: int, divisions: int) -> list[Twist]:
-    """The grid of Monkhorst and Pack, twists that a symmetry of the square or cube makes equal taken once.
+    """The grid of Monkhorst and Pack, twists that a symmetry of the square or cube makes equal
+    taken once.
 
-    One division is no twist, two are (1/4, 1/4[, 1/4]) alone; a smooth function of the twist is averaged with an error
-    that falls exponentially with their number.
-    Source: Monkhorst and Pack, Phys. Rev. B 13, 5188 (1976), doi:10.1103/PhysRevB.13.5188; of twists, Lin, Zong and
+    One division is no twist, two are (1/4, 1/4[, 1/4]) alone; a smooth function of the twist is
+    averaged with an error that falls exponentially with their number.
+    Source: Monkhorst and Pack, Phys. Rev. B 13, 5188 (1976), doi:10.1103/PhysRevB.13.5188; of
+      twists, Lin, Zong and
     Ceperley, Phys. Rev. E 64, 016702 (2001), doi:10.1103/PhysRevE.64.016702.
     """
     angles = (2 * np.arange(1, divisions + 1) - divisions - 1) / (2 * divisions)

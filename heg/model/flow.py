@@ -1,7 +1,7 @@
 r"""The flow z = f(x): a stack of backflow layers, their Jacobians, their inverse.
 
-Each layer moves every electron by a sum over pairs of the displacement of heg.model.pairs, with one network for pairs of
-equal and one for pairs of opposite spin:
+Each layer moves every electron by a sum over pairs of the displacement of heg.model.pairs, with one
+network for pairs of equal and one for pairs of opposite spin:
 
 .. math:: z_i = x_i + \sum_{j \ne i} g(x_i - x_j), \qquad g(r) = \eta(r) u(r) .
 
@@ -13,14 +13,16 @@ Its Jacobian is closed: with e_i the unit vectors of the electrons and D = dg/dr
 With M = J^{-1} in d x d blocks, W_ij = M_ii + M_jj - M_ij - M_ji and D2 the derivative of D,
 
 .. math:: d \ln\det J = \sum_{i<j} \mathrm{tr}(W_{ij}\, dD_{ij}), \qquad
-          \nabla \ln\det J = \sum_{i<j} (e_i - e_j) \otimes w_{ij}, \quad w_c = \sum_{ab} W_{ba} D2_{abc} .
+          \nabla \ln\det J = \sum_{i<j} (e_i - e_j) \otimes w_{ij}, \quad w_c = \sum_{ab} W_{ba}
+          D2_{abc} .
 
-f commutes with permutations within a spin and with global translations, and is a bijection of the torus as long as
-det J_l > 0 everywhere.  |eta| is bounded in every layer, so that it takes several electrons to fold one: a crowd
-in one correlation hole, or distant ones that add up; `lowest_determinants` searches for the place where that happens
-first.
+f commutes with permutations within a spin and with global translations, and is a bijection of the
+torus as long as det J_l > 0 everywhere.  |eta| is bounded in every layer, so that it takes several
+electrons to fold one: a crowd in one correlation hole, or distant ones that add up;
+`lowest_determinants` searches for the place where that happens first.
 
-Feynman's backflow (Feynman and Cohen, Phys. Rev. 102, 1189 (1956), doi:10.1103/PhysRev.102.1189), stacked.
+Feynman's backflow (Feynman and Cohen, Phys. Rev. 102, 1189 (1956), doi:10.1103/PhysRev.102.1189),
+stacked.
 """
 
 import dataclasses
@@ -38,8 +40,17 @@ from heg.model.pairs import PairNetwork, Pairs, curvature, displacement, pairs_o
 
 RESIDUAL = 1e-8  # |f(x) - z| / L with which the inverse counts as found; one more step of Newton's squares it
 NEWTON_STEPS = 12  # at the full map, after the homotopy
-STRIDES = (1, 2, 8, 32, 128, 256)  # steps of the homotopy, refined as long as the inverse is not verified
-DESCENT = np.geomspace(0.4, 0.1, 12)  # steps of the search for the lowest determinant, in units of r_s
+STRIDES = (
+    1,
+    2,
+    8,
+    32,
+    128,
+    256,
+)  # steps of the homotopy, refined as long as the inverse is not verified
+DESCENT = np.geomspace(
+    0.4, 0.1, 12
+)  # steps of the search for the lowest determinant, in units of r_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +66,16 @@ class Flow(NamedTuple):
 
     Attributes:
       pairs: who meets whom.
-      init: key -> params, the layers along the first axis of every leaf.  The flow is the identity at
-        initialisation (but for the cusp of `PairNetwork`).
+      init: key -> params, the layers along the first axis of every leaf.  The flow is the identity
+        at initialisation (but for the cusp of `PairNetwork`).
       layers: params -> what lax.scan runs over, first layer first; its items are the `layer` below.
       apply: layer, x [N, d] -> z [N, d], J [dN, dN].
-      curvature: layer, x [N, d], W and C [d, d, pairs] -> D2 [d, d, d, pairs] and sum_abcd W_ba D3_abcd C_cd [pairs],
-        D2 and D3 the derivatives of D by r = x_i - x_j; for the kinetic energy.
-      pull_back: layer, x [N, d], cotangent of z [N, d] complex -> that of x, and those of params (real and imaginary
-        part along a new first axis), of the form  cotangent . dz + d ln det J / 2.
+      curvature: layer, x [N, d], W and C [d, d, pairs] -> D2 [d, d, d, pairs] and sum_abcd W_ba
+        D3_abcd C_cd [pairs], D2 and D3 the derivatives of D by r = x_i - x_j; for the kinetic
+        energy.
+      pull_back: layer, x [N, d], cotangent of z [N, d] complex -> that of x, and those of params
+        (real and imaginary part along a new first axis), of the form  cotangent . dz + d ln det J /
+        2.
       forward: params, x [N, d] -> z [N, d], J of every layer [layers, dN, dN].
       inverse: params, z [N, d] -> Inverse.
       lowest_determinants: params, x [N, d] -> det J_l in the worst place found from x.    [layers]
@@ -123,7 +136,9 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         of_pairs = pairs.differences(cotangent)
         of_x = pairs.to_electrons(jnp.sum(of_pairs[:, None] * d, axis=0) + of_logarithm / 2)
         between = separations(pairs, system, x)
-        terms = lambda order: lambda params: pair_terms(displacement, (params, layer[1]), between, order)
+        terms = lambda order: (
+            lambda params: pair_terms(displacement, (params, layer[1]), between, order)
+        )
         pull = lambda order, *cotangents: jax.vjp(terms(order), layer[0])[1](cotangents)[0]
         # the phase of Psi knows the Jacobian not
         parts = pull(1, jnp.real(of_pairs), w.swapaxes(0, 1) / 2), pull(0, jnp.imag(of_pairs))
@@ -154,11 +169,22 @@ def make_flow(system: System, size: FlowSize) -> Flow:
         inputs = lax.scan(lambda x, layer: (apply(layer, x)[0], x), x, layers(params))[1]
         return jax.vmap(descend)(layers(params), inputs)
 
-    return Flow(pairs, init, layers, apply, layer_curvature, pull_back, forward, inverse, lowest_determinants)
+    return Flow(
+        pairs,
+        init,
+        layers,
+        apply,
+        layer_curvature,
+        pull_back,
+        forward,
+        inverse,
+        lowest_determinants,
+    )
 
 
 def _make_pair_terms(system, pairs, width):
-    """key -> parameters of one layer; (function of heg.model.pairs, layer, its arguments) -> its values for all pairs."""
+    """key -> parameters of one layer; (function of heg.model.pairs, layer, its arguments) -> its
+    values for all pairs."""
     kinds = {"same": slice(0, pairs.same), "opposite": slice(pairs.same, None)}
     kinds = {kind: part for kind, part in kinds.items() if getattr(pairs, kind)}
     network = hk.without_apply_rng(
@@ -167,14 +193,21 @@ def _make_pair_terms(system, pairs, width):
 
     def init(key):
         features = jnp.zeros((system.dim + 1, 1))
-        modules = [network.init(k, kind, features) for k, kind in zip(jax.random.split(key, len(kinds)), kinds)]
+        modules = [
+            network.init(k, kind, features)
+            for k, kind in zip(jax.random.split(key, len(kinds)), kinds)
+        ]
         return {name: module for part in modules for name, module in part.items()}
 
     def pair_terms(function, layer, between, *arguments):
         params, cusp = layer
         cusps = {"same": None, "opposite": cusp if system.dim == 2 else None}
-        eta = lambda kind: lambda features, order: network.apply(params, kind, features, cusps[kind], order)
-        of = lambda part: jax.tree.map(lambda leaf: leaf[..., part] if np.ndim(leaf) else leaf, (between, *arguments))
+        eta = lambda kind: (
+            lambda features, order: network.apply(params, kind, features, cusps[kind], order)
+        )
+        of = lambda part: jax.tree.map(
+            lambda leaf: leaf[..., part] if np.ndim(leaf) else leaf, (between, *arguments)
+        )
         terms = [function(eta(kind), system, *of(part)) for kind, part in kinds.items()]
         return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*terms))
 
@@ -207,14 +240,17 @@ def _invert(layer, z, system):
         image, jacobian = layer(x)
         residual = x + t * (image - x) - z
         derivative = jnp.eye(x.size) + t * (jacobian - jnp.eye(x.size))
-        # the right-hand side goes through the factorisation as a column of its own, swaps of rows included; a last
-        # row that no swap touches makes the matrix square, as GPUs factorise square ones at once, others one by one
+        # the right-hand side goes through the factorisation as a column of its own, swaps of rows
+        # included; a last row that no swap touches makes the matrix square, as GPUs factorise
+        # square ones at once, others one by one
         extended = jnp.column_stack([derivative, residual.ravel()])
         extended = jnp.concatenate([extended, jnp.zeros((1, x.size + 1)).at[0, -1].set(1.0)])
         lu, pivots, _ = lax.linalg.lu(extended)
         odd = jnp.sum(pivots != jnp.arange(x.size + 1)) + jnp.sum(jnp.diagonal(lu) < 0)
         found = (t == 1) & (odd % 2 == 0) & (jnp.max(jnp.abs(residual)) < RESIDUAL * system.box)
-        move = lax.linalg.triangular_solve(lu[:-1, :-1], lu[:-1, -1:], left_side=True).reshape(x.shape)
+        move = lax.linalg.triangular_solve(lu[:-1, :-1], lu[:-1, -1:], left_side=True).reshape(
+            x.shape
+        )
         # no electron moves further than half of r_s
         move *= jnp.minimum(1, system.rs / 2 / jnp.max(jnp.abs(move)))
         again = (step == strides[attempt] + NEWTON_STEPS) & ~found

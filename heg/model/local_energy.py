@@ -27,7 +27,8 @@ class LocalEnergy(NamedTuple):
 
 
 def make_local_energy(system: System, kinetic_energy: Callable) -> Callable:
-    """LocalEnergy and z as functions of (flow params, x [N, d], state [N]), from `make_kinetic_energy`'s."""
+    """LocalEnergy and z as functions of (flow params, x [N, d], state [N]), from
+    `make_kinetic_energy`'s."""
 
     def local_energy(params, x, state):
         kinetic, z = kinetic_energy(params, x, state)

@@ -1,17 +1,20 @@
 r"""p(K): which plane waves are occupied.  Autoregressive, normalised, sampled exactly.
 
-Electrons are placed one by one, up spin first, each spin in increasing order of orbitals.  The logits of the next
-orbital m, r electrons of its spin being left to place, are
+Electrons are placed one by one, up spin first, each spin in increasing order of orbitals.  The
+logits of the next orbital m, r electrons of its spin being left to place, are
 
 .. math:: -\beta\epsilon_m + \ln Z_{r-1}(m+1) + \ell_m(\text{electrons placed}),
 
-the exact conditional of the ideal gas (heg.gas.ideal) with trainable levels epsilon, plus those of a causal transformer
-whose last layer starts at zero: untrained, p(K) is the exact ideal gas.  Conditions that keep K a set (increasing
-order, room for the electrons left) are in the mask, so that p is normalised for any parameters.
+the exact conditional of the ideal gas (heg.gas.ideal) with trainable levels epsilon, plus those of
+a causal transformer
+whose last layer starts at zero: untrained, p(K) is the exact ideal gas.  Conditions that keep K a
+set (increasing order, room for the electrons left) are in the mask, so that p is normalised for any
+parameters.
 
-The transformer reads one token per electron, its keys and values cached, so that a sample costs N tokens.
-Sources: Vaswani et al., arXiv:1706.03762; as an occupation model of the electron gas, Xie, Zhang and Wang,
-SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
+The transformer reads one token per electron, its keys and values cached, so that a sample costs N
+tokens.
+Sources: Vaswani et al., arXiv:1706.03762; as an occupation model of the electron gas, Xie, Zhang
+and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
 import dataclasses
@@ -31,7 +34,8 @@ from heg.gas.system import System
 
 @dataclasses.dataclass(frozen=True)
 class TransformerSize:
-    """Size of the transformer: layers (0: trainable levels alone), width of a token, attention heads."""
+    """Size of the transformer: layers (0: trainable levels alone), width of a token, attention
+    heads."""
 
     layers: int
     width: int
@@ -55,7 +59,8 @@ class Occupations(NamedTuple):
 
 
 class CausalTransformer(hk.Module):
-    """Tokens [T, F] at positions start, start+1, ... -> [T, width]; earlier keys and values come from the cache."""
+    """Tokens [T, F] at positions start, start+1, ... -> [T, width]; earlier keys and values come
+    from the cache."""
 
     def __init__(self, size: TransformerSize, name="transformer"):
         super().__init__(name=name)
@@ -78,7 +83,9 @@ class CausalTransformer(hk.Module):
 
     def _attention(self, h, cache, start, name):
         heads, depth = cache.shape[-2:]
-        project = lambda role: hk.Linear(heads * depth, name=f"{name}_{role}")(h).reshape(-1, heads, depth)
+        project = lambda role: hk.Linear(heads * depth, name=f"{name}_{role}")(h).reshape(
+            -1, heads, depth
+        )
         query, update = project("query"), jnp.stack([project("key"), project("value")])
         cache = lax.dynamic_update_slice(cache, update, (0, start, 0, 0))
         scores = jnp.einsum("thd,shd->hts", query, cache[0]) / np.sqrt(depth)
@@ -112,15 +119,23 @@ def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) 
 
     def ideal_logits():
         """Exact conditionals of non-interacting electrons with the trained levels.  [N, M]"""
-        shift = hk.get_parameter("levels", (len(system.spins), len(energy)), float, init=hk.initializers.Constant(0.0))
+        shift = hk.get_parameter(
+            "levels", (len(system.spins), len(energy)), float, init=hk.initializers.Constant(0.0)
+        )
         levels = system.beta * (energy + system.fermi_energy * shift)
         tables = jnp.stack([log_partition_table(level, max(system.spins)) for level in levels])
-        return (tables[:, 1:].transpose(0, 2, 1)[slots.spin, slots.left - 1] - levels[slots.spin]).clip(LOG_ZERO)
+        return (
+            tables[:, 1:].transpose(0, 2, 1)[slots.spin, slots.left - 1] - levels[slots.spin]
+        ).clip(LOG_ZERO)
 
     def network():
-        """(tokens, cache, start) -> logits [T, M], cache; zero at initialisation.  And the empty cache."""
+        """(tokens, cache, start) -> logits [T, M], cache; zero at initialisation.  And the empty
+        cache."""
         if size.layers == 0:
-            return lambda tokens, cache, start: (jnp.zeros((len(tokens), len(energy))), cache), jnp.zeros(())
+            return lambda tokens, cache, start: (
+                jnp.zeros((len(tokens), len(energy))),
+                cache,
+            ), jnp.zeros(())
         transformer = CausalTransformer(size)
         query = hk.Linear(2 * size.width, w_init=jnp.zeros, name="query")
         keys = jnp.tanh(hk.Linear(2 * size.width, name="orbital")(orbital_features))
@@ -132,13 +147,15 @@ def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) 
         return logits, transformer.empty_cache(system.electrons)
 
     def tokens(previous, slot):
-        """What the network reads at a slot: the electron placed last, the spin and the count left."""
+        """What the network reads at a slot: the electron placed last, the spin and the count
+        left."""
         feature = jnp.where(slot.first[:, None], 0.0, orbital_features[previous])
         place = jnp.stack([slot.first, slot.spin, slot.left / max(system.spins)], axis=-1)
         return jnp.concatenate([feature, place], axis=-1)
 
     def conditional(logits, previous, slot):
-        """ln p(next orbital | electrons placed), normalised over the orbitals above the last.  [T, M]"""
+        """ln p(next orbital | electrons placed), normalised over the orbitals above the last.  [T,
+        M]"""
         allowed = slot.first[:, None] | (jnp.arange(len(energy)) > previous[:, None])
         return jax.nn.log_softmax(jnp.where(allowed, logits, LOG_ZERO), axis=-1)
 
@@ -162,7 +179,12 @@ def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) 
             return (chosen, cache), chosen[0]
 
         keys = jax.random.split(key, system.electrons)
-        inputs = (jnp.arange(system.electrons), jax.tree.map(jnp.asarray, slots), ideal_logits(), keys)
+        inputs = (
+            jnp.arange(system.electrons),
+            jax.tree.map(jnp.asarray, slots),
+            ideal_logits(),
+            keys,
+        )
         return lax.scan(place, (jnp.zeros(1, int), cache), inputs)[1].astype(jnp.int32)
 
     model = hk.multi_transform(lambda: (log_prob, (log_prob, sample)))

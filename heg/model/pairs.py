@@ -1,12 +1,14 @@
 r"""The displacement of a pair, g(r) = eta(r) u(r), and its derivatives by r in closed form.
 
-With theta = 2 pi r / L by component, u = (L / 2 pi) sin theta is the periodic displacement and s = (L / pi)
-|sin(theta / 2)| the periodic distance.  eta is a network of one hidden layer on the even features (cos theta, s / r_s),
-bounded.  Its derivatives by the features are products of its weights with the derivatives of tanh.  Because
-s^2 = (L / pi)^2 sum(1 - cos theta) / 2 and each cosine depends on one component of r, the chain rule takes two short
+With theta = 2 pi r / L by component, u = (L / 2 pi) sin theta is the periodic displacement and s =
+(L / pi) |sin(theta / 2)| the periodic distance.  eta is a network of one hidden layer on the even
+features (cos theta, s / r_s), bounded.  Its derivatives by the features are products of its weights
+with the derivatives of tanh.  Because s^2 = (L / pi)^2 sum(1 - cos theta) / 2 and each cosine
+depends on one component of r, the chain rule takes two short
 steps: from the features to the cosines, and from the cosines to r.
 
-Derivatives of order n are tensors with n axes in front and the pairs, over which all is vectorised, last.
+Derivatives of order n are tensors with n axes in front and the pairs, over which all is vectorised,
+last.
 """
 
 from typing import NamedTuple
@@ -19,9 +21,7 @@ from jax import lax
 
 from heg.gas.system import System
 
-BOUND = (
-    0.2  # of the network's |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6, 1 / BOUND electrons can fold a layer
-)
+BOUND = 0.2  # of the network's |eta| in a layer: a lone pair keeps 1 + 2 eta > 0.6, 1 / BOUND electrons can fold a layer
 
 
 class Pairs(NamedTuple):
@@ -44,23 +44,27 @@ class Pairs(NamedTuple):
     odd: np.ndarray
 
     def second_differences(self, blocks: jax.Array) -> jax.Array:
-        """X_ii + X_jj - X_ij - X_ji of the d x d blocks of X, for every pair.  [N, d, N, d] -> [d, d, pairs]"""
+        """X_ii + X_jj - X_ij - X_ji of the d x d blocks of X, for every pair.  [N, d, N, d] -> [d,
+        d, pairs]"""
         a, b = np.ogrid[: blocks.shape[1], : blocks.shape[3]]
         block = lambda i, j: blocks[i, a[..., None], j, b[..., None]]
         i, j = self.first, self.second
         return lax.optimization_barrier(block(i, i) + block(j, j) - block(i, j) - block(j, i))
 
     def to_electrons(self, odd: jax.Array) -> jax.Array:
-        """Sum over the pairs of each electron of a vector odd under exchange.  [d, pairs] -> [N, d]"""
+        """Sum over the pairs of each electron of a vector odd under exchange.  [d, pairs] -> [N,
+        d]"""
         return self.sign @ odd.T
 
     def to_grid(self, odd: jax.Array) -> jax.Array:
-        """A tensor odd under exchange for every two electrons, zero for one.  [..., pairs] -> [..., N, N]"""
+        """A tensor odd under exchange for every two electrons, zero for one.  [..., pairs] -> [...,
+        N, N]"""
         zero = jnp.zeros((*odd.shape[:-1], 1))
         return _gather(jnp.concatenate([odd, -odd, zero], axis=-1), self.odd)
 
     def to_jacobian(self, even: jax.Array) -> jax.Array:
-        """1 + sum over pairs of (e_i - e_j)(e_i - e_j)^T x D_ij, D even under exchange.  [d, d, pairs] -> [dN, dN]"""
+        """1 + sum over pairs of (e_i - e_j)(e_i - e_j)^T x D_ij, D even under exchange.  [d, d,
+        pairs] -> [dN, dN]"""
         dim, electrons = len(even), len(self.sign)
         own = np.eye(dim)[..., None] + even @ np.abs(self.sign).T
         blocks = _gather(jnp.concatenate([-even, own], axis=-1), self.even)
@@ -94,12 +98,15 @@ def pairs_of(system: System) -> Pairs:
 class PairNetwork(hk.Module):
     r"""eta as a function of the features of one layer and one kind of pair.
 
-    Between opposite spins in two dimensions the local energy has an infinite variance unless ln Psi ~ lambda r / (d-1)
-    at contact (Kato, Commun. Pure Appl. Math. 10, 151 (1957), doi:10.1002/cpa.3160100201).  For an isolated pair,
-    eta ~ n_0 + n_1 r makes ln|Psi| ~ (d+1) n_1 r / (1 + 2 n_0).  So such a pair gets a term -a e^{-s/a} whose weight
-    is solved for: the first layer carries the cusp of an isolated pair, whatever the network; deeper layers have no
-    slope at contact.  Electrons near the pair change the slope by a share of order D: the divergence is weaker by the
-    square of that share, not gone, and summary.json carries what shows it (largest deviation, error of half).
+    Between opposite spins in two dimensions the local energy has an infinite variance unless ln Psi
+    ~ lambda r / (d-1) at contact (Kato, Commun. Pure Appl. Math. 10, 151 (1957),
+    doi:10.1002/cpa.3160100201).  For an isolated pair, eta ~ n_0 + n_1 r makes ln|Psi| ~ (d+1) n_1
+    r / (1 + 2 n_0).  So such a pair gets a term -a e^{-s/a} whose weight
+    is solved for: the first layer carries the cusp of an isolated pair, whatever the network;
+      deeper layers have no
+    slope at contact.  Electrons near the pair change the slope by a share of order D: the
+    divergence is weaker by the square of that share, not gone, and summary.json carries what shows
+    it (largest deviation, error of half).
     """
 
     def __init__(self, system: System, width: int, name: str):
@@ -133,9 +140,17 @@ class PairNetwork(hk.Module):
         factor = (system.dim + 1) * (system.dim - 1)
         length = 1 / jnp.maximum(2.0, 3 * system.coupling * system.rs / factor)  # in units of r_s
         missing = system.rs * cusp * (1 + 2 * value[0]) - factor * gradient[-1, 0]
-        term = -length * missing / (factor + 2 * length * system.rs * cusp) * jnp.exp(-features[-1] / length)
+        term = (
+            -length
+            * missing
+            / (factor + 2 * length * system.rs * cusp)
+            * jnp.exp(-features[-1] / length)
+        )
         # the term depends on the distance alone, the last feature
-        return tuple(tensor.at[(-1,) * number].add(term * (-1 / length) ** number) for number, tensor in enumerate(eta))
+        return tuple(
+            tensor.at[(-1,) * number].add(term * (-1 / length) ** number)
+            for number, tensor in enumerate(eta)
+        )
 
 
 class Separations(NamedTuple):
@@ -152,18 +167,22 @@ class Separations(NamedTuple):
 
 
 def separations(pairs: Pairs, system: System, x: jax.Array) -> Separations:
-    """Of all pairs at x [N, d], by the addition theorems: sines and cosines of single electrons are enough."""
+    """Of all pairs at x [N, d], by the addition theorems: sines and cosines of single electrons are
+    enough."""
     half = (np.pi / system.box * x).T
     waves = lax.optimization_barrier(jnp.concatenate([jnp.sin(half), jnp.cos(half)]))
     (sine_i, cosine_i), (sine_j, cosine_j) = (
-        jnp.split(waves @ (np.arange(system.electrons)[:, None] == of), 2) for of in (pairs.first, pairs.second)
+        jnp.split(waves @ (np.arange(system.electrons)[:, None] == of), 2)
+        for of in (pairs.first, pairs.second)
     )
     sine, cosine = sine_i * cosine_j - cosine_i * sine_j, cosine_i * cosine_j + sine_i * sine_j
     distance = system.box / np.pi * jnp.sqrt(jnp.sum(sine**2, axis=0))
     return Separations(2 * sine * cosine, 1 - 2 * sine**2, distance)
 
 
-def displacement(network, system: System, between: Separations, order: int) -> tuple[jax.Array, ...]:
+def displacement(
+    network, system: System, between: Separations, order: int
+) -> tuple[jax.Array, ...]:
     """g and its derivatives up to `order`, at most 2.
 
     Args:
@@ -177,10 +196,13 @@ def displacement(network, system: System, between: Separations, order: int) -> t
     return _times_u(_eta(network, system, between, order), between, system)
 
 
-def curvature(network, system: System, between: Separations, w: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
+def curvature(
+    network, system: System, between: Separations, w: jax.Array, c: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     r"""D2 and the contraction of the third derivatives, sum_abcd W_ba D3_abcd C_cd, of every pair.
 
-    Third derivatives of eta are needed along one direction only, y_b = sum_a W_ba u_a; the others come with those of u.
+    Third derivatives of eta are needed along one direction only, y_b = sum_a W_ba u_a; the others
+    come with those of u.
 
     Args:
       network, system, between: as in `displacement`.
@@ -193,13 +215,17 @@ def curvature(network, system: System, between: Separations, w: jax.Array, c: ja
     u, slope = between.sine / k, between.cosine
     y = jnp.sum(w * u, axis=1)
     along = Separations(k * slope * y, -(k**2) * u * y, jnp.sum(u * y, axis=0) / between.distance)
-    eta, (_, _, third) = jax.jvp(lambda between: _eta(network, system, between, 2), (between,), (along,))
+    eta, (_, _, third) = jax.jvp(
+        lambda between: _eta(network, system, between, 2), (between,), (along,)
+    )
     (value, first, second), third = eta, third = lax.optimization_barrier((eta, third))
     diagonal = lambda tensor: jnp.einsum("aa...->a...", tensor)
     total = jnp.sum(c * (third + second * jnp.sum(diagonal(w) * slope, axis=0)), axis=(0, 1))
     crossed = jnp.sum(c[:, None] * second, axis=2)  # sum_d C_ad eta_bd
     total += 2 * jnp.sum((w * slope).swapaxes(0, 1) * crossed, axis=(0, 1))
-    of_first = 2 * jnp.sum(c * (diagonal(w) * u)[:, None], axis=0) + jnp.sum(w * (u * diagonal(c)), axis=1)
+    of_first = 2 * jnp.sum(c * (diagonal(w) * u)[:, None], axis=0) + jnp.sum(
+        w * (u * diagonal(c)), axis=1
+    )
     total -= k**2 * jnp.sum(of_first * first, axis=0)
     total -= k**2 * jnp.sum(diagonal(w) * slope * diagonal(c), axis=0) * value
     return _times_u(eta, between, system)[2], total
@@ -219,7 +245,10 @@ def _network(weights, features, order):
     for slope in _tanh_derivatives(w.T @ features + b[:, None], order):
         inner.append(jnp.tensordot(coefficients, slope, 1))
         coefficients = w.reshape(len(w), *(1,) * (coefficients.ndim - 1), -1) * coefficients
-    outer = [BOUND ** (1 - n) * slope for n, slope in enumerate(_tanh_derivatives(inner[0] / BOUND, order))]
+    outer = [
+        BOUND ** (1 - n) * slope
+        for n, slope in enumerate(_tanh_derivatives(inner[0] / BOUND, order))
+    ]
     eta = [outer[0]]
     if order >= 1:
         eta.append(outer[1] * inner[1])
@@ -235,7 +264,8 @@ def _tanh_derivatives(a, order):
 
 
 def _by_cosines(h, distance, system):
-    """Derivatives by the cosines, from those by the features, the last of which depends on the cosines."""
+    """Derivatives by the cosines, from those by the features, the last of which depends on the
+    cosines."""
     d = system.dim
     # derivatives of the distance over r_s by any cosine: its square is linear in their sum
     kappa = (system.box / (2 * np.pi * system.rs)) ** 2
@@ -245,7 +275,9 @@ def _by_cosines(h, distance, system):
         eta.append(h[1][:d] + first * h[1][d])
     if len(h) > 2:
         once = h[2][:d, d]
-        eta.append(h[2][:d, :d] + first * (once[:, None] + once) + first**2 * h[2][d, d] + second * h[1][d])
+        eta.append(
+            h[2][:d, :d] + first * (once[:, None] + once) + first**2 * h[2][d, d] + second * h[1][d]
+        )
     return eta
 
 

@@ -22,14 +22,17 @@ from heg.model.flow import Flow
 
 
 def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
-    """ln Psi as a function of (flow params, x [N, d], state [N]); complex scalar, normalised in the box."""
+    """ln Psi as a function of (flow params, x [N, d], state [N]); complex scalar, normalised in the
+    box."""
     waves, twist = make_waves(system, orbitals), 2 * np.pi / system.box * np.asarray(system.twist)
     log_norm = sum(math.lgamma(count + 1) for count in system.spins) / 2
     log_norm += system.dim * system.electrons / 2 * jnp.log(system.box)
 
     def log_psi(params, x, state):
         z, jacobians = flow.forward(params, x)
-        signs, logs = zip(*(jnp.linalg.slogdet(waves(z[spin], state[spin])) for spin in system.parts))
+        signs, logs = zip(
+            *(jnp.linalg.slogdet(waves(z[spin], state[spin])) for spin in system.parts)
+        )
         log_slater = sum(logs) + sum(map(jnp.log, signs)) + 1j * jnp.sum(z @ twist)
         log_jacobian = jnp.sum(jnp.linalg.slogdet(jacobians)[1])
         return log_slater + log_jacobian / 2 - log_norm
@@ -62,8 +65,8 @@ class Score(NamedTuple):
 def make_score(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """Score of ln Psi as a function of (flow params, x [N, d], state [N]).
 
-    The derivative by the coordinates is carried from the determinants back through the layers, each of which adds that
-    of its ln det J / 2 in closed form.
+    The derivative by the coordinates is carried from the determinants back through the layers, each
+    of which adds that of its ln det J / 2 in closed form.
     """
     waves, wavevectors = make_waves(system, orbitals), jnp.asarray(orbitals.k)
 
@@ -72,12 +75,16 @@ def make_score(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
         return (matrix * jnp.linalg.inv(matrix).T) @ (1j * wavevectors[state])
 
     def score(params, x, state):
-        gradient_at = lambda z: jnp.concatenate([log_slater_gradient(z[spin], state[spin]) for spin in system.parts])
+        gradient_at = lambda z: jnp.concatenate(
+            [log_slater_gradient(z[spin], state[spin]) for spin in system.parts]
+        )
         if not params:
             return Score(gradient_at(x), {})
         z, inputs = lax.scan(lambda x, layer: (flow.apply(layer, x)[0], x), x, flow.layers(params))
         back = lambda gradient, inputs: flow.pull_back(*inputs, gradient)
-        gradient, of_params = lax.scan(back, gradient_at(z), (flow.layers(params), inputs), reverse=True)
+        gradient, of_params = lax.scan(
+            back, gradient_at(z), (flow.layers(params), inputs), reverse=True
+        )
         return Score(gradient, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), of_params))
 
     return score

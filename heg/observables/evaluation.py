@@ -1,4 +1,5 @@
-"""What a density matrix with frozen parameters says of the gas: all results from means over blocks of samples."""
+"""What a density matrix with frozen parameters says of the gas: all results from means over blocks
+of samples."""
 
 from collections.abc import Callable
 from importlib import metadata
@@ -16,7 +17,14 @@ from heg.observables.programs import Instruments, block_size
 from heg.observables.quasiparticles import Landau, landau_fit, trained_levels
 from heg.observables.second_order.corrected import corrected, number, second_order_facts
 from heg.observables.second_order.perturbation import second_order
-from heg.observables.thermodynamics import Observed, Quantity, distributions, limits, pressure, thermodynamics
+from heg.observables.thermodynamics import (
+    Observed,
+    Quantity,
+    distributions,
+    limits,
+    pressure,
+    thermodynamics,
+)
 from heg.reference.published import out_of_range, published
 from heg.runs.second_order_rows import Rows
 from heg.runs.summary import ideal_reference, system_facts
@@ -77,7 +85,9 @@ class Measurement(NamedTuple):
           ValueError: there is no such quantity, or it is an array.
         """
         if name not in self.quantities:
-            raise ValueError(f"the measurement has no {name!r}: {suggestion(name, self.quantities)}")
+            raise ValueError(
+                f"the measurement has no {name!r}: {suggestion(name, self.quantities)}"
+            )
         value, error = self.quantities[name][:2]
         if np.ndim(value):
             raise ValueError(f"{name} has {np.size(value)} values: take quantities[{name!r}]")
@@ -114,7 +124,9 @@ def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
         if stop():
             return None
         some = slice(part * STATES // parts, (part + 1) * STATES // parts)
-        drawn.append(jax.tree.map(np.asarray, frozen.instruments.occupy(frozen.state.average, keys[some])))
+        drawn.append(
+            jax.tree.map(np.asarray, frozen.instruments.occupy(frozen.state.average, keys[some]))
+        )
     return Drawn(*map(np.concatenate, zip(*drawn)))
 
 
@@ -139,8 +151,12 @@ def evaluate(
       stop: says the same to all.
     """
     system, orbitals = frozen.system, frozen.solver.cutoff.orbitals
-    quantities = thermodynamics(system, blocks) | distributions(system, orbitals, frozen.instruments.grid, blocks)
-    quantities |= limits(system, frozen.instruments.grid, blocks) | _against_ideal(system, quantities)
+    quantities = thermodynamics(system, blocks) | distributions(
+        system, orbitals, frozen.instruments.grid, blocks
+    )
+    quantities |= limits(system, frozen.instruments.grid, blocks) | _against_ideal(
+        system, quantities
+    )
     if stop():
         return None
     landau, within, over = _of_states(frozen, drawn)
@@ -175,10 +191,13 @@ def evaluate(
 
 
 def zero_variance(history: list[dict[str, str]]) -> Estimate | None:
-    """F per electron extrapolated linearly to zero variance of E_loc over the last half of a run; None if too short.
+    """F per electron extrapolated linearly to zero variance of E_loc over the last half of a run;
+    None if too short.
 
-    F is bounded from below by its exact value, the extrapolation is not: at finite temperature the variance of E_loc
-    over K does not vanish for the exact density matrix, so that the number is a hint of what is missing, no result.
+    F is bounded from below by its exact value, the extrapolation is not: at finite temperature the
+      variance of E_loc
+    over K does not vanish for the exact density matrix, so that the number is a hint of what is
+    missing, no result.
     """
     rows = history[len(history) // 2 :]
     if len(rows) < 10:
@@ -190,13 +209,15 @@ def zero_variance(history: list[dict[str, str]]) -> Estimate | None:
 
 
 def difference(one: dict, other: dict) -> dict[str, Estimate]:
-    """P from two runs that differ in r_s alone (same temperature in hartree), or C from two that differ in temperature.
+    """P from two runs that differ in r_s alone (same temperature in hartree), or C from two that
+    differ in temperature.
 
     Args:
       one, other: summary.json or observables.json of each.
     Returns:
-      "pressure" (hartree / bohr^d) at the mean volume, or "heat_capacity" of dE / dT and "heat_capacity_of_entropy" of
-      T dS / dT (k_B per electron) at the mean temperature; both to second order in the difference.
+      "pressure" (hartree / bohr^d) at the mean volume, or "heat_capacity" of dE / dT and
+      "heat_capacity_of_entropy" of T dS / dT (k_B per electron) at the mean temperature; both to
+      second order in the difference.
     Raises:
       ValueError: they differ in anything else, or in nothing.
       KeyError, TypeError: one is no such file.
@@ -204,22 +225,34 @@ def difference(one: dict, other: dict) -> dict[str, Estimate]:
     gases = one["system"], other["system"]
     for name in ("n_up", "n_down", "dim", "twist", "coupling"):
         if gases[0][name] != gases[1][name]:
-            raise ValueError(f"the runs differ in {name}: give two that differ in r_s or in temperature alone")
-    rs, temperature = (np.array([gas[name] for gas in gases]) for name in ("rs_bohr", "temperature_ha"))
+            raise ValueError(
+                f"the runs differ in {name}: give two that differ in r_s or in temperature alone"
+            )
+    rs, temperature = (
+        np.array([gas[name] for gas in gases]) for name in ("rs_bohr", "temperature_ha")
+    )
     same_rs, same_temperature = (bool(np.isclose(*pair, rtol=1e-6)) for pair in (rs, temperature))
     if same_rs == same_temperature:
-        raise ValueError("the runs must differ either in r_s, at the same temperature in hartree, or in temperature")
+        raise ValueError(
+            "the runs must differ either in r_s, at the same temperature in hartree, or in temperature"
+        )
     electrons, dim = gases[0]["n_up"] + gases[0]["n_down"], gases[0]["dim"]
 
     def slope(name, at, factor):
-        ends = [Estimate(np.ravel(part[name]["mean"])[0], np.ravel(part[name]["error"])[0]) for part in (one, other)]
+        ends = [
+            Estimate(np.ravel(part[name]["mean"])[0], np.ravel(part[name]["error"])[0])
+            for part in (one, other)
+        ]
         factor /= at[1] - at[0]
         return Estimate(
-            float(factor * (ends[1].mean - ends[0].mean)), float(abs(factor) * np.hypot(*(e.error for e in ends)))
+            float(factor * (ends[1].mean - ends[0].mean)),
+            float(abs(factor) * np.hypot(*(e.error for e in ends))),
         )
 
     if same_temperature:
-        return {"pressure": slope("F", np.array([gas["box_bohr"] ** dim for gas in gases]), -electrons)}
+        return {
+            "pressure": slope("F", np.array([gas["box_bohr"] ** dim for gas in gases]), -electrons)
+        }
     return {
         "heat_capacity": slope("E", temperature, 1.0),
         "heat_capacity_of_entropy": slope("S", temperature, temperature.mean()),
@@ -233,7 +266,9 @@ def _of_states(frozen, drawn):
     batch = frozen.config.sampler.batch
     keys = jax.random.split(stream(frozen.state, REPEATING), (2, batch))
     first, second = np.asarray(of.twice(params, drawn.states[np.arange(batch) % STATES], keys))
-    product = (first - first.mean()) * (second - second.mean())  # of independent noise: the variance of its mean in K
+    product = (first - first.mean()) * (
+        second - second.mean()
+    )  # of independent noise: the variance of its mean in K
     return landau, independent((first - second) ** 2 / 2), independent(product)
 
 
@@ -243,12 +278,15 @@ def _against_ideal(system, found):
     free_energy, entropy, ideal = found["F"], found["S"], exact["S"].mean
     against = {"f_xc": free_energy._replace(value=free_energy.value - exact["F"].mean)}
     if ideal > 0:  # none where the cell is in its ground state to all digits
-        against["entropy_ratio"] = Quantity(entropy.value / ideal, entropy.error / ideal, None, "none")
+        against["entropy_ratio"] = Quantity(
+            entropy.value / ideal, entropy.error / ideal, None, "none"
+        )
     return against
 
 
 def ideal_values(system: System) -> dict[str, float]:
-    """Exact values of the ideal gas of the same N, polarisation and twist, in the units of the results."""
+    """Exact values of the ideal gas of the same N, polarisation and twist, in the units of the
+    results."""
     exact = {name: float(estimate.mean) for name, estimate in ideal_reference(system).items()}
     levels = choose_cutoff(system, 1e-12).orbitals.energy
     return exact | {
@@ -258,7 +296,8 @@ def ideal_values(system: System) -> dict[str, float]:
 
 
 def infinite_gas(system: System, found: dict[str, Quantity]) -> dict:
-    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the ground state's).
+    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the
+    ground state's).
 
     Args:
       system: the cell.
@@ -272,7 +311,10 @@ def infinite_gas(system: System, found: dict[str, Quantity]) -> dict:
         "kinetic_correction_ha": correction.kinetic,
         "f_xc_correction_ha": {"mean": correction.free_energy, "error": error},
     }
-    for name, label in (("f_xc", "f_xc_of_the_bound_ha"), ("f_xc_second_order", "f_xc_second_order_ha")):
+    for name, label in (
+        ("f_xc", "f_xc_of_the_bound_ha"),
+        ("f_xc_second_order", "f_xc_second_order_ha"),
+    ):
         if name in found:
             cell = found[name]
             mean = float(cell.value) + correction.free_energy

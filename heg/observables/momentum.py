@@ -1,18 +1,21 @@
-r"""Momentum distribution of the true one-body density matrix: how many electrons have the wavevector k.
+r"""Momentum distribution of the true one-body density matrix: how many electrons have the
+wavevector k.
 
-The flow moves weight away from the plane waves that p(K) occupies.  With electron i of spin sigma moved by s, uniform
-in the box, from a sample x of |Psi_K|^2 to x',
+The flow moves weight away from the plane waves that p(K) occupies.  With electron i of spin sigma
+moved by s, uniform in the box, from a sample x of |Psi_K|^2 to x',
 
 .. math:: n_\sigma(k) = N_\sigma\, \mathbb{E}_{K, x, s}\Big[ \mathrm{Re}\, e^{-ik\cdot s}
           \frac{\Psi_K(x')}{\Psi_K(x)} \Big]
           = N_\sigma\, \mathbb{E}_{K, x, s}\Big[ \mathrm{Re}\, e^{-ik\cdot s}
           \frac{2 \Psi_K(x') \Psi_K^*(x)}{|\Psi_K(x)|^2 + |\Psi_K(x')|^2} \Big] .
 
-The first form is McMillan's (Phys. Rev. 138, A442 (1965), doi:10.1103/PhysRev.138.A442); near nodes of Psi it takes any
-size.  x and x' may change places, with -s for s, and the mean of both ways is the second form, used here: it is at most
-N_sigma.  One electron of each spin is moved, so that a sample costs one more wavefunction for each spin.  The same of
-bare determinants at z, moved by the same s, has the exact mean 1 if k is in K and 0 otherwise, given K: a control
-variate, which without flow leaves no noise but that of K.  Its weight is fitted afterwards (`control_weight`).
+The first form is McMillan's (Phys. Rev. 138, A442 (1965), doi:10.1103/PhysRev.138.A442); near nodes
+of Psi it takes any size.  x and x' may change places, with -s for s, and the mean of both ways is
+the second form, used here: it is at most N_sigma.  One electron of each spin is moved, so that a
+sample costs one more wavefunction for each spin.  The same of
+bare determinants at z, moved by the same s, has the exact mean 1 if k is in K and 0 otherwise,
+given K: a control variate, which without flow leaves no noise but that of K.  Its weight is fitted
+afterwards (`control_weight`).
 """
 
 from collections.abc import Callable
@@ -49,14 +52,18 @@ def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbital
     rs, system = system.rs, system.of_unit_density
     reach = 2 * np.pi / system.box * np.linalg.norm(orbitals.n[-1] + np.asarray(system.twist))
     waves = plane_waves(system, max(reach, LEAST * system.fermi_wavevector) ** 2 / 2)
-    return group_by_length(np.linalg.norm(waves.k, axis=1), system).at_density(rs), waves.at_density(rs)
+    return group_by_length(np.linalg.norm(waves.k, axis=1), system).at_density(
+        rs
+    ), waves.at_density(rs)
 
 
 def ideal_momentum(system: System, orbitals: Orbitals) -> np.ndarray:
     """Exact n(k) of the ideal gas on the shells of `momentum_shells`, by spin.  [spins, S]"""
     shells, waves = momentum_shells(system, orbitals)
     levels = jnp.asarray(system.beta * waves.energy)
-    return np.stack([shells.mean(np.asarray(occupation_numbers(levels, count))) for count in system.spins])
+    return np.stack(
+        [shells.mean(np.asarray(occupation_numbers(levels, count))) for count in system.spins]
+    )
 
 
 def make_momentum(system: System, orbitals: Orbitals, log_psi: Callable) -> Callable:
@@ -73,7 +80,8 @@ def make_momentum(system: System, orbitals: Orbitals, log_psi: Callable) -> Call
         s = system.box * jax.random.uniform(key_move, (system.dim,))
         moved = x.at[part.start + electron].add(s)
         of_psi = _both_ways(log_psi(params, moved, state) - log_psi_x)
-        # a row of the matrix replaced: the ratio of determinants is the new row times a column of the inverse
+        # a row of the matrix replaced: the ratio of determinants is the new row times a column of
+        # the inverse
         matrix = determinants(z[part], state[part])
         row = determinants((z[part.start + electron] + s)[None], state[part])[0]
         unit = jnp.zeros(count).at[electron].set(1.0)
@@ -85,7 +93,10 @@ def make_momentum(system: System, orbitals: Orbitals, log_psi: Callable) -> Call
 
     def momentum(params, x, z, state, key):
         log_psi_x, keys = log_psi(params, x, state), jax.random.split(key, len(system.parts))
-        of_each = [of_spin(params, x, z, state, log_psi_x, part, key) for part, key in zip(system.parts, keys)]
+        of_each = [
+            of_spin(params, x, z, state, log_psi_x, part, key)
+            for part, key in zip(system.parts, keys)
+        ]
         return jax.tree.map(lambda *spins: jnp.stack(spins), *of_each)
 
     return momentum
@@ -102,7 +113,8 @@ def momentum_distribution(means: Momentum, weight: np.ndarray) -> np.ndarray:
 
 
 def control_weight(blocks: Momentum) -> np.ndarray:
-    """The weight of the control variate that takes out most noise, for each spin, from means of blocks of samples.
+    """The weight of the control variate that takes out most noise, for each spin, from means of
+    blocks of samples.
 
     Args:
       blocks: Momentum of each block.                       [blocks, spins, S] each

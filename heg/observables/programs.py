@@ -27,10 +27,11 @@ class Instruments(NamedTuple):
 
     Attributes:
       grid: of S(q) and g(r).
-      observe: params, Regression, key -> Observed of each block of a batch, draws repeated, draws lost.
+      observe: params, Regression, key -> Observed of each block of a batch, draws repeated, draws
+        lost.
       occupy: params, keys -> draws of K and ln p(K).
-      twice: params, states [B, N], keys [2, B] -> F_loc, hartree per cell, of two x at each K, without control
-        variates.                                           [2, B]
+      twice: params, states [B, N], keys [2, B] -> F_loc, hartree per cell, of two x at each K,
+        without control variates.                                           [2, B]
     """
 
     grid: Grid
@@ -45,14 +46,18 @@ def block_size(batch: int) -> int:
 
 
 def instruments(system: System, sizes: ModelConfig, sampler: SamplerConfig) -> Instruments:
-    """Those of a gas and a model.  What is compiled serves later gases that differ by r_s or coupling alone."""
+    """Those of a gas and a model.  What is compiled serves later gases that differ by r_s or
+    coupling alone."""
     compiled = programs(system.of_unit_density, sizes, sampler)
-    return Instruments(grid_of(system), *(functools.partial(program, system) for program in compiled))
+    return Instruments(
+        grid_of(system), *(functools.partial(program, system) for program in compiled)
+    )
 
 
 @functools.lru_cache(maxsize=2)
 def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[Callable, ...]:
-    """The functions of Instruments with a System before their arguments, compiled when they are first called.
+    """The functions of Instruments with a System before their arguments, compiled when they are
+    first called.
 
     Args:
       gas: with r_s = 1 and coupling = 1, which stand for all others.
@@ -61,7 +66,9 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
     chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
     # the plane waves that training had
     cutoff, grid = choose_cutoff(gas, sizes.orbital_tolerance), grid_of(gas)
-    sampled = divisor(sampler.batch, chunk * gas.dim**2)  # samples need less memory than their energies
+    sampled = divisor(
+        sampler.batch, chunk * gas.dim**2
+    )  # samples need less memory than their energies
     size = block_size(sampler.batch)
     orbitals_of = lambda system: cutoff.orbitals.at_density(system.rs)
     model_of = lambda system: build_model(system, orbitals_of(system), sizes, sampled)
@@ -72,15 +79,21 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
         walk = make_walks(system, model, sampler, sampled).draw(params, key_draw)
         of_walker = make_sample(system, orbitals_of(system), model, grid.at_density(system.rs))
         keys = jax.random.split(key_move, sampler.batch)
-        of_each = map_walkers(lambda walker: of_walker(params, *walker), (walk.walkers, keys), chunk)
+        of_each = map_walkers(
+            lambda walker: of_walker(params, *walker), (walk.walkers, keys), chunk
+        )
         observed = observe(*of_each, regression, system)
-        means = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1), observed)
+        means = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1), observed
+        )
         return means, walk.redrawn, walk.lost
 
     def occupy(system, params, keys):
         model = model_of(system)
         many = divisor(len(keys), chunk * gas.dim**2)
-        states = map_walkers(lambda key: model.occupations.sample(params.occupations, key), keys, many)
+        states = map_walkers(
+            lambda key: model.occupations.sample(params.occupations, key), keys, many
+        )
         log_prob = lambda state: model.occupations.log_prob(params.occupations, state)
         return states, map_walkers(log_prob, states, many)
 

@@ -1,15 +1,18 @@
 r"""What p(K) says of quasi-particles: Landau's energy functional, fitted to ln p.
 
-With N_a the number of electrons in a shell of plane waves of one spin and dN_a its deviation from the mean,
+With N_a the number of electrons in a shell of plane waves of one spin and dN_a its deviation from
+the mean,
 
 .. math:: -T \ln p(K) \approx c + \sum_a \epsilon_a\, \delta N_a + \tfrac12 \sum_{ab} f_{ab}\, \delta N_a \delta N_b ,
 
-a Boltzmann machine on occupations: eps are the energies of quasi-particles in the mean state, f their interaction.
-For the ideal gas eps = k^2 / 2 and f = 0, exactly; fitted is what ln p has beyond that, so that shells too rarely
-filled or emptied to be fitted keep their ideal levels.  The number of electrons of each spin is fixed, so that eps is
-known up to a constant for each.  The fit's worth is the share of the variance of ln p that it explains in samples that
-it was not fitted to.
-Source: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory of Quantum Liquids (1966), chapter 1.
+a Boltzmann machine on occupations: eps are the energies of quasi-particles in the mean state, f
+their interaction. For the ideal gas eps = k^2 / 2 and f = 0, exactly; fitted is what ln p has
+beyond that, so that shells too rarely filled or emptied to be fitted keep their ideal levels.  The
+number of electrons of each spin is fixed, so that eps is known up to a constant for each.  The
+fit's worth is the share of the variance of ln p that it explains in samples that it was not fitted
+to.
+Source: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory of Quantum Liquids
+(1966), chapter 1.
 """
 
 import math
@@ -22,7 +25,9 @@ from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.observables.structure import group_by_length
 
-ACTIVE = 0.01  # shells whose mean occupation per plane wave is farther than this from 0 and 1 take part
+ACTIVE = (
+    0.01  # shells whose mean occupation per plane wave is farther than this from 0 and 1 take part
+)
 MOST = 24  # shells of both spins, those of largest variance
 RIDGE = 1e-6  # in units of the variance of each regressor
 
@@ -37,7 +42,8 @@ class Landau(NamedTuple):
       ideal: k^2 / 2, hartree.                              [A]
       energy: eps, hartree; for each spin, its mean, weighted by the variance of N, is that of k^2 / 2.    [A]
       interaction: f, hartree.                              [A, A]
-      mass: m*/m of levels k^2 / 2m* that explain ln p best; not a number where one K alone is occupied.
+      mass: m*/m of levels k^2 / 2m* that explain ln p best; not a number where one K alone is
+        occupied.
       explained: shares of the variance of ln p explained by those levels, by fitted ones, and with f.    [3]
     """
 
@@ -72,10 +78,14 @@ def landau_fit(system: System, orbitals: Orbitals, states: np.ndarray, log_p: np
     products = deviation[:, first] * deviation[:, second]
     half = len(energy) // 2
     if half < 2 * (products.shape[1] + len(place)):
-        raise ValueError(f"{len(energy)} samples are too few to fit {products.shape[1]} terms: draw more")
+        raise ValueError(
+            f"{len(energy)} samples are too few to fit {products.shape[1]} terms: draw more"
+        )
     by_mass, inverse_mass = _explained(ideal[:, None], energy, energy, half)
     by_levels, _ = _explained(deviation, energy - ideal, energy, half)
-    by_both, weights = _explained(np.concatenate([deviation, products], axis=1), energy - ideal, energy, half)
+    by_both, weights = _explained(
+        np.concatenate([deviation, products], axis=1), energy - ideal, energy, half
+    )
     pairs = np.zeros((len(place),) * 2)
     pairs[first, second] = weights[len(place) :]
     variance, shift = deviation.var(axis=0), weights[: len(place)].copy()
@@ -105,14 +115,17 @@ def _active(system, shells, states):
     counts = np.concatenate(tables, axis=1)
     spin, place = np.divmod(np.arange(counts.shape[1]), len(shells.count))
     occupation = counts.mean(axis=0) / shells.count[place]
-    variance = counts.var(axis=0)  # zero where a shell is filled in part, always by as many electrons
+    variance = counts.var(
+        axis=0
+    )  # zero where a shell is filled in part, always by as many electrons
     active = np.flatnonzero((np.minimum(occupation, 1 - occupation) > ACTIVE) & (variance > 0))
     active = np.sort(active[np.argsort(-variance[active])][:MOST])
     return counts[:, active], spin[active], place[active]
 
 
 def _explained(regressors, target, energy, half):
-    """Share of the energy's variance in the second half explained by a fit of the target to the first, and weights.
+    """Share of the energy's variance in the second half explained by a fit of the target to the
+    first, and weights.
 
     What of the energy is not in the target is taken as known.
     """
@@ -126,5 +139,6 @@ def _explained(regressors, target, energy, half):
 
 
 def trained_levels(system: System, orbitals: Orbitals, params: dict) -> np.ndarray:
-    """The levels eps_k of p(K) by spin, hartree: those of the ideal gas but for what was trained.  [spins, M]"""
+    """The levels eps_k of p(K) by spin, hartree: those of the ideal gas but for what was trained.
+    [spins, M]"""
     return np.asarray(orbitals.energy + system.fermi_energy * jnp.asarray(params["~"]["levels"]))

@@ -1,14 +1,18 @@
-r"""Where the electrons are relative to each other: static structure factor and pair correlation, by spin.
+r"""Where the electrons are relative to each other: static structure factor and pair correlation, by
+spin.
 
 .. math:: S_{\sigma\sigma'}(q) = \frac1N \langle \rho^\sigma_q \rho^{\sigma'}_{-q} \rangle, \qquad
           g_{\sigma\sigma'}(r) = \frac{L^d}{N_\sigma N_{\sigma'}}
-          \Big\langle \sum_{i \in \sigma,\, j \in \sigma',\, i \ne j} \delta(r - x_i + x_j) \Big\rangle
+          \Big\langle \sum_{i \in \sigma,\, j \in \sigma',\, i \ne j} \delta(r - x_i + x_j)
+          \Big\rangle
 
-with rho_q the sum of e^{-iqx}.  S = S_uu + 2 S_ud + S_dd is that of the density, S_uu - 2 S_ud + S_dd that of the spin.
-S is averaged over shells of reciprocal vectors; g over separations r of the cell around an electron, |r_a| <= L/2, that
-lie in a spherical shell: its volume is that of the shell inside the cell, also beyond L/2.  The same at z = f(x), where
-the electrons are distributed as bare determinants, shows the hole that exchange digs alone; the mean displacement
-(z_i - z_j - x_i + x_j) . r / |r| of a pair at separation r shows what the flow adds.
+with rho_q the sum of e^{-iqx}.  S = S_uu + 2 S_ud + S_dd is that of the density, S_uu - 2 S_ud +
+S_dd that of the spin. S is averaged over shells of reciprocal vectors; g over separations r of the
+cell around an electron, |r_a| <= L/2, that
+lie in a spherical shell: its volume is that of the shell inside the cell, also beyond L/2.  The
+same at z = f(x), where the electrons are distributed as bare determinants, shows the hole that
+exchange digs alone; the mean displacement (z_i - z_j - x_i + x_j) . r / |r| of a pair at separation
+r shows what the flow adds.
 """
 
 from collections.abc import Callable
@@ -27,7 +31,9 @@ from heg.gas.system import System
 LONGEST = 4.0  # reciprocal vectors up to LONGEST k_F
 WIDTH = 1 / 25  # vectors whose lengths agree to WIDTH k_F are averaged over
 BIN = {2: 0.1, 3: 0.2}  # width of the bins of separations, in units of r_s
-CORNER = 5  # the last bin, at the corners of the cell, is at least CORNER times as large as the first
+CORNER = (
+    5  # the last bin, at the corners of the cell, is at least CORNER times as large as the first
+)
 
 
 class Shells(NamedTuple):
@@ -56,7 +62,8 @@ class Grid(NamedTuple):
     """Where S and g are known.
 
     Attributes:
-      shells: of the reciprocal vectors with components -highest ... highest, the last one from 0 on.
+      shells: of the reciprocal vectors with components -highest ... highest, the last one from 0
+        on.
       highest: component.
       weight: share of each vector, and of its opposite where that is left out, in its shell.  [S, vectors]
       edges: of the bins of r, bohr.                        [bins + 1]
@@ -91,20 +98,24 @@ class Structure(NamedTuple):
 
 
 def group_by_length(length: np.ndarray, system: System) -> Shells:
-    """Shells of vectors whose lengths (1/bohr) agree to WIDTH k_F; without twist the lowest are those of the lattice.
+    """Shells of vectors whose lengths (1/bohr) agree to WIDTH k_F; without twist the lowest are
+    those of the lattice.
 
     Args:
       length: of each vector; inf for one that is left out.  [vectors]
     """
     kept = np.isfinite(length)
     place = np.full(len(length), -1)
-    _, place[kept] = np.unique(np.round(length[kept] / (WIDTH * system.fermi_wavevector)), return_inverse=True)
+    _, place[kept] = np.unique(
+        np.round(length[kept] / (WIDTH * system.fermi_wavevector)), return_inverse=True
+    )
     count = np.bincount(place[kept])
     return Shells(np.bincount(place[kept], length[kept]) / count, count, place)
 
 
 def total(s: np.ndarray) -> np.ndarray:
-    """S of all electrons from those of the pairs: up up, and up down and down down where there are both spins.
+    """S of all electrons from those of the pairs: up up, and up down and down down where there are
+    both spins.
 
     Args:
       s: as in `Structure`.                                 [1 or 3, ...]
@@ -113,9 +124,11 @@ def total(s: np.ndarray) -> np.ndarray:
 
 
 def grid_of(system: System) -> Grid:
-    """Shells of q up to LONGEST k_F; bins of BIN r_s up to the corners of the cell, where the last is wider.
+    """Shells of q up to LONGEST k_F; bins of BIN r_s up to the corners of the cell, where the last
+    is wider.
 
-    They are those of r_s = 1, scaled, so that rounding groups them alike at every density (r_s may be traced).
+    They are those of r_s = 1, scaled, so that rounding groups them alike at every density (r_s may
+    be traced).
     """
     rs, system = system.rs, system.of_unit_density
     unit = 2 * np.pi / system.box
@@ -136,7 +149,8 @@ def grid_of(system: System) -> Grid:
 
 
 def ball_in_cell(radius: float, dim: int) -> float:
-    """Volume of a ball around the centre of a square or cube of side 1 that lies inside.  Accuracy: 1e-9."""
+    """Volume of a ball around the centre of a square or cube of side 1 that lies inside.  Accuracy:
+    1e-9."""
     if dim == 2:
         if radius <= 0.5:
             return np.pi * radius**2
@@ -173,19 +187,27 @@ def make_structure(system: System, grid: Grid) -> Callable:
         return scale * jnp.zeros(shape).at[kind, place].add(values)
 
     def structure(x, z):
-        density = [density_waves(2 * np.pi / box * x[part], grid.highest).ravel() for part in system.parts]
+        density = [
+            density_waves(2 * np.pi / box * x[part], grid.highest).ravel() for part in system.parts
+        ]
         pairs = [(a, b) for place, a in enumerate(density) for b in density[place:]]
-        products = jnp.stack([jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b) for a, b in pairs])
+        products = jnp.stack(
+            [jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b) for a, b in pairs]
+        )
         r, distance = separations(x)
         moved = (z - x)[first] - (z - x)[second]
         along = jnp.sum(moved * r, axis=-1) / distance
         g, displaced = by_bin(distance, 1.0), by_bin(distance, along)
-        return Structure(products @ grid.weight.T / electrons, g, by_bin(separations(z)[1], 1.0), displaced)
+        return Structure(
+            products @ grid.weight.T / electrons, g, by_bin(separations(z)[1], 1.0), displaced
+        )
 
     return structure
 
 
-def ideal_structure(system: System, orbitals: Orbitals, grid: Grid, points: int | None = None) -> Structure:
+def ideal_structure(
+    system: System, orbitals: Orbitals, grid: Grid, points: int | None = None
+) -> Structure:
     r"""Exact S and g of the canonical ideal gas; its electrons are displaced by nothing.
 
     With c(q) the sum of <n_k n_{k+q}> of one spin, S_ss(q) = (N_s - c(q)) / N and
@@ -214,7 +236,13 @@ def ideal_structure(system: System, orbitals: Orbitals, grid: Grid, points: int 
         transfers = np.zeros(shape)
         np.add.at(transfers, tuple((transfer[inside] + shift).T), weight[inside])
         s = (count - grid.weight @ transfers.ravel()) / system.electrons
-        found.append((s, np.bincount(bins, g, len(grid.share)) / np.bincount(bins, minlength=len(grid.share))))
+        found.append(
+            (
+                s,
+                np.bincount(bins, g, len(grid.share))
+                / np.bincount(bins, minlength=len(grid.share)),
+            )
+        )
     if len(found) > 1:
         found.insert(1, (np.zeros_like(found[0][0]), np.ones_like(found[0][1])))
     s, g = (np.stack(parts) for parts in zip(*found))
@@ -222,15 +250,18 @@ def ideal_structure(system: System, orbitals: Orbitals, grid: Grid, points: int 
 
 
 def plasma_frequency(system: System, q: np.ndarray | float) -> np.ndarray:
-    """w(q), hartree, for q -> 0 in 1/bohr: w^2 = n coupling v(q) q^2, 4 pi n in three dimensions, 2 pi n q in two.
+    """w(q), hartree, for q -> 0 in 1/bohr: w^2 = n coupling v(q) q^2, 4 pi n in three dimensions, 2
+    pi n q in two.
 
-    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapter 5.
+    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapter
+      5.
     """
     return np.sqrt(system.coupling * system.density * fourier_transform(q, system.dim)) * q
 
 
 def plasmon_structure(system: System, q: np.ndarray | float) -> np.ndarray:
-    r"""The exact S(q) for q -> 0: (q^2 / 2 w) coth(beta w / 2) with the plasma frequency w(q); q in 1/bohr, not zero.
+    r"""The exact S(q) for q -> 0: (q^2 / 2 w) coth(beta w / 2) with the plasma frequency w(q); q in
+    1/bohr, not zero.
 
     One plasmon exhausts the f-sum rule there.
     Source: Brown et al., Phys. Rev. Lett. 110, 146405 (2013), doi:10.1103/PhysRevLett.110.146405.

@@ -11,7 +11,8 @@ FEWEST = 4  # walkers computed at once, lest the cost of starting an operation r
 
 
 def walkers_at_once(system: System, batch: int, size: int | None = None) -> int:
-    """Walkers computed at once that fit the memory at hand: a quarter of an accelerator's, the cache of a CPU's core.
+    """Walkers computed at once that fit the memory at hand: a quarter of an accelerator's, the
+    cache of a CPU's core.
 
     Args:
       system: gives N and d.
@@ -19,17 +20,25 @@ def walkers_at_once(system: System, batch: int, size: int | None = None) -> int:
       size: bytes of one walker; none: those of the kinetic energy.
     """
     device = jax.local_devices()[0]
-    memory = CACHE if device.platform == "cpu" else min(gathered(device.memory_stats()["bytes_limit"])) / 4
+    memory = (
+        CACHE
+        if device.platform == "cpu"
+        else min(gathered(device.memory_stats()["bytes_limit"])) / 4
+    )
     most = memory / (size or bytes_of_walker(system))
     return divisor(batch, max(most, FEWEST))
 
 
 def bytes_of_walker(system: System) -> int:
-    """What the second derivatives of its pairs need (heg.model.kinetic): N^2 d^4 numbers a few times over."""
+    """What the second derivatives of its pairs need (heg.model.kinetic): N^2 d^4 numbers a few
+    times over."""
     return WALKER_NUMBERS * 8 * system.electrons**2 * system.dim**4
 
 
 def divisor(batch: int, most: float) -> int:
-    """The largest divisor of each device's share of the batch that is at most `most`: no rest to compile for."""
+    """The largest divisor of each device's share of the batch that is at most `most`: no rest to
+    compile for."""
     share = -(-batch // jax.device_count())
-    return max(number for number in range(1, share + 1) if share % number == 0 and number <= max(most, 1))
+    return max(
+        number for number in range(1, share + 1) if share % number == 0 and number <= max(most, 1)
+    )

@@ -26,7 +26,8 @@ def everywhere(tree):
 
 
 def jit(function: Callable) -> Callable:
-    """jax.jit whose arguments and results are whole on every device, so that it is compiled once."""
+    """jax.jit whose arguments and results are whole on every device, so that it is compiled
+    once."""
     whole = NamedSharding(devices_mesh(), PartitionSpec())
     return jax.jit(function, in_shardings=whole, out_shardings=whole)
 
@@ -36,8 +37,8 @@ def map_walkers(function: Callable, walkers, chunk: int):
 
     Args:
       function: walker -> any pytree of arrays.
-      walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the devices; where these do
-        not divide it, some walkers are computed twice.
+      walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the
+        devices; where these do not divide it, some walkers are computed twice.
       chunk: bounds memory.
     """
     batch, share = len(jax.tree.leaves(walkers)[0]), PartitionSpec("walkers")
@@ -52,14 +53,20 @@ def map_walkers(function: Callable, walkers, chunk: int):
     if not rest:
         return mapped(walkers)
     again = np.arange(batch + rest) % batch
-    return jax.tree.map(lambda leaf: leaf[:batch], mapped(jax.tree.map(lambda leaf: leaf[again], walkers)))
+    return jax.tree.map(
+        lambda leaf: leaf[:batch], mapped(jax.tree.map(lambda leaf: leaf[again], walkers))
+    )
 
 
 def shared_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """a @ b, the rows of a shared among the devices.  [R, C], [C, D] -> [R, D]"""
     share, rest = PartitionSpec("walkers"), -len(a) % jax.device_count()
     product = jax.shard_map(
-        jnp.matmul, mesh=devices_mesh(), in_specs=(share, PartitionSpec()), out_specs=share, check_vma=False
+        jnp.matmul,
+        mesh=devices_mesh(),
+        in_specs=(share, PartitionSpec()),
+        out_specs=share,
+        check_vma=False,
     )
     return product(jnp.pad(a, ((0, rest), (0, 0))), b)[: len(a)]
 
@@ -68,8 +75,10 @@ def sum_walkers(function: Callable, walkers, chunk: int):
     """The sum over all walkers of what a function makes of some of them at once.
 
     Args:
-      function: walkers along the first axis, weight of each (1; 0 for walkers that fill up) -> a pytree of their sums.
-      walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the devices.
+      function: walkers along the first axis, weight of each (1; 0 for walkers that fill up) -> a
+        pytree of their sums.
+      walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the
+        devices.
       chunk: walkers at once, a divisor of each device's share; bounds memory.
     """
     batch, share = len(jax.tree.leaves(walkers)[0]), PartitionSpec("walkers")
@@ -80,9 +89,13 @@ def sum_walkers(function: Callable, walkers, chunk: int):
     def of_device(*walkers):
         parts = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), walkers)
         first = jax.tree.map(lambda leaf: leaf[0], parts)
-        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *first))
+        zero = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *first)
+        )
         add = lambda total, part: (jax.tree.map(jnp.add, total, function(*part)), None)
         return lax.psum(lax.scan(add, zero, parts)[0], "walkers")
 
-    mapped = jax.shard_map(of_device, mesh=devices_mesh(), in_specs=share, out_specs=PartitionSpec(), check_vma=False)
+    mapped = jax.shard_map(
+        of_device, mesh=devices_mesh(), in_specs=share, out_specs=PartitionSpec(), check_vma=False
+    )
     return mapped(walkers, weight)

@@ -1,8 +1,9 @@
 """How processes and devices share the work; the only module that knows of MPI.
 
-A launcher (mpirun, srun) starts processes, MPI introduces them to each other, and XLA's collectives (NCCL on GPUs, gloo
-on CPUs) move the data.  All processes run the same program on the same values; walkers alone are shared among the
-devices of all of them.  Files, and anything else that is done once, belong to the first process.
+A launcher (mpirun, srun) starts processes, MPI introduces them to each other, and XLA's collectives
+(NCCL on GPUs, gloo on CPUs) move the data.  All processes run the same program on the same values;
+walkers alone are shared among the devices of all of them.  Files, and anything else that is done
+once, belong to the first process.
 """
 
 import dataclasses
@@ -38,7 +39,8 @@ class ParallelError(Exception):
 
 @dataclasses.dataclass
 class _Group:
-    """What this process knows of the others.  Who it is among them is what MPI says, never what a variable says.
+    """What this process knows of the others.  Who it is among them is what MPI says, never what a
+    variable says.
 
     Attributes:
       communicator: of all processes once they have met; None for one that works alone.
@@ -55,16 +57,18 @@ _group = _Group()
 def start(alone: bool = False) -> None:
     """To be called once by a command before it computes anything.
 
-    Each core of a CPU is a device, BLAS has one thread: XLA's threads split one operation after the other, which are
-    small here; devices share the walkers instead.  BLAS is called from threads of XLA for many matrices at once, and
-    threads of its own would only wait for each other.  JAX_NUM_CPU_DEVICES sets another number of devices.
+    Each core of a CPU is a device, BLAS has one thread: XLA's threads split one operation after the
+      other, which are
+    small here; devices share the walkers instead.  BLAS is called from threads of XLA for many
+    matrices at once, and threads of its own would only wait for each other.  JAX_NUM_CPU_DEVICES
+    sets another number of devices.
 
-    Under a launcher the processes of a host share its cores and its GPUs evenly, unless the launcher bound them; a
-    process that fails ends all of them.
+    Under a launcher the processes of a host share its cores and its GPUs evenly, unless the
+    launcher bound them; a process that fails ends all of them.
 
     Args:
-      alone: this process does not join the others although a launcher started it.  It uses all that the launcher leaves
-        to it.
+      alone: this process does not join the others although a launcher started it.  It uses all that
+        the launcher leaves to it.
     Raises:
       ParallelError: the launcher's processes do not find each other, or there are not enough GPUs.
     """
@@ -97,12 +101,14 @@ def join(alone: bool = False) -> None:
     Args:
       alone: as in `start`, the same in every call.
     Raises:
-      ParallelError: as in `start`; or there are other processes, and JAX was used before they met, or an earlier call
-        had another `alone`.
+      ParallelError: as in `start`; or there are other processes, and JAX was used before they met,
+        or an earlier call had another `alone`.
     """
     if _group.alone is not None:
         if _launched() > 1 and alone != _group.alone:
-            raise ParallelError(f"alone is {alone}, but an earlier call had {_group.alone}: give all calls the same")
+            raise ParallelError(
+                f"alone is {alone}, but an earlier call had {_group.alone}: give all calls the same"
+            )
         return
     try:
         start(alone)
@@ -115,7 +121,8 @@ def join(alone: bool = False) -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Leaves, with the exit code, and sees to it that the other processes do not wait for this one for ever."""
+    """Leaves, with the exit code, and sees to it that the other processes do not wait for this one
+    for ever."""
     if code and _group.communicator is not None:
         # a process that goes without a farewell makes the launcher end the others
         farewell = threading.Timer(GRACE, os._exit, (code,))
@@ -130,7 +137,8 @@ def is_first() -> bool:
 
 
 def on_first(function: Callable, *arguments):
-    """What the function returns on the first process, for all of them; what it raises there, all raise."""
+    """What the function returns on the first process, for all of them; what it raises there, all
+    raise."""
     if _group.communicator is None:
         return function(*arguments)
     outcome = None
@@ -185,7 +193,8 @@ def launcher() -> str:
 
 
 def share_of_cores(cores: list[list[int]], rank: int) -> list[int]:
-    """Cores for one process of a host: its part of those that it shares with others, all where there are too few.
+    """Cores for one process of a host: its part of those that it shares with others, all where
+    there are too few.
 
     Args:
       cores: that each process of the host may use.
@@ -193,20 +202,29 @@ def share_of_cores(cores: list[list[int]], rank: int) -> list[int]:
     """
     own = cores[rank]
     count, place = cores.count(own), cores[:rank].count(own)
-    return own[place * len(own) // count : (place + 1) * len(own) // count] if len(own) >= count else own
+    return (
+        own[place * len(own) // count : (place + 1) * len(own) // count]
+        if len(own) >= count
+        else own
+    )
 
 
 def share_of_gpus(gpus: list[tuple[str | None, tuple[str, ...]]], rank: int) -> list[int] | None:
     """GPUs for one process of a host, counted among those visible to it; none without GPUs.
 
     Args:
-      gpus: CUDA_VISIBLE_DEVICES, None if not set, and the devices that may be opened, of each process of the host.
+      gpus: CUDA_VISIBLE_DEVICES, None if not set, and the devices that may be opened, of each
+        process of the host.
       rank: of the process among them.
     Raises:
       ParallelError: the processes outnumber the GPUs that they share.
     """
     own = visible, present = gpus[rank]
-    count = len(present) if visible is None else len([name for name in visible.split(",") if name not in ("", "-1")])
+    count = (
+        len(present)
+        if visible is None
+        else len([name for name in visible.split(",") if name not in ("", "-1")])
+    )
     sharers, place = gpus.count(own), gpus[:rank].count(own)
     if not present or not count:
         return None
@@ -219,12 +237,18 @@ def share_of_gpus(gpus: list[tuple[str | None, tuple[str, ...]]], rank: int) -> 
 
 def _launched():
     """Processes that the launcher says it started; 1 without a launcher."""
-    return next((int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), 1)
+    return next(
+        (int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), 1
+    )
 
 
 def _cores():
     # macOS cannot tell which cores the process may use
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count()))
+    return (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count()))
+    )
 
 
 def _use_cores(cores):
@@ -237,7 +261,9 @@ def _use_cores(cores):
 def _communicators(launched):
     """All processes, and those of this host."""
     try:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of what is told below
+        with warnings.catch_warnings(
+            action="ignore", category=RuntimeWarning
+        ):  # of what is told below
             from mpi4py import MPI
     except ImportError as error:
         raise ParallelError(
@@ -255,11 +281,14 @@ def _communicators(launched):
 
 
 def _gpus():
-    """CUDA_VISIBLE_DEVICES and the GPUs that may be opened.  JAX must not look before the processes have met."""
+    """CUDA_VISIBLE_DEVICES and the GPUs that may be opened.  JAX must not look before the processes
+    have met."""
     plugins = any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
     platforms = (jax.config.jax_platforms or "").split(",")
     wanted = plugins and platforms[0] != "cpu"
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), tuple(filter(_opens, glob("/dev/nvidia[0-9]*"))) if wanted else ()
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), tuple(
+        filter(_opens, glob("/dev/nvidia[0-9]*"))
+    ) if wanted else ()
 
 
 def _opens(path):
@@ -279,7 +308,10 @@ def _address(alone):
 
 def _bypass_proxies(host):
     """Lest the messages between the processes be sent to a web proxy."""
-    if not any(name.lower() in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy") for name in os.environ):
+    if not any(
+        name.lower() in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+        for name in os.environ
+    ):
         return
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
@@ -290,5 +322,7 @@ def _end_all(kind, error, trace):
     words = "".join(traceback.format_exception(kind, error, trace))
     sys.stderr.write(f"Process {_group.communicator.rank} failed:\n{words}")
     sys.stderr.flush()
-    time.sleep(1.0)  # until the launcher has read it: what it has not read when it hears of the end, it drops
+    time.sleep(
+        1.0
+    )  # until the launcher has read it: what it has not read when it hears of the end, it drops
     _group.communicator.Abort(1)

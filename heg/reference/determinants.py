@@ -1,12 +1,14 @@
 r"""Slater determinants of plane waves of one total momentum, and the Hamiltonian between them.
 
-A shift of all plane waves changes the energy of the centre of mass alone; so a block holds the determinants of relative
-kinetic energy up to a cutoff.  With v(q) = 4 pi / q^2 in three and 2 pi / q in two dimensions,
+A shift of all plane waves changes the energy of the centre of mass alone; so a block holds the
+determinants of relative kinetic energy up to a cutoff.  With v(q) = 4 pi / q^2 in three and 2 pi /
+q in two dimensions,
 
 .. math:: V = \frac{\lambda}{2 L^d} \sum_{q \ne 0} v(q) \sum_{k k' s s'}
           c^+_{k+q,s} c^+_{k'-q,s'} c_{k',s'} c_{k,s} + \frac{\lambda N v_M}{2}
 
-(Fetter and Walecka, Quantum Theory of Many-Particle Systems, section 3; the Madelung term as in heg.gas.coulomb).
+(Fetter and Walecka, Quantum Theory of Many-Particle Systems, section 3; the Madelung term as in
+heg.gas.coulomb).
 """
 
 import itertools
@@ -49,19 +51,26 @@ def block_of(system: System, total: np.ndarray, cutoff: float) -> Block:
     unit = (2 * np.pi / system.box) ** 2 / 2
     n = _determinants(system, np.asarray(total), cutoff / unit)
     if not 0 < len(n) <= MOST:
-        raise ValueError(f"a cutoff of {cutoff:g} Ha gives {len(n)} determinants: choose one that gives 1 to {MOST}")
+        raise ValueError(
+            f"a cutoff of {cutoff:g} Ha gives {len(n)} determinants: choose one that gives 1 to {MOST}"
+        )
     kinetic = system.electrons * np.sum(n**2, axis=(1, 2)) - np.sum(np.square(total))
     hamiltonian = system.coupling * _interaction(system, n, kinetic)
-    diagonal = unit * kinetic / system.electrons + system.coupling * system.electrons * madelung(system) / 2
+    diagonal = (
+        unit * kinetic / system.electrons
+        + system.coupling * system.electrons * madelung(system) / 2
+    )
     hamiltonian[np.diag_indices(len(n))] += diagonal
     return Block(n, kinetic, hamiltonian)
 
 
-def second_order(system: System, block: Block, levels: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def second_order(
+    system: System, block: Block, levels: np.ndarray, vectors: np.ndarray
+) -> np.ndarray:
     """What the determinants above the cutoff lower the levels of a block by, to second order.
 
-    Epstein's and Nesbet's denominators; determinants up to BEYOND times the cutoff.  Levels higher than the lowest by
-    more than half of the cutoff are left alone.
+    Epstein's and Nesbet's denominators; determinants up to BEYOND times the cutoff.  Levels higher
+    than the lowest by more than half of the cutoff are left alone.
 
     Args:
       system: the gas.
@@ -82,20 +91,25 @@ def second_order(system: System, block: Block, levels: np.ndarray, vectors: np.n
     matrix = csr_array((system.coupling * value, (column, row)), shape=(len(word), len(block.n)))
     lowered = np.zeros(len(levels))
     for part in np.array_split(chosen, -(-len(chosen) // 64)):
-        lowered[part] = -np.sum((matrix @ vectors[:, part]) ** 2 / (energy[:, None] - levels[part]), axis=0)
+        lowered[part] = -np.sum(
+            (matrix @ vectors[:, part]) ** 2 / (energy[:, None] - levels[part]), axis=0
+        )
     return lowered
 
 
 def _determinants(system, total, highest):
-    """Sets of plane waves with sum of n = `total` and sum of |n - P/N|^2 up to `highest`, in order within a spin.
+    """Sets of plane waves with sum of n = `total` and sum of |n - P/N|^2 up to `highest`, in order
+    within a spin.
 
-    Built electron by electron; the last one is what the total leaves, and those to come cost at least what undoes the
-    momentum so far.  [D, N, d]
+    Built electron by electron; the last one is what the total leaves, and those to come cost at
+    least what undoes the momentum so far.  [D, N, d]
     """
     electrons, centre = system.electrons, total / system.electrons
     reach = int(np.sqrt(highest)) + 2
     grid = np.indices((2 * reach + 1,) * system.dim).reshape(system.dim, -1).T - reach
-    candidates = np.flatnonzero(np.sum((grid - centre) ** 2, axis=1) * electrons / (electrons - 1) <= highest + 1e-9)
+    candidates = np.flatnonzero(
+        np.sum((grid - centre) ** 2, axis=1) * electrons / (electrons - 1) <= highest + 1e-9
+    )
     sets = np.zeros((1, 0), int)
     for place in range(electrons):
         left = electrons - 1 - place
@@ -116,7 +130,8 @@ def _determinants(system, total, highest):
 
 
 class _Words(NamedTuple):
-    """Determinants as integers: digits in base (side^d)^N, those of a plane wave in base side, in the order of n."""
+    """Determinants as integers: digits in base (side^d)^N, those of a plane wave in base side, in
+    the order of n."""
 
     reach: int
     electrons: int
@@ -133,7 +148,11 @@ class _Words(NamedTuple):
         return waves @ (self.side**self.dim) ** np.arange(self.electrons)
 
     def read(self, words):
-        waves = words[:, None] // (self.side**self.dim) ** np.arange(self.electrons) % self.side**self.dim
+        waves = (
+            words[:, None]
+            // (self.side**self.dim) ** np.arange(self.electrons)
+            % self.side**self.dim
+        )
         return waves[..., None] // self.side ** np.arange(self.dim)[::-1] % self.side - self.reach
 
 
@@ -150,12 +169,17 @@ class _Couplings(NamedTuple):
 
 
 def _couplings(system, n, kinetic, highest):
-    """To all determinants whose kinetic energy, as in Block, is at most `highest`, and how their words are read."""
+    """To all determinants whose kinetic energy, as in Block, is at most `highest`, and how their
+    words are read."""
     electrons, dim = system.electrons, system.dim
     words = _Words(int(np.sqrt(highest / electrons)) + 2, electrons, dim)
     transfer, strength = _transfers(system, n, highest / electrons)
     waves, found = words.of_waves(n), []
-    same = [(i, j) for part in system.parts for i, j in itertools.combinations(range(electrons)[part], 2)]
+    same = [
+        (i, j)
+        for part in system.parts
+        for i, j in itertools.combinations(range(electrons)[part], 2)
+    ]
     for a, b in itertools.combinations(range(electrons), 2):
         cost = 2 * electrons * (np.sum(transfer**2, axis=1) + (n[:, a] - n[:, b]) @ transfer.T)
         row, q = np.nonzero(kinetic[:, None] + cost <= highest)
@@ -174,7 +198,8 @@ def _couplings(system, n, kinetic, highest):
 
 
 def _transfers(system, n, highest):
-    """Momentum transfers q, not zero, that keep sum of |n - P/N|^2 up to `highest`, and v(q) / L^d in hartree."""
+    """Momentum transfers q, not zero, that keep sum of |n - P/N|^2 up to `highest`, and v(q) / L^d
+    in hartree."""
     apart = np.max(np.linalg.norm(n[:, :, None] - n[:, None], axis=-1))
     longest = (apart + np.sqrt(apart**2 + 2 * highest)) / 2  # 2 q^2 - 2 q |n_a - n_b| <= highest
     reach = int(longest)

@@ -1,9 +1,10 @@
 r"""Published exchange-correlation energies of the infinite gas, to stand beside ours.
 
-Three dimensions: fits of f_xc(r_s, Theta, zeta) as the package eminus has them, by Groth et al. (GDSMFB), Phys. Rev.
-Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001; Karasiev et al. (KSDT), Phys. Rev. Lett. 112, 076403
-(2014), doi:10.1103/PhysRevLett.112.076403; and its correction by Karasiev, Dufty and Trickey (corrKSDT), Phys. Rev.
-Lett. 120, 076401 (2018), doi:10.1103/PhysRevLett.120.076401, which eminus has for zeta = 0.
+Three dimensions: fits of f_xc(r_s, Theta, zeta) as the package eminus has them, by Groth et al.
+(GDSMFB), Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001; Karasiev et al.
+(KSDT), Phys. Rev. Lett. 112, 076403 (2014), doi:10.1103/PhysRevLett.112.076403; and its correction
+by Karasiev, Dufty and Trickey (corrKSDT), Phys. Rev. Lett. 120, 076401 (2018),
+doi:10.1103/PhysRevLett.120.076401, which eminus has for zeta = 0.
 
 Two dimensions: the ground state, by Attaccalite et al. (AMGB), Phys. Rev. Lett. 88, 256601 (2002),
 doi:10.1103/PhysRevLett.88.256601,
@@ -35,7 +36,8 @@ PAPERS = {
     "corrksdt": "Karasiev et al. 2018",
     "amgb": "Attaccalite et al. 2002, ground state",
 }
-# r_s from and to, and highest Theta, of the data behind each fit; beyond them it extrapolates, to known limits at best
+# r_s from and to, and highest Theta, of the data behind each fit; beyond them it extrapolates, to
+# known limits at best
 FITTED = {
     "gdsmfb": (0.1, 20.0, 8.0),
     "ksdt": (1.0, 40.0, 8.0),
@@ -50,7 +52,8 @@ def gdsmfb(system: System) -> float:
     Raises:
       ImportError: eminus is not installed (extra `reference`).
       ValueError: two dimensions, or a coupling that is not 1: the fit is for neither.
-    Accuracy: that of the fit, about 0.3 % of f_xc; agrees with the published code to 2e-8 (tests/test_references.py).
+    Accuracy: that of the fit, about 0.3 % of f_xc; agrees with the published code to 2e-8
+      (tests/test_references.py).
     """
     # imported here, so that a measurement without it needs no eminus
     from eminus.xc.lda_xc_gdsmfb import lda_xc_gdsmfb_spin
@@ -93,7 +96,9 @@ def amgb(system: System) -> float:
     logarithms = []
     for a, b, c, e, f, g, h in zip(*AMGB.values()):
         polynomial = b * rs + c * rs**2 - a * h * rs**3
-        logarithms.append(a + polynomial * np.log1p(1 / (e * rs + f * rs**1.5 + g * rs**2 + h * rs**3)))
+        logarithms.append(
+            a + polynomial * np.log1p(1 / (e * rs + f * rs**1.5 + g * rs**2 + h * rs**3))
+        )
     of_spin = ((1 + zeta) ** 1.5 + (1 - zeta) ** 1.5) / 2
     unpolarised = -4 * np.sqrt(2) / (3 * np.pi * rs)
     higher = unpolarised * (of_spin - 1 - 3 / 8 * zeta**2 - 3 / 128 * zeta**4)
@@ -102,9 +107,15 @@ def amgb(system: System) -> float:
 
 
 def published(system: System) -> dict[str, float]:
-    """Whatever is known of the infinite gas at the r_s, Theta and zeta of a gas, hartree per electron, by name."""
+    """Whatever is known of the infinite gas at the r_s, Theta and zeta of a gas, hartree per
+    electron, by name."""
     found = {}
-    for name, function in (("gdsmfb", gdsmfb), ("ksdt", ksdt), ("corrksdt", corrected_ksdt), ("amgb", amgb)):
+    for name, function in (
+        ("gdsmfb", gdsmfb),
+        ("ksdt", ksdt),
+        ("corrksdt", corrected_ksdt),
+        ("amgb", amgb),
+    ):
         try:
             found[name] = function(system)
         except (ImportError, ValueError):
@@ -113,11 +124,14 @@ def published(system: System) -> dict[str, float]:
 
 
 def out_of_range(dim: int, rs: float, theta: float) -> dict[str, str]:
-    """Which of the fits in that dimension are outside of their data at r_s (bohr) and Theta, with a sentence each."""
+    """Which of the fits in that dimension are outside of their data at r_s (bohr) and Theta, with a
+    sentence each."""
     found = {}
     for name in ("amgb",) if dim == 2 else ("gdsmfb", "ksdt", "corrksdt"):
         low, high, hottest = FITTED[name]
         if not (low <= rs <= high and theta <= hottest):
             bound = "" if np.isinf(hottest) else f" and Theta up to {hottest:g}"
-            found[name] = f"f_xc_{name}_ha is outside of the data of its fit, r_s from {low:g} to {high:g}{bound}."
+            found[name] = (
+                f"f_xc_{name}_ha is outside of the data of its fit, r_s from {low:g} to {high:g}{bound}."
+            )
     return found

@@ -17,7 +17,9 @@ from heg.observables.thermodynamics import Quantity
 from heg.statistics import Estimate
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # imported where it is used, so that a run without figures needs no matplotlib
+    from matplotlib.figure import (
+        Figure,
+    )  # imported where it is used, so that a run without figures needs no matplotlib
 
 
 def training_curve(history: dict[str, np.ndarray], ideal: Estimate) -> Figure:
@@ -59,14 +61,31 @@ def structure(quantities: dict[str, Quantity], system: System) -> Figure:
         left.plot(q, total(s.value), "k.-", markersize=3, linewidth=0.8, label="all")
     if system.coupling:
         near = q < system.fermi_wavevector
-        left.plot(q[near], plasmon_structure(system, q[near]), "k--", linewidth=0.8, label="plasmon, q → 0")
+        left.plot(
+            q[near],
+            plasmon_structure(system, q[near]),
+            "k--",
+            linewidth=0.8,
+            label="plasmon, q → 0",
+        )
     left.set(xlabel="q (1/bohr)", ylabel="S(q)")
     for place, (of_pair, error) in enumerate(zip(g.value, g.error)):
-        line = right.errorbar(r, of_pair, error, fmt=".-", markersize=3, linewidth=0.8, label=PAIRS[place])
+        line = right.errorbar(
+            r, of_pair, error, fmt=".-", markersize=3, linewidth=0.8, label=PAIRS[place]
+        )
         colour = line.lines[0].get_color()
-        right.plot(r, bare.value[place], ":", color=colour, linewidth=1, label=f"{PAIRS[place]}, exchange alone")
+        right.plot(
+            r,
+            bare.value[place],
+            ":",
+            color=colour,
+            linewidth=1,
+            label=f"{PAIRS[place]}, exchange alone",
+        )
     right.axvline(system.box / 2, color="grey", linewidth=0.6)
-    right.set(xlabel="r (bohr); the line: half of the cell", ylabel="g(r)", xlim=(0, None), ylim=(0, None))
+    right.set(
+        xlabel="r (bohr); the line: half of the cell", ylabel="g(r)", xlim=(0, None), ylim=(0, None)
+    )
     for axis in (left, right):
         axis.legend(fontsize=7)
     return figure
@@ -96,7 +115,9 @@ def levels(landau: Landau) -> Figure:
     axis = figure.subplots()
     for spin in np.unique(landau.spin):  # none where one K alone is occupied
         of_spin = landau.spin == spin
-        axis.plot(landau.ideal[of_spin], landau.energy[of_spin], "o", markersize=4, label=SPINS[spin])
+        axis.plot(
+            landau.ideal[of_spin], landau.energy[of_spin], "o", markersize=4, label=SPINS[spin]
+        )
     axis.axline(
         (np.mean(landau.ideal) if len(landau.ideal) else 0.0,) * 2,
         slope=1,
@@ -123,7 +144,15 @@ def second_order(found: dict) -> Figure:
     value, error = 1e3 * found["by_transfer"], 1e3 * found["by_transfer_error"]
     new = np.append(False, np.diff(value) != 0)
     transfer = np.sqrt(np.arange(len(value)))
-    axis.errorbar(transfer[new], value[new], error[new], fmt=".-", markersize=4, linewidth=0.8, label="doubles sampled")
+    axis.errorbar(
+        transfer[new],
+        value[new],
+        error[new],
+        fmt=".-",
+        markersize=4,
+        linewidth=0.8,
+        label="doubles sampled",
+    )
     total, width = 1e3 * found["value"], 1e3 * found["error"]
     axis.axhspan(total - width, total + width, color="C1", alpha=0.2)
     axis.axhline(total, color="C1", linewidth=0.8, label="F₂ with its error")

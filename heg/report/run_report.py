@@ -37,9 +37,11 @@ SIZE_ERROR = (
     "The error of the size correction is its distance from an interpolation of S(q) that is right for long waves "
     "alone: a cautious one."
 )
-STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0; text-align: left;
-border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums } img { max-width: 100% } pre { background: #f4f4f4;
+STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
+color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0;
+text-align: left; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums } img {
+max-width: 100% } pre { background: #f4f4f4;
 padding: 1em; overflow-x: auto } figcaption { color: #555; font-size: 90% }"""
 
 
@@ -56,7 +58,12 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
     electrons = f"{gas['n_up']} up + {gas['n_down']} down electrons in {gas['dim']}D"
     title = f"{electrons}, r_s = {gas['rs_bohr']:g}, Θ = {gas['theta']:g}"
     rows = [
-        (TITLES[name], _value(observables[name]), _ideal(ideal.get(name)), observables["units"][name])
+        (
+            TITLES[name],
+            _value(observables[name]),
+            _ideal(ideal.get(name)),
+            observables["units"][name],
+        )
         for name in TITLES
         if name in observables
     ]
@@ -70,9 +77,16 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
         html_table(("", ""), [(name, value) for name, value in gas.items()]),
     ]
     if observables["infinite_gas"]:
-        values = [(n, _value(v) if isinstance(v, dict) else f"{v:.6g}") for n, v in observables["infinite_gas"].items()]
+        values = [
+            (n, _value(v) if isinstance(v, dict) else f"{v:.6g}")
+            for n, v in observables["infinite_gas"].items()
+        ]
         notes = [SIZE_ERROR, *observables.get("outside_of_fits", [])]
-        parts += ["<h2>The infinite gas</h2>", html_table(("", ""), values), *(f"<p>{note}</p>" for note in notes)]
+        parts += [
+            "<h2>The infinite gas</h2>",
+            html_table(("", ""), values),
+            *(f"<p>{note}</p>" for note in notes),
+        ]
     parts += [embedded(caption, picture) for caption, picture in pictures.items()]
     explained = ", ".join(f"{share:.1%}" for share in observables["landau"]["explained"])
     parts += [
@@ -112,5 +126,7 @@ def embedded(caption: str, picture: Path) -> str:
 
 def html_table(head, rows) -> str:
     """A table in HTML."""
-    line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+    line = lambda tag, cells: (
+        "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+    )
     return "<table>" + line("th", head) + "".join(line("td", row) for row in rows) + "</table>"

@@ -1,4 +1,5 @@
-"""Figures of a table of the equation of state.  matplotlib is optional: the extra `plot` brings it."""
+"""Figures of a table of the equation of state.  matplotlib is optional: the extra `plot` brings
+it."""
 
 from pathlib import Path
 
@@ -8,7 +9,11 @@ from heg.eos.table import Table
 from heg.runs.files import replace
 
 FINE = 20  # points of a curve
-PUBLISHED = {"gdsmfb": "Groth et al. 2017", "ksdt": "Karasiev et al. 2014", "amgb": "ground state, Attaccalite et al."}
+PUBLISHED = {
+    "gdsmfb": "Groth et al. 2017",
+    "ksdt": "Karasiev et al. 2014",
+    "amgb": "ground state, Attaccalite et al.",
+}
 
 
 def draw(table: Table, run_dir: Path) -> dict[str, Path]:
@@ -23,11 +28,15 @@ def draw(table: Table, run_dir: Path) -> dict[str, Path]:
         gas = f"{cell[0]} up + {cell[1]} down electrons"
         if series is table.largest(series.zeta):
             found |= {
-                f"f_xc along isotherms and isochores, {gas}": _curves(table, series, run_dir / f"f_xc-{name}.png"),
-                f"Pressure and heat capacity, {gas}": _pressure(table, series, run_dir / f"p-{name}.png"),
+                f"f_xc along isotherms and isochores, {gas}": _curves(
+                    table, series, run_dir / f"f_xc-{name}.png"
+                ),
+                f"Pressure and heat capacity, {gas}": _pressure(
+                    table, series, run_dir / f"p-{name}.png"
+                ),
             }
-        found[f"What was measured beside the surface's derivatives, {gas}, in standard errors"] = _deviations(
-            table, series, run_dir / f"deviations-{name}.png"
+        found[f"What was measured beside the surface's derivatives, {gas}, in standard errors"] = (
+            _deviations(table, series, run_dir / f"deviations-{name}.png")
         )
     return found
 
@@ -49,7 +58,12 @@ def _curves(table, series, path):
             fine = np.geomspace(along[own].min(), along[own].max(), FINE)
             states = [(x, kept) if axis is axes[0] else (kept, x) for x in fine]
             energy = [table.excess_free_energy(*state, zeta) for state in states]
-            axis.plot(fine, [state[0] * one.mean for state, one in zip(states, energy)], color=colour, linewidth=0.9)
+            axis.plot(
+                fine,
+                [state[0] * one.mean for state, one in zip(states, energy)],
+                color=colour,
+                linewidth=0.9,
+            )
             axis.plot([], [], color=colour, label=f"{label} = {kept:g}")
             for style, published in zip(("--", ":"), ("gdsmfb", "amgb")):
                 if (name := f"f_xc_{published}_ha") in table.columns:
@@ -84,10 +98,24 @@ def _pressure(table, series, path):
             (right, "c", "kb", np.ones(len(rs))),
         ):
             value, error = of(f"{name}_{unit}") / scale, of(f"{name}_error_{unit}") / scale
-            axis.errorbar(theta[own], value[own], error[own], fmt="o-", markersize=4, linewidth=0.8, color=colour)
+            axis.errorbar(
+                theta[own],
+                value[own],
+                error[own],
+                fmt="o-",
+                markersize=4,
+                linewidth=0.8,
+                color=colour,
+            )
         left.plot([], [], color=colour, label=f"r_s = {kept:g}")
     own = np.argsort(theta)
-    left.plot(theta[own], (of(f"p_ideal_ha_per_bohr{dim}") / classical)[own], "k--", linewidth=0.8, label="ideal gas")
+    left.plot(
+        theta[own],
+        (of(f"p_ideal_ha_per_bohr{dim}") / classical)[own],
+        "k--",
+        linewidth=0.8,
+        label="ideal gas",
+    )
     right.plot(theta[own], of("c_ideal_kb")[own], "k--", linewidth=0.8, label="ideal gas")
     left.set(xlabel="Θ", ylabel="p / n k_B T (measured)")
     right.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)")
@@ -115,7 +143,9 @@ def _deviations(table, series, path):
     columns, rows = np.unique(rs), np.unique(theta)
     for axis, letter in zip(figure.subplots(1, 3), "esp"):
         grid = np.full((len(rows), len(columns)), np.nan)
-        grid[np.searchsorted(rows, theta), np.searchsorted(columns, rs)] = of(f"{letter}_deviation_sigma")
+        grid[np.searchsorted(rows, theta), np.searchsorted(columns, rs)] = of(
+            f"{letter}_deviation_sigma"
+        )
         picture = axis.imshow(grid, cmap="RdBu", vmin=-5, vmax=5, origin="lower", aspect="auto")
         for (row, column), value in np.ndenumerate(grid):
             if np.isfinite(value):

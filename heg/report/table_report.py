@@ -32,15 +32,24 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     title = f"Equation of state of the {dim}D electron gas"
     version = columns["version"][0]
     head, rows = _rows(table)
-    notes = [SIZE_ERROR, f"* {OUTSIDE}"] if any(cell.endswith("*") for row in rows for cell in row) else [SIZE_ERROR]
+    notes = (
+        [SIZE_ERROR, f"* {OUTSIDE}"]
+        if any(cell.endswith("*") for row in rows for cell in row)
+        else [SIZE_ERROR]
+    )
     parts = [
         f"<p>heg {html.escape(str(version))}. {ABOUT}</p>",
         f'<div style="overflow-x: auto">{html_table(head, rows)}</div>',
         *(f"<p>{note}</p>" for note in notes),
     ]
     if sizes := list(extrapolated(table)):
-        cells = [(f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)) for rs, theta, zeta, value in sizes]
-        parts += ["<h2>f_xc linear in 1 / N to infinity</h2>", html_table(("r_s", "Θ", "ζ", "f_xc"), cells)]
+        cells = [
+            (f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)) for rs, theta, zeta, value in sizes
+        ]
+        parts += [
+            "<h2>f_xc linear in 1 / N to infinity</h2>",
+            html_table(("r_s", "Θ", "ζ", "f_xc"), cells),
+        ]
     parts += [embedded(caption, picture) for caption, picture in pictures.items()]
     fits = [
         f"{sum(cell)} electrons, ζ = {series.zeta:g}: χ² per point {series.surface.chi2:.2f}"
@@ -56,7 +65,9 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
 
 def _rows(table):
     columns, dim = table.columns, int(table.columns["dim"][0])
-    published = [name for name in ("gdsmfb", "ksdt", "corrksdt", "amgb") if f"f_xc_{name}_ha" in columns]
+    published = [
+        name for name in ("gdsmfb", "ksdt", "corrksdt", "amgb") if f"f_xc_{name}_ha" in columns
+    ]
     volume = f"ha_per_bohr{dim}"
     head = (
         "N",
@@ -73,14 +84,21 @@ def _rows(table):
         f"p, Ha/bohr^{dim}",
     )
     head += ("c_V", "e, s, p off the surface", "steps", "samples", "reached")
-    of = lambda name, unit, row: str(Estimate(columns[f"{name}_{unit}"][row], columns[f"{name}_error_{unit}"][row]))
+    of = lambda name, unit, row: str(
+        Estimate(columns[f"{name}_{unit}"][row], columns[f"{name}_error_{unit}"][row])
+    )
     rows = []
     for row in range(len(columns["dim"])):
         cells = [f"{columns[name][row]:g}" for name in ("electrons", "zeta", "rs_bohr", "theta")]
         cells += [of("f_xc_cell", "ha", row), of("f_correction", "ha", row), of("f_xc", "ha", row)]
         marks = out_of_range(dim, columns["rs_bohr"][row], columns["theta"][row])
-        cells += [f"{columns[f'f_xc_{name}_ha'][row]:.5g}" + "*" * (name in marks) for name in published]
-        cells += [of(name, unit, row) for name, unit in (("f", "ha"), ("e", "ha"), ("s", "kb"), ("p", volume))]
+        cells += [
+            f"{columns[f'f_xc_{name}_ha'][row]:.5g}" + "*" * (name in marks) for name in published
+        ]
+        cells += [
+            of(name, unit, row)
+            for name, unit in (("f", "ha"), ("e", "ha"), ("s", "kb"), ("p", volume))
+        ]
         known = np.isfinite(columns["c_kb"][row])
         cells.append(of("c", "kb", row) if known else "")
         off = [columns[f"{letter}_deviation_sigma"][row] for letter in "esp"]

@@ -1,9 +1,10 @@
 """Files that are whole or not there: pytrees of arrays in HDF5, and who may write in a directory.
 
-A file mirrors the pytree, one dataset a leaf, and describes itself by the root's attributes.  Files are written under a
-temporary name and renamed; a digest of all datasets finds the ones that were damaged since.  A file that cannot be used
-is set aside, not overwritten; checkpoints between the newest and the milestones are thinned out as a run goes on.
-HDF5's own locks are left out: network file systems may lack them, and a file here has one writer and one name.
+A file mirrors the pytree, one dataset a leaf, and describes itself by the root's attributes.  Files
+are written under a temporary name and renamed; a digest of all datasets finds the ones that were
+damaged since.  A file that cannot be used is set aside, not overwritten; checkpoints between the
+newest and the milestones are thinned out as a run goes on. HDF5's own locks are left out: network
+file systems may lack them, and a file here has one writer and one name.
 """
 
 import contextlib
@@ -68,7 +69,8 @@ def load_tree(path: Path, template, resized: str | None = None):
     Args:
       path: the file.
       template: a pytree of the same structure, shapes and types.
-      resized: a branch whose arrays may have another length: they are cut, or repeated, to that of the template.
+      resized: a branch whose arrays may have another length: they are cut, or repeated, to that of
+        the template.
     Returns:
       The tree, of NumPy arrays, and the attributes given to `save_tree`.
     Raises:
@@ -79,8 +81,14 @@ def load_tree(path: Path, template, resized: str | None = None):
     stored = {name: found[name] for name in names if name in found}
     for name, leaf in names.items():
         free = 1 if resized and name.split("/")[0] == resized else 0  # axes that may differ
-        if name not in stored or stored[name].shape[free:] != leaf.shape[free:] or stored[name].dtype != leaf.dtype:
-            raise StorageError(f"{path} does not hold {name} of shape {leaf.shape}: it belongs to another model")
+        if (
+            name not in stored
+            or stored[name].shape[free:] != leaf.shape[free:]
+            or stored[name].dtype != leaf.dtype
+        ):
+            raise StorageError(
+                f"{path} does not hold {name} of shape {leaf.shape}: it belongs to another model"
+            )
     for name, leaf in names.items():
         if stored[name].shape != leaf.shape:
             stored[name] = stored[name][np.arange(len(leaf)) % len(stored[name])]
@@ -95,22 +103,36 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
       OSError: it cannot be read for a reason that is not in the file, such as its permissions.
     """
     found = {}
-    take = lambda name, node: found.update({name: np.asarray(node)}) if isinstance(node, h5py.Dataset) else None
+    take = lambda name, node: (
+        found.update({name: np.asarray(node)}) if isinstance(node, h5py.Dataset) else None
+    )
     try:
         with h5py.File(path, "r", locking=False) as file:
             kind = str(file.attrs.get("format", ""))
             if kind.startswith(PROGRAM) and kind != FORMAT:
-                raise StorageError(f"{path} is of another version of this program: {kind}, {FORMAT} is read here")
+                raise StorageError(
+                    f"{path} is of another version of this program: {kind}, {FORMAT} is read here"
+                )
             if kind != FORMAT:
                 raise StorageError(f"{path} is not a checkpoint of this program ({FORMAT})")
             file.visititems(take)
             attributes = dict(file.attrs)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # h5py raises all of these
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+    ) as error:  # h5py raises all of these
         if getattr(error, "errno", None) in NOT_ITS_FAULT:
             raise OSError(f"{path} cannot be read: {os.strerror(error.errno)}") from error
-        raise StorageError(f"{path} cannot be read: it is truncated, damaged or not an HDF5 file") from error
+        raise StorageError(
+            f"{path} cannot be read: it is truncated, damaged or not an HDF5 file"
+        ) from error
     if attributes.get("digest") != _digest(found):
-        raise StorageError(f"{path} is damaged: its contents do not match the digest stored with them")
+        raise StorageError(
+            f"{path} is damaged: its contents do not match the digest stored with them"
+        )
     return found, attributes
 
 
@@ -131,7 +153,8 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def thin_out(run_dir: Path, newest: int, every: int) -> None:
-    """Deletes the checkpoints of a run that are neither among the newest nor at a multiple of `every` steps."""
+    """Deletes the checkpoints of a run that are neither among the newest nor at a multiple of
+    `every` steps."""
     for path in checkpoints(run_dir)[newest:]:
         if _step(path) % every:
             path.unlink(missing_ok=True)
@@ -152,7 +175,8 @@ def set_aside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(run_dir: Path, name: str = "lock") -> Iterator[str]:
-    """Holds a run directory for this process, which the system lets go of when the process ends, however it ends.
+    """Holds a run directory for this process, which the system lets go of when the process ends,
+    however it ends.
 
     Args:
       run_dir: the directory.
@@ -169,14 +193,18 @@ def locked(run_dir: Path, name: str = "lock") -> Iterator[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise InUse(f"{run_dir} is in use by {holder}: stop it, or choose another --run-dir") from None
+            raise InUse(
+                f"{run_dir} is in use by {holder}: stop it, or choose another --run-dir"
+            ) from None
         except OSError:
             if holder:
                 raise StorageError(
                     f"{run_dir} may be in use by {holder}, its file system has no locks: if not, delete {file.name}"
                 ) from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.write(
+            f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        )
         file.flush()
         try:
             yield holder
@@ -200,7 +228,8 @@ def fingerprint(tree) -> str:
 
 
 def replace(path: Path, write: Callable) -> None:
-    """Writes a file under another name and renames it; `write` takes the other path.  OSError if it cannot be."""
+    """Writes a file under another name and renames it; `write` takes the other path.  OSError if it
+    cannot be."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
         write(temporary)
@@ -209,7 +238,9 @@ def replace(path: Path, write: Callable) -> None:
         os.replace(temporary, path)
     except OSError as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OSError(f"{path} cannot be written ({reason}): see to it, the same command continues the run") from error
+        raise OSError(
+            f"{path} cannot be written ({reason}): see to it, the same command continues the run"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -218,7 +249,10 @@ def replace(path: Path, write: Callable) -> None:
 def _leaves(tree):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [
-        ("/".join(jax.tree_util.keystr((part,), simple=True).replace("/", ".") for part in path), leaf)
+        (
+            "/".join(jax.tree_util.keystr((part,), simple=True).replace("/", ".") for part in path),
+            leaf,
+        )
         for path, leaf in leaves
     ]
 

@@ -1,4 +1,5 @@
-"""heg-measure without its command line: all observables of a trained density matrix, its parameters frozen."""
+"""heg-measure without its command line: all observables of a trained density matrix, its parameters
+frozen."""
 
 import contextlib
 import time
@@ -35,7 +36,9 @@ def freeze(run_dir: Path, step: int | None = None) -> Frozen:
     config = on_first(configuration, Path(run_dir))
     solver = build(config)
     state = on_first(trained_state, Path(run_dir), solver.template, step)
-    return Frozen(config, solver, everywhere(state), instruments(solver.system, config.model, config.sampler))
+    return Frozen(
+        config, solver, everywhere(state), instruments(solver.system, config.model, config.sampler)
+    )
 
 
 def measure(
@@ -47,7 +50,8 @@ def measure(
     output: Path | None = None,
     second_order: bool | float = True,
 ) -> Measurement | None:
-    """Measures a run, or adds samples to an earlier measurement of the same checkpoint.  Called by all processes.
+    """Measures a run, or adds samples to an earlier measurement of the same checkpoint.  Called by
+    all processes.
 
     Args:
       run_dir: of heg-solve.
@@ -56,8 +60,8 @@ def measure(
       stop: true when the measurement is to end in order; what is at hand is kept.
       step: of the checkpoint; none: the newest.
       output: directory for all that is written; none: that of the run.
-      second_order: is the free energy to second order wanted too? A number: with that statistical error, hartree per
-        electron.
+      second_order: is the free energy to second order wanted too? A number: with that statistical
+        error, hartree per electron.
     Returns:
       What was found, also written to observables.h5 and observables.json; None if stopped.
     Raises:
@@ -97,20 +101,25 @@ def save(run_dir: Path, found: Measurement) -> None:
         unit = parts.pop("unit")
         tree[name] = {part: value for part, value in parts.items() if value is not None}
         units |= {
-            f"{name}/{part}": {"unit": unit + (", squared" if part == "covariance" else "")} for part in tree[name]
+            f"{name}/{part}": {"unit": unit + (", squared" if part == "covariance" else "")}
+            for part in tree[name]
         }
     tree |= {"second_order": found.second_order} if found.second_order else {}
     tree |= {"landau": found.landau._asdict(), "levels": found.levels}
     notes = {name: found.facts[name] for name in ("step", "samples", "version")}
     files.save_tree(run_dir / "observables.h5", tree, units, **notes)
     plain = lambda array: np.asarray(array).tolist()
-    numbers = {name: {"mean": plain(q.value), "error": plain(q.error)} for name, q in found.quantities.items()}
+    numbers = {
+        name: {"mean": plain(q.value), "error": plain(q.error)}
+        for name, q in found.quantities.items()
+    }
     landau = {name: plain(value) for name, value in found.landau._asdict().items()}
     text_files.save_json(run_dir / "observables.json", numbers | {"landau": landau} | found.facts)
 
 
 def _verdict(run_dir, step):
-    """That of the run, if it was on the parameters of this step; nothing in runs of older versions."""
+    """That of the run, if it was on the parameters of this step; nothing in runs of older
+    versions."""
     with contextlib.suppress(files.StorageError):
         summary = text_files.load_json(run_dir / "summary.json")
         if summary.get("steps") == step and sentence_of(summary):
@@ -127,7 +136,8 @@ def _claim(run_dir, output):
 
 
 def _collect(frozen, run_dir, samples, show, stop):
-    """Means over blocks of all samples, old and new; None if stopped.  They are kept in observed-<step>.h5."""
+    """Means over blocks of all samples, old and new; None if stopped.  They are kept in
+    observed-<step>.h5."""
     batch, parameters = frozen.config.sampler.batch, (frozen.state.average, frozen.state.regression)
     measure_batch, key = frozen.instruments.observe, stream(frozen.state, OBSERVING)
     path = run_dir / f"observed-{int(frozen.state.step)}.h5"
@@ -162,9 +172,11 @@ def _collect(frozen, run_dir, samples, show, stop):
 
 
 def _earlier(path, shapes, marks):
-    """Means of blocks of an earlier measurement with the same parameters, in a list; empty if there is none.
+    """Means of blocks of an earlier measurement with the same parameters, in a list; empty if there
+    is none.
 
-    shapes() gives those of one batch; it traces the program, which is spared where there is no file.
+    shapes() gives those of one batch; it traces the program, which is spared where there is no
+    file.
     """
     if not path.exists():
         return []

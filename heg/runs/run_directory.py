@@ -1,4 +1,5 @@
-"""What a run directory of heg-solve holds: its configuration, its trained state, and how another run starts from it."""
+"""What a run directory of heg-solve holds: its configuration, its trained state, and how another
+run starts from it."""
 
 from pathlib import Path
 
@@ -35,16 +36,20 @@ def configuration(run_dir: Path) -> Config:
 
 
 def load_state(path: Path, template: TrainState) -> tuple[TrainState, dict]:
-    """The state in a checkpoint, its walkers as many as the template's, and the attributes of the file.
+    """The state in a checkpoint, its walkers as many as the template's, and the attributes of the
+    file.
 
     Raises:
-      StorageError: the file cannot be used, or the random numbers of its run are not those of this program.
+      StorageError: the file cannot be used, or the random numbers of its run are not those of this
+        program.
       OSError: it cannot be read for a reason that is not in the file.
     """
     state, attributes = files.load_tree(path, template, resized="walkers")
     numbers = attributes.get("random_numbers", NUMBERS)  # older files do not say it
     if numbers != NUMBERS:
-        raise files.StorageError(f"{path} goes on with the random numbers of {numbers}, here they are {NUMBERS}")
+        raise files.StorageError(
+            f"{path} goes on with the random numbers of {numbers}, here they are {NUMBERS}"
+        )
     return state, attributes
 
 
@@ -64,13 +69,17 @@ def trained_state(run_dir: Path, template: TrainState, step: int | None = None) 
         except files.StorageError as error:
             refusals.append(str(error))
     wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-    raise ValueError("; ".join([f"{run_dir} has no {wanted} that can be used: run heg-solve", *refusals]))
+    raise ValueError(
+        "; ".join([f"{run_dir} has no {wanted} that can be used: run heg-solve", *refusals])
+    )
 
 
 def start_from(run_dir: Path, solver: Solver) -> Params:
-    """Parameters for a run to start from: the average of another run of as many electrons of each spin.
+    """Parameters for a run to start from: the average of another run of as many electrons of each
+    spin.
 
-    They serve any r_s, temperature and twist: features are in units of the cell, levels in units of E_F.  Called by all
+    They serve any r_s, temperature and twist: features are in units of the cell, levels in units of
+      E_F.  Called by all
     processes, as its solver is built by all.
 
     Raises:
@@ -81,17 +90,22 @@ def start_from(run_dir: Path, solver: Solver) -> Params:
     for name in ("n_up", "n_down", "dim"):
         there, here = (getattr(gas, name) for gas in (before.system, solver.system))
         if there != here:
-            raise ValueError(f"start is {run_dir}: it has {name} {there}, this run {here}; give one of equal {name}")
+            raise ValueError(
+                f"start is {run_dir}: it has {name} {there}, this run {here}; give one of equal {name}"
+            )
     state = on_first(trained_state, run_dir, before.template)
     found = transfer(state.average, before.cutoff.orbitals, solver.cutoff.orbitals)
     shapes = lambda params: jax.tree.map(np.shape, params)
     if shapes(found) != shapes(solver.template.params):
-        raise ValueError(f"start is {run_dir}: its run has another [model]; give one of equal sizes")
+        raise ValueError(
+            f"start is {run_dir}: its run has another [model]; give one of equal sizes"
+        )
     return found
 
 
 def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
-    """Parameters for other plane waves: those in both keep their levels, new ones have the ideal gas's."""
+    """Parameters for other plane waves: those in both keep their levels, new ones have the ideal
+    gas's."""
     place = {tuple(n): number for number, n in enumerate(before.n)}
     found = np.array([place.get(tuple(n), -1) for n in after.n])
 
@@ -100,4 +114,7 @@ def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
             return np.asarray(leaf)
         return np.where(found >= 0, np.asarray(leaf)[:, found], 0.0)
 
-    return Params(jax.tree_util.tree_map_with_path(of_leaf, params.occupations), jax.tree.map(np.asarray, params.flow))
+    return Params(
+        jax.tree_util.tree_map_with_path(of_leaf, params.occupations),
+        jax.tree.map(np.asarray, params.flow),
+    )

@@ -1,4 +1,5 @@
-"""The states looked at for the second-order free energy, kept in a file that a later measurement goes on with."""
+"""The states looked at for the second-order free energy, kept in a file that a later measurement
+goes on with."""
 
 import contextlib
 import math
@@ -59,8 +60,8 @@ def collect(
       frozen: the run, of heg.observables.evaluation.
       run_dir: holds second-order-<step>.h5.
       states: draws of K.                                   [B, N]
-      accuracy: statistical error wanted, hartree per electron; it is not reached where the means over many K are not
-        known so well, or where it takes more states than were drawn.
+      accuracy: statistical error wanted, hartree per electron; it is not reached where the means
+        over many K are not known so well, or where it takes more states than were drawn.
       show: takes the numbers of states at hand and wanted.
       stop: true when this is to end in order; what is at hand is kept.
     Returns:
@@ -90,7 +91,12 @@ def collect(
                 if parts:
                     keep()
                 return None
-            row = contribution(excitations, found.levels, states[SKIPPED + number], jax.random.fold_in(key, number + 1))
+            row = contribution(
+                excitations,
+                found.levels,
+                states[SKIPPED + number],
+                jax.random.fold_in(key, number + 1),
+            )
             parts.append(jax.tree.map(lambda leaf: leaf[None], row))
             show(number + 1, wanted)
             if any_process(time.monotonic() - saved > SAVE_SECONDS):
@@ -98,7 +104,9 @@ def collect(
                 saved = time.monotonic()
         rows = _joined(parts)
         have, before = wanted, have
-        found, wanted = on_first(_summed_up, excitations, found._replace(rows=rows), states[:SHELLS], accuracy, most)
+        found, wanted = on_first(
+            _summed_up, excitations, found._replace(rows=rows), states[:SHELLS], accuracy, most
+        )
         if wanted <= have:
             break
     if have > before or not path.exists():

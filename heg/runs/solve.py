@@ -1,4 +1,5 @@
-"""heg-solve without its command line: the loop over steps, the final measurement, the run directory."""
+"""heg-solve without its command line: the loop over steps, the final measurement, the run
+directory."""
 
 import contextlib
 import time
@@ -30,28 +31,40 @@ class RunError(Exception):
 
 
 def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool]) -> dict:
-    """Runs, or continues to its end, the run in config.run.run_dir.  Called by all processes at once.
+    """Runs, or continues to its end, the run in config.run.run_dir.  Called by all processes at
+    once.
 
     Args:
       config: of the run.
       say: takes sentences for the user.
       show: takes the number of steps done and the StepInfo of the last one.
-      stop: true when the run is to end in order, with a checkpoint; so does a file STOP in the run directory.
+      stop: true when the run is to end in order, with a checkpoint; so does a file STOP in the run
+        directory.
     Returns:
       The summary, as in summary.json; empty if the run was stopped before its end.
     Raises:
-      ValueError: the configuration is impossible, or differs from that of the run in a field that may not change.
+      ValueError: the configuration is impossible, or differs from that of the run in a field that
+        may not change.
       RunError: the run cannot go on.
       StorageError, OSError: a file cannot be used, or another run is using the directory.
     """
     solver, run_dir = build(config), Path(config.run.run_dir)
     new = config.run.start and not on_first((run_dir / "config.toml").exists)
-    params = start_from(config.run.start, solver) if new else None  # refused before there is a directory
+    params = (
+        start_from(config.run.start, solver) if new else None
+    )  # refused before there is a directory
     asked = run_dir / "STOP"
     with contextlib.ExitStack() as held:
         on_first(_claim, run_dir, config, held, say)
         first = _first(config, solver, params, say)
-        summary = _run(config, solver, first, say, show, lambda: any_process(stop() or (is_first() and asked.exists())))
+        summary = _run(
+            config,
+            solver,
+            first,
+            say,
+            show,
+            lambda: any_process(stop() or (is_first() and asked.exists())),
+        )
         on_first(lambda: asked.unlink(missing_ok=True))
     return summary
 
@@ -93,7 +106,8 @@ def _run(config, solver, first, say, show, stop):
 
 
 def _first(config, solver, params, say):
-    """The state before the first step: untrained, or with parameters of another run, which checkpoint-0.h5 keeps."""
+    """The state before the first step: untrained, or with parameters of another run, which
+    checkpoint-0.h5 keeps."""
     first = solver.init(key_of_run(config.run.seed))
     if not config.run.start:
         return everywhere(first)
@@ -116,12 +130,15 @@ def _begun(path, solver, say):
 
 
 def _done(config, step, rows):
-    """Is the training at its end?  The same answer for all processes, and for a run that is continued."""
+    """Is the training at its end?  The same answer for all processes, and for a run that is
+    continued."""
     accuracy = config.run.accuracy
     return step >= config.run.steps or (accuracy is not None and settled(rows, accuracy))
 
 
-def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
+def measure(
+    solver: Solver, config: Config, state: TrainState, stop: Callable[[], bool]
+) -> dict[str, np.ndarray]:
     """F, E, kinetic, potential, S per electron of independent samples at the averaged parameters.
 
     They are kept in samples-<step>.h5.
@@ -145,13 +162,17 @@ def measure(solver: Solver, config: Config, state: TrainState, stop: Callable[[]
         check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
         parts.append(solver.per_electron(samples, state.regression))
     values = {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
-    notes = {"units": "hartree per electron; S: k_B per electron", "parameters": files.fingerprint(frozen)}
+    notes = {
+        "units": "hartree per electron; S: k_B per electron",
+        "parameters": files.fingerprint(frozen),
+    }
     on_first(partial(files.save_tree, **notes), path, values)
     return values
 
 
 def _claim(run_dir, config, held, say):
-    """Makes the directory ours until `held` is closed, and notes the configuration or checks it against the run's."""
+    """Makes the directory ours until `held` is closed, and notes the configuration or checks it
+    against the run's."""
     run_dir.mkdir(parents=True, exist_ok=True)
     if dead := held.enter_context(files.locked(run_dir)):
         say(f"The run that was here did not end in order ({dead}).")
@@ -159,7 +180,9 @@ def _claim(run_dir, config, held, say):
     if path.exists():
         found = changes(config, text_files.load_tables(path))
         if found.refused:
-            raise ValueError(f"{run_dir} holds another run: {'; '.join(found.refused)}; choose another --run-dir")
+            raise ValueError(
+                f"{run_dir} holds another run: {'; '.join(found.refused)}; choose another --run-dir"
+            )
         for change in found.told:
             say(f"Changed: {change}.")
     elif any(run_dir.glob("checkpoint-*.h5")) or (run_dir / HISTORY).exists():
@@ -168,7 +191,8 @@ def _claim(run_dir, config, held, say):
 
 
 def _newest(config, solver, say):
-    """State of the newest checkpoint that can be used, and the seconds spent so far; none and zero if there is none."""
+    """State of the newest checkpoint that can be used, and the seconds spent so far; none and zero
+    if there is none."""
     run_dir, unused = Path(config.run.run_dir), []
     for path in files.checkpoints(run_dir):
         try:
@@ -202,7 +226,8 @@ def _save(config, state, seconds):
 
 
 def _samples(path, count, frozen):
-    """The first samples kept in a file; none if it is not there, damaged, of too few samples or other parameters."""
+    """The first samples kept in a file; none if it is not there, damaged, of too few samples or
+    other parameters."""
     if not path.exists():
         return {}
     try:
@@ -255,6 +280,10 @@ def check_draws(step: int, lost: int, redrawn: int, draws: int) -> None:
       RunError: any failed, or too many were repeated.
     """
     if lost:
-        raise RunError(f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm")
+        raise RunError(
+            f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm"
+        )
     if too_many_redrawn(redrawn, draws):
-        raise RunError(f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: lower max_norm")
+        raise RunError(
+            f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: lower max_norm"
+        )

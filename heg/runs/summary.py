@@ -18,7 +18,8 @@ QUANTITIES = ("F", "E", "kinetic", "potential", "S")
 
 
 def history_row(step: int, info: StepInfo) -> dict[str, float]:
-    """A row of history.csv: what the parameters before this step gave, per electron unless the name says otherwise."""
+    """A row of history.csv: what the parameters before this step gave, per electron unless the name
+    says otherwise."""
     row = {"step": step}
     for name in QUANTITIES:
         mean, error = info.estimates[name]
@@ -28,12 +29,17 @@ def history_row(step: int, info: StepInfo) -> dict[str, float]:
     return row | {"redrawn": int(info.redrawn), "min_det": float(info.min_det)}
 
 
-def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, final: dict) -> dict:
-    """What summary.json says, but for the time: means with errors from independent samples at frozen parameters."""
+def summarise(
+    solver: Solver, config: Config, state: TrainState, initial: dict, final: dict
+) -> dict:
+    """What summary.json says, but for the time: means with errors from independent samples at
+    frozen parameters."""
     system, exact = solver.system, ideal_reference(solver.system)
     keys = jax.random.split(stream(state, FOLDING), FOLD_SAMPLES)
     quality = solver.quality(state.average, state.walkers, keys)
-    estimates = lambda values: {name: independent(value)._asdict() for name, value in values.items()}
+    estimates = lambda values: {
+        name: independent(value)._asdict() for name, value in values.items()
+    }
     energy = final["E"]
     return estimates(final) | {
         "units": "hartree per electron; S: k_B per electron",
@@ -44,8 +50,12 @@ def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, 
         "samples": config.run.samples,
         "quality": {
             "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
-            "largest_deviation_sigma": float(np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)),
-            "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error if len(energy) > 3 else None,
+            "largest_deviation_sigma": float(
+                np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)
+            ),
+            "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error
+            if len(energy) > 3
+            else None,
             "min_det": float(quality.min_det),
             "folded_measure": independent(np.asarray(quality.folded))._asdict(),
             "redrawn": int(state.redrawn),
@@ -56,7 +66,8 @@ def summarise(solver: Solver, config: Config, state: TrainState, initial: dict, 
 
 @functools.lru_cache(maxsize=16)
 def ideal_reference(system: System) -> dict[str, Estimate]:
-    """Exact F, E, kinetic, potential, S of the ideal gas, per electron; cutoff error below 1e-12 T."""
+    """Exact F, E, kinetic, potential, S of the ideal gas, per electron; cutoff error below 1e-12
+    T."""
     ideal = thermodynamics(choose_cutoff(system, 1e-12).orbitals.energy, system.beta, system.spins)
     free_energy, energy, entropy = (value / system.electrons for value in ideal)
     values = {"F": free_energy, "E": energy, "kinetic": energy, "potential": 0.0, "S": entropy}
@@ -79,5 +90,7 @@ def system_facts(solver: Solver) -> dict:
         "temperature_ha": system.temperature,
         "orbitals": len(cutoff.orbitals.energy),
         "orbitals_missing_probability": cutoff.missing,
-        "cutoff_error_of_ideal_F_ha_per_electron": system.temperature * cutoff.missing / system.electrons,
+        "cutoff_error_of_ideal_F_ha_per_electron": system.temperature
+        * cutoff.missing
+        / system.electrons,
     }

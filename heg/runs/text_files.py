@@ -1,4 +1,5 @@
-"""Text files of a run: configuration in TOML, history in CSV, results in JSON, events in lines of JSON.
+"""Text files of a run: configuration in TOML, history in CSV, results in JSON, events in lines of
+JSON.
 
 All are UTF-8, whatever the locale.
 """
@@ -26,8 +27,11 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file in UTF-8 atomically; names of files keep their bytes, also those that the locale cannot read."""
-    replace(Path(path), lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))
+    """Writes a file in UTF-8 atomically; names of files keep their bytes, also those that the
+    locale cannot read."""
+    replace(
+        Path(path), lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+    )
 
 
 def append_line(path: Path, value: dict) -> None:
@@ -37,7 +41,8 @@ def append_line(path: Path, value: dict) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Values of the lines of a file of `append_line`, damaged ones left out; none if there is no file."""
+    """Values of the lines of a file of `append_line`, damaged ones left out; none if there is no
+    file."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     found = []
     for line in text.splitlines():
@@ -88,7 +93,9 @@ def save_config(path: Path, config: dict) -> None:
 
 def as_toml(config: dict) -> str:
     """Tables as the text of a TOML file; fields that are None are left out."""
-    return tomli_w.dumps({name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()})
+    return tomli_w.dumps(
+        {name: {k: v for k, v in table.items() if v is not None} for name, table in config.items()}
+    )
 
 
 def load_config(path: Path) -> dict:
@@ -119,7 +126,8 @@ def load_tables(path: Path) -> dict[str, dict]:
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """Whole rows of a history, oldest first; a partial last line is dropped.  Empty if there is no file.
+    """Whole rows of a history, oldest first; a partial last line is dropped.  Empty if there is no
+    file.
 
     Raises:
       StorageError: a row is damaged.
@@ -141,7 +149,12 @@ def read_history(path: Path) -> list[dict[str, str]]:
 
 
 def _is_whole(row):
-    if None in row or None in row.values() or not row["step"].isdigit() or len(row["step"]) > DIGITS:
+    if (
+        None in row
+        or None in row.values()
+        or not row["step"].isdigit()
+        or len(row["step"]) > DIGITS
+    ):
         return False
     with contextlib.suppress(ValueError):
         return bool([float(value) for value in row.values()])
@@ -149,15 +162,21 @@ def _is_whole(row):
 
 
 def columns(history: list[dict[str, str]]) -> dict[str, np.ndarray]:
-    """Columns of a history: whole numbers where all are, floats elsewhere.  [rows] each; empty without rows."""
+    """Columns of a history: whole numbers where all are, floats elsewhere.  [rows] each; empty
+    without rows."""
     number = lambda values: (
-        np.array(values, int) if all(v.lstrip("-").isdigit() for v in values) else np.array(values, float)
+        np.array(values, int)
+        if all(v.lstrip("-").isdigit() for v in values)
+        else np.array(values, float)
     )
-    return {name: number([row[name] for row in history]) for name in (history[0] if history else ())}
+    return {
+        name: number([row[name] for row in history]) for name in (history[0] if history else ())
+    }
 
 
 def rewind_history(path: Path, step: int) -> list[dict[str, str]]:
-    """Drops the rows after `step` steps, which are to be computed again, and a partial last line; the rows kept."""
+    """Drops the rows after `step` steps, which are to be computed again, and a partial last line;
+    the rows kept."""
     rows = read_history(path)
     kept = [row for row in rows if int(row["step"]) <= step]
     if kept:

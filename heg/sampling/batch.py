@@ -1,4 +1,5 @@
-"""The batch of walkers of one step: new states K for all, then exact draws of x or chains carried on."""
+"""The batch of walkers of one step: new states K for all, then exact draws of x or chains carried
+on."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -71,7 +72,8 @@ def make_walks(system: System, model: Model, config: SamplerConfig, chunk: int) 
 
 
 def anywhere(system: System, batch: int, key: jax.Array) -> Walk:
-    """A batch at uniform positions: where no walker is carried from step to step, a run needs no better start."""
+    """A batch at uniform positions: where no walker is carried from step to step, a run needs no
+    better start."""
     shape = batch, system.electrons, system.dim
     walkers = Walkers(jnp.zeros(shape[:2], jnp.int32), system.box * jax.random.uniform(key, shape))
     none = jnp.zeros((), int)

@@ -1,12 +1,15 @@
 r"""Samples of (K, x): exact draws, and Markov chains as the check.
 
-An exact draw of x at given K takes two steps.  |det e^{ikz}|^2 is a projection determinantal point process, so z is
-drawn electron by electron: with e_1 ... e_j the orthonormalised vectors phi(z) of the electrons already placed, phi
-the N plane waves, the next z is uniform in the box and accepted with probability (N - sum_j |e_j^+ phi(z)|^2) / N
-(Hough, Krishnapur, Peres and Virag, Probab. Surveys 3, 206 (2006), doi:10.1214/154957806000000078).  Then
-x = f^-1(z), verified; a draw whose inverse is not found is drawn again at the same K and counted.
+An exact draw of x at given K takes two steps.  |det e^{ikz}|^2 is a projection determinantal point
+process, so z is
+drawn electron by electron: with e_1 ... e_j the orthonormalised vectors phi(z) of the electrons
+already placed, phi the N plane waves, the next z is uniform in the box and accepted with
+probability (N - sum_j |e_j^+ phi(z)|^2) / N (Hough, Krishnapur, Peres and Virag, Probab. Surveys 3,
+206 (2006), doi:10.1214/154957806000000078).  Then x = f^-1(z), verified; a draw whose inverse is
+not found is drawn again at the same K and counted.
 
-The chains move all electrons of a walker at once: Metropolis by a Gaussian of width w, MALA by the same about
+The chains move all electrons of a walker at once: Metropolis by a Gaussian of width w, MALA by the
+same about
 
 .. math:: x + \tfrac{w^2}{2} \nabla \ln|\Psi|^2
 
@@ -60,11 +63,14 @@ class Draws(NamedTuple):
     lost: jax.Array
 
 
-def draw_determinant(waves: Callable, box: float, shape: tuple[int, int], key: jax.Array) -> jax.Array:
+def draw_determinant(
+    waves: Callable, box: float, shape: tuple[int, int], key: jax.Array
+) -> jax.Array:
     """Exact draw of the positions of one spin from |det e^{i k_a z_b}|^2.
 
-    Candidates come in blocks.  What is left of the chance of a candidate only falls as electrons are placed, so one
-    that was refused stays refused, and those after the one taken serve the next electron.
+    Candidates come in blocks.  What is left of the chance of a candidate only falls as electrons
+    are placed, so one that was refused stays refused, and those after the one taken serve the next
+    electron.
 
     Args:
       waves: points [P, d] -> the N occupied plane waves there, each of modulus one.    [P, N]
@@ -107,7 +113,8 @@ def _squared(amplitude):
 
 
 def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Callable:
-    """Exact draws of x as a function of (flow params, state [B, N], keys [B]) -> Draws, `chunk` walkers at a time."""
+    """Exact draws of x as a function of (flow params, state [B, N], keys [B]) -> Draws, `chunk`
+    walkers at a time."""
     waves = make_waves(system, orbitals)
 
     def attempt(params, state, key):
@@ -115,7 +122,9 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
         draw_spin = lambda spin, count, key: draw_determinant(
             lambda z: waves(z, state[spin]), system.box, (count, system.dim), key
         )
-        return flow.inverse(params, jnp.concatenate(list(map(draw_spin, system.parts, system.spins, keys))))
+        return flow.inverse(
+            params, jnp.concatenate(list(map(draw_spin, system.parts, system.spins, keys)))
+        )
 
     def draw_one(params, state, key):
         def again(carry):
@@ -123,10 +132,14 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
             return number + 1, attempt(params, state, jax.random.fold_in(key, number))
 
         unverified = lambda carry: ~carry[1].verified & (carry[0] < ATTEMPTS)
-        return lax.while_loop(unverified, again, (1, attempt(params, state, jax.random.fold_in(key, 0))))
+        return lax.while_loop(
+            unverified, again, (1, attempt(params, state, jax.random.fold_in(key, 0)))
+        )
 
     def draw(params, state, keys):
-        attempts, inverse = map_walkers(lambda walker: draw_one(params, *walker), (state, keys), chunk)
+        attempts, inverse = map_walkers(
+            lambda walker: draw_one(params, *walker), (state, keys), chunk
+        )
         return Draws(inverse.x, jnp.sum(attempts > 1), jnp.sum(~inverse.verified))
 
     return draw
@@ -144,7 +157,9 @@ class Chain(NamedTuple):
     acceptance: jax.Array
 
 
-def metropolis(log_prob: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int) -> Chain:
+def metropolis(
+    log_prob: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int
+) -> Chain:
     """Moves of one walker with a symmetric Gaussian proposal.
 
     Args:
@@ -157,8 +172,11 @@ def metropolis(log_prob: Callable, x: jax.Array, width: jax.Array, key: jax.Arra
     return mala(lambda x: (log_prob(x), jnp.zeros_like(x)), x, width, key, moves)
 
 
-def mala(log_prob_and_gradient: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int) -> Chain:
-    """Moves of one walker along the gradient of ln |Psi|^2; with a gradient of zero they are those of Metropolis.
+def mala(
+    log_prob_and_gradient: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int
+) -> Chain:
+    """Moves of one walker along the gradient of ln |Psi|^2; with a gradient of zero they are those
+    of Metropolis.
 
     Args:
       log_prob_and_gradient: x [N, d] -> ln |Psi|^2 [] and its gradient [N, d].
@@ -169,7 +187,9 @@ def mala(log_prob_and_gradient: Callable, x: jax.Array, width: jax.Array, key: j
     def look(x):
         log_prob, gradient = log_prob_and_gradient(x)
         drift = width**2 / 2 * gradient
-        return log_prob, drift * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(drift), 1e-300))
+        return log_prob, drift * jnp.minimum(
+            1, longest / jnp.maximum(jnp.linalg.norm(drift), 1e-300)
+        )
 
     def move(carry, key):
         x, log_prob, drift = carry
@@ -199,16 +219,20 @@ def make_chain(kind: str, log_psi: Callable, score: Callable) -> Callable:
         log_prob = lambda x: 2 * jnp.real(log_psi(params, x, state))
         if kind == "metropolis":
             return metropolis(log_prob, x, width, key, moves)
-        return mala(lambda x: (log_prob(x), 2 * jnp.real(score(params, x, state).x)), x, width, key, moves)
+        return mala(
+            lambda x: (log_prob(x), 2 * jnp.real(score(params, x, state).x)), x, width, key, moves
+        )
 
     return chain
 
 
 def adapt_width(width: jax.Array, acceptance: jax.Array, target: float) -> jax.Array:
-    """A wider proposal when more is accepted than the target, a narrower one when less, by a tenth at most."""
+    """A wider proposal when more is accepted than the target, a narrower one when less, by a tenth
+    at most."""
     return width * jnp.clip(acceptance / target, 1 / 1.1, 1.1)
 
 
 def first_width(system: System) -> float:
-    """Width of the proposal before it is adapted, bohr: a move is about r_s long in the space of all coordinates."""
+    """Width of the proposal before it is adapted, bohr: a move is about r_s long in the space of
+    all coordinates."""
     return system.rs / np.sqrt(system.electrons * system.dim)

@@ -1,22 +1,24 @@
 r"""What the energy of a sample owes to chance alone, known exactly: control variates.
 
-Given K, the quasi-particle coordinates z = f(x) are distributed as the bare determinant |det e^{ikz}|^2, whatever the
-flow.  So every one- and two-body function of z has a mean known in closed form.  Two kinds are used: the Coulomb energy
-U at z, whose mean is the Hartree-Fock energy of the determinant, and the density waves of the shortest reciprocal
-vectors, shell by shell,
+Given K, the quasi-particle coordinates z = f(x) are distributed as the bare determinant |det
+e^{ikz}|^2, whatever the flow.  So every one- and two-body function of z has a mean known in closed
+form.  Two kinds are used: the Coulomb energy U at z, whose mean is the Hartree-Fock energy of the
+determinant, and the density waves of the shortest reciprocal vectors, shell by shell,
 
 .. math:: \Big\langle \sum_{|n_q|^2 = h} |\rho_q(z)|^2 \Big\rangle_K
           = \sum_{|n_q|^2 = h} N - \#\{i \ne j,\ \sigma_i = \sigma_j,\ |n_i - n_j|^2 = h\} ,
 
-the second term by exchange.  The deviations C from these means vanish on average in each K; a regression on earlier
-batches says how much of the kinetic and of the potential energy goes along with them,
+the second term by exchange.  The deviations C from these means vanish on average in each K; a
+regression on earlier batches says how much of the kinetic and of the potential energy goes along
+with them,
 
 .. math:: E_{loc} \approx b(K) + \gamma \cdot C(K, z), \qquad b(K) = \beta_0 + \beta_1 \epsilon_K + \beta_2 U_K ,
 
-with eps_K the ideal and U_K the Hartree-Fock energy of K.  E_loc - gamma C has the mean of E_loc and less noise, and
-b(K) is a baseline of the flow's gradient (heg.training.free_energy).  Without a flow the potential energy is U(z): no noise is
-left, and the regression starts there.
-Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, chapter on variance reduction.
+with eps_K the ideal and U_K the Hartree-Fock energy of K.  E_loc - gamma C has the mean of E_loc
+and less noise, and b(K) is a baseline of the flow's gradient (heg.training.free_energy).  Without a
+flow the potential energy is U(z): no noise is left, and the regression starts there.
+Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, chapter on
+variance reduction.
 """
 
 from collections.abc import Callable
@@ -50,7 +52,8 @@ class Controls(NamedTuple):
 
 
 class Regression(NamedTuple):
-    """Running moments of the regressors r and of the energies y (kinetic, potential) of earlier batches.
+    """Running moments of the regressors r and of the energies y (kinetic, potential) of earlier
+    batches.
 
     Attributes:
       squares: mean of r r^T.                               [R, R]
@@ -63,14 +66,20 @@ class Regression(NamedTuple):
 
 def make_controls(system: System, orbitals: Orbitals) -> Callable:
     """Controls as a function of (z [N, d], state [N])."""
-    numbers, energy, shells = jnp.asarray(orbitals.n), jnp.asarray(orbitals.energy), _shells(system.dim)
+    numbers, energy, shells = (
+        jnp.asarray(orbitals.n),
+        jnp.asarray(orbitals.energy),
+        _shells(system.dim),
+    )
     electrons, spin = system.electrons, np.repeat(np.arange(len(system.spins)), system.spins)
     same = (spin[:, None] == spin) & ~np.eye(electrons, dtype=bool)
     wavelength = system.box / (2 * np.pi)
 
     def controls(z, state):
         n = numbers[state]
-        transfer = jnp.where(same, jnp.sum((n[:, None] - n) ** 2, axis=-1), np.inf)  # |n_i - n_j|^2 of equal spins
+        transfer = jnp.where(
+            same, jnp.sum((n[:, None] - n) ** 2, axis=-1), np.inf
+        )  # |n_i - n_j|^2 of equal spins
         exchanged = jnp.sum(fourier_transform(jnp.sqrt(transfer) / wavelength, system.dim)) / 2
         fock = electrons * madelung(system) / 2 - exchanged / system.box**system.dim
         density = density_waves(z / wavelength, HIGHEST)
@@ -78,22 +87,32 @@ def make_controls(system: System, orbitals: Orbitals) -> Callable:
         of_shell = jnp.sum(shells.weight * squared, axis=(1, 2))
         exchange = jnp.array([jnp.sum(transfer == size) for size in shells.size])
         of_state = jnp.stack([1.0, jnp.sum(energy[state]), system.coupling * fock])
-        return Controls(of_state, jnp.append(system.coupling * (coulomb_energy(z, system) - fock), of_shell + exchange))
+        return Controls(
+            of_state,
+            jnp.append(system.coupling * (coulomb_energy(z, system) - fock), of_shell + exchange),
+        )
 
     return controls
 
 
 def first_regression() -> Regression:
-    """That of electrons without a flow: the kinetic energy is eps_K, the potential energy U_K and its deviation."""
+    """That of electrons without a flow: the kinetic energy is eps_K, the potential energy U_K and
+    its deviation."""
     squares = jnp.eye(4 + SHELLS) * PRIOR
-    return Regression(squares, jnp.zeros((4 + SHELLS, 2)).at[1, 0].set(PRIOR).at[jnp.array([2, 3]), 1].set(PRIOR))
+    return Regression(
+        squares, jnp.zeros((4 + SHELLS, 2)).at[1, 0].set(PRIOR).at[jnp.array([2, 3]), 1].set(PRIOR)
+    )
 
 
-def update_regression(regression: Regression, controls: Controls, energy: LocalEnergy) -> Regression:
+def update_regression(
+    regression: Regression, controls: Controls, energy: LocalEnergy
+) -> Regression:
     """Adds a batch to the moments; `controls` and `energy` have the batch as their first axis."""
     regressors = jnp.concatenate(controls, axis=1)
     energies = jnp.stack([jnp.real(energy.kinetic), energy.potential], axis=1)
-    batch = Regression(regressors.T @ regressors / len(energies), regressors.T @ energies / len(energies))
+    batch = Regression(
+        regressors.T @ regressors / len(energies), regressors.T @ energies / len(energies)
+    )
     return jax.tree.map(lambda old, new: MEMORY * old + (1 - MEMORY) * new, regression, batch)
 
 
@@ -119,7 +138,8 @@ def controlled(regression: Regression, controls: Controls, energy: LocalEnergy) 
 
 
 class _Shells(NamedTuple):
-    """|n|^2 of each shell [SHELLS], and the weights of its vectors; those whose last component is negative are left
+    """|n|^2 of each shell [SHELLS], and the weights of its vectors; those whose last component is
+    negative are left
     to their opposites.  [SHELLS, all but the last, the last]"""
 
     size: np.ndarray

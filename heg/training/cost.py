@@ -13,7 +13,8 @@ from heg.parallel.devices import map_walkers
 from heg.training.step import Solver
 
 FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent
-# on two cores (docs/performance.md): time over that of the operations at the rate of large products, and the rest
+# on two cores (docs/performance.md): time over that of the operations at the rate of large
+# products, and the rest
 EXCESS, START = 5.0, 35.0  # in seconds: to compile, start and end
 PRODUCT = 1024  # rows of the product that is timed
 SAMPLE = ("draw K", "draw x", "kinetic", "Coulomb")  # phases of the final measurement
@@ -21,11 +22,14 @@ STEP = (*SAMPLE, "scores", "solve")  # of a training step
 
 
 def cost(solver: Solver, config: Config, rate: float) -> dict:
-    """Parameters, samples in all, memory of a step in MiB on the devices of one process, and seconds of the whole run.
+    """Parameters, samples in all, memory of a step in MiB on the devices of one process, and
+    seconds of the whole run.
 
-    Accuracy: the memory counts the largest arrays (scores, their products, Fisher matrix, second derivatives of pairs);
-    what the program and XLA need besides is not in it.  The time was right within a factor of 1.5 for 2 to 33
-    electrons on two cores (docs/performance.md); on other machines it says no more than minutes, hours or days.
+    Accuracy: the memory counts the largest arrays (scores, their products, Fisher matrix, second
+      derivatives of pairs);
+    what the program and XLA need besides is not in it.  The time was right within a factor of 1.5
+    for 2 to 33 electrons on two cores (docs/performance.md); on other machines it says no more than
+    minutes, hours or days.
 
     Args:
       solver, config: of the run.
@@ -34,7 +38,9 @@ def cost(solver: Solver, config: Config, rate: float) -> dict:
     of_p, of_flow = parameters(solver)
     run, batch = config.run, config.sampler.batch
     at_once = config.sampler.chunk or walkers_at_once(solver.system, batch)
-    numbers = batch * (of_p + 2 * of_flow + batch) + 3 * of_flow**2  # scores, their products, the Fisher matrix
+    numbers = (
+        batch * (of_p + 2 * of_flow + batch) + 3 * of_flow**2
+    )  # scores, their products, the Fisher matrix
     memory = 8 * numbers + jax.local_device_count() * at_once * bytes_of_walker(solver.system)
     exact = operations(solver, config)
     trained = exact | {"draw x": _of_walk(config, exact)}
@@ -52,23 +58,39 @@ def cost(solver: Solver, config: Config, rate: float) -> dict:
 def _of_walk(config, phases):
     """Operations by which a walker of a training step comes to its x."""
     moves = config.sampler.moves * phases["log Psi"]
-    return {"exact": phases["draw x"], "metropolis": moves, "mala": 2 * moves}[config.sampler.sampler]
+    return {"exact": phases["draw x"], "metropolis": moves, "mala": 2 * moves}[
+        config.sampler.sampler
+    ]
 
 
 def parameters(solver: Solver) -> tuple[int, int]:
     """How many p(K) and the flow have."""
-    return tuple(sum(leaf.size for leaf in jax.tree.leaves(part)) for part in solver.template.params)
+    return tuple(
+        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in solver.template.params
+    )
 
 
 def operations(solver: Solver, config: Config) -> dict[str, float]:
-    """Floating-point operations that a walker needs in each phase of STEP, and of ln Psi alone; leading orders in N."""
+    """Floating-point operations that a walker needs in each phase of STEP, and of ln Psi alone;
+    leading orders in N."""
     system, (spins, d) = solver.system, (solver.system.spins, solver.system.dim)
-    n, layers, width, features = d * system.electrons, config.model.flow_layers, config.model.flow_width, d + 1
+    n, layers, width, features = (
+        d * system.electrons,
+        config.model.flow_layers,
+        config.model.flow_width,
+        d + 1,
+    )
     pairs = system.electrons * (system.electrons - 1) / 2
-    network = lambda order: pairs * width * (FUNCTION + 2 * sum(features**power for power in range(order + 1)))
+    network = lambda order: (
+        pairs * width * (FUNCTION + 2 * sum(features**power for power in range(order + 1)))
+    )
     cubes = sum(count**3 for count in spins)
     of_p, of_flow = parameters(solver)
-    orbitals, batch, highest = len(solver.cutoff.orbitals.energy), config.sampler.batch, lattice(d).highest
+    orbitals, batch, highest = (
+        len(solver.cutoff.orbitals.energy),
+        config.sampler.batch,
+        lattice(d).highest,
+    )
     candidates = sum(8 * count**3 * sum(1 / m for m in range(1, count + 1)) for count in spins)
     response = system.electrons**3 * (6 * d**4 + 4 * d**5)  # heg.model.kinetic.squared_response
     transformer = 2 * of_p + orbitals * (4 * config.model.transformer_width + FUNCTION)
@@ -84,7 +106,8 @@ def operations(solver: Solver, config: Config) -> dict[str, float]:
 
 
 def product_rate() -> float:
-    """Operations per second of large matrix products in double precision, one on each device of all processes."""
+    """Operations per second of large matrix products in double precision, one on each device of all
+    processes."""
     many = jax.device_count()
     product = jax.jit(lambda a: map_walkers(lambda a: a @ a, a, 1).sum())
     return many * 2 * PRODUCT**3 / fastest(product, jnp.ones((many, PRODUCT, PRODUCT)))

@@ -7,8 +7,8 @@ With F_loc = T ln p + Re E_loc, b(K) any real function of K and O = grad ln p or
 .. math:: \partial_\phi F = \mathbb{E}[(F_{loc} - F)\, O_\phi], \qquad
           \partial_\theta F = 2\,\mathrm{Re}\,\mathbb{E}[(E_{loc} - b(K))^*\, O_\theta] .
 
-Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is fitted on earlier batches, as are the
-control variates that take noise out of E_loc (heg.training.control_variates).
+Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is fitted on earlier
+batches, as are the control variates that take noise out of E_loc (heg.training.control_variates).
 Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
@@ -87,7 +87,8 @@ def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samp
 
 
 def per_electron(samples: Samples, regression: Regression, system: System) -> dict[str, jax.Array]:
-    """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron, control variates applied.  [B] each
+    """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron, control variates
+    applied.  [B] each
 
     Args:
       samples: of the gas.
@@ -112,20 +113,23 @@ def batch_estimate(values: jax.Array) -> Estimate:
 
 
 def clip_deviation(deviation: jax.Array) -> jax.Array:
-    """Deviations from a mean [B], real or complex; those beyond CLIP mean absolute deviations shortened to that."""
+    """Deviations from a mean [B], real or complex; those beyond CLIP mean absolute deviations
+    shortened to that."""
     size = jnp.abs(deviation)
     return deviation * jnp.minimum(1, CLIP * jnp.mean(size) / jnp.maximum(size, 1e-300))
 
 
-def gradient(model: Model, params: Params, walkers: Walkers, f_deviation: jax.Array, e_deviation: jax.Array) -> Params:
+def gradient(
+    model: Model, params: Params, walkers: Walkers, f_deviation: jax.Array, e_deviation: jax.Array
+) -> Params:
     """The whole gradient of F, hartree per cell: that of one surrogate.
 
     Args:
       model, params, walkers: with the walkers drawn from the model at these parameters.
       f_deviation: F_loc - F, real.                         [B]
       e_deviation: E_loc - b(K), complex.                   [B]
-    Accuracy: unbiased but for clipping and, where a mean comes from the same batch, a factor 1 - 1/B; equals the
-      derivative of F by quadrature (tests/test_free_energy.py).
+    Accuracy: unbiased but for clipping and, where a mean comes from the same batch, a factor 1 -
+      1/B; equals the derivative of F by quadrature (tests/test_free_energy.py).
     """
 
     def surrogate(params):
@@ -160,8 +164,11 @@ def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params
     return Params(centred(of_p, params.occupations, 1), centred(of_psi, params.flow, 2))
 
 
-def gradient_from_scores(centred: Params, params: Params, f_deviation: jax.Array, e_deviation: jax.Array) -> Params:
-    """The gradient of F as the covariance of the scores with the deviations, without another reverse pass.
+def gradient_from_scores(
+    centred: Params, params: Params, f_deviation: jax.Array, e_deviation: jax.Array
+) -> Params:
+    """The gradient of F as the covariance of the scores with the deviations, without another
+    reverse pass.
 
     Equal to `gradient` but for the means of the scores, which vanish in expectation.
 
@@ -171,5 +178,10 @@ def gradient_from_scores(centred: Params, params: Params, f_deviation: jax.Array
       f_deviation, e_deviation: as in `gradient`.           [B]
     """
     root = jnp.sqrt(len(f_deviation))
-    parts = f_deviation / root, 2 * jnp.stack([jnp.real(e_deviation), jnp.imag(e_deviation)], axis=1).ravel() / root
-    return Params(*(ravel_pytree(block)[1](part @ a) for block, part, a in zip(params, parts, centred)))
+    parts = (
+        f_deviation / root,
+        2 * jnp.stack([jnp.real(e_deviation), jnp.imag(e_deviation)], axis=1).ravel() / root,
+    )
+    return Params(
+        *(ravel_pytree(block)[1](part @ a) for block, part, a in zip(params, parts, centred))
+    )

@@ -1,16 +1,19 @@
 r"""Stochastic reconfiguration as optax transformations, and how far a step may be trusted.
 
-The gradient g of each block of parameters is replaced by (S + damping)^{-1} g, where S = A^T A is the Fisher matrix
-of the block: the classical one of p(K), the quantum one of the flow (heg.training.free_energy.scores gives A).  With more
-parameters than rows of A the same vector comes from the samples x samples matrix,
+The gradient g of each block of parameters is replaced by (S + damping)^{-1} g, where S = A^T A is
+the Fisher matrix
+of the block: the classical one of p(K), the quantum one of the flow
+(heg.training.free_energy.scores gives A).  With more parameters than rows of A the same vector
+comes from the samples x samples matrix,
 
 .. math:: (A^T A + \lambda)^{-1} g = [g - A^T (A A^T + \lambda)^{-1} A g] / \lambda .
 
-One batch knows little of a matrix with as many rows, and its noise goes into every step.  The flow has few parameters,
-whatever N, and its Fisher matrix is the mean over the latest batches.
+One batch knows little of a matrix with as many rows, and its noise goes into every step.  The flow
+has few parameters, whatever N, and its Fisher matrix is the mean over the latest batches.
 
-Sources: Sorella, Phys. Rev. Lett. 80, 4558 (1998), doi:10.1103/PhysRevLett.80.4558; the two metrics of a density
-matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
+Sources: Sorella, Phys. Rev. Lett. 80, 4558 (1998), doi:10.1103/PhysRevLett.80.4558; the two metrics
+of a density matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023),
+doi:10.21468/SciPostPhys.14.6.154.
 """
 
 from typing import NamedTuple
@@ -46,7 +49,8 @@ class Fisher(NamedTuple):
 def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
     """(S + damping)^{-1} g of Params, block by block.
 
-    `update` takes grads, and keyword-only `scores`: Params of matrices A [rows, P].  The state is the flow's Fisher.
+    `update` takes grads, and keyword-only `scores`: Params of matrices A [rows, P].  The state is
+    the flow's Fisher.
     """
 
     def init(params):
@@ -56,7 +60,9 @@ def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
     def update(grads, state, params=None, *, scores, **_):
         del params
         fisher = _update_fisher(state, scores.flow)
-        of_flow = lambda vector: jax.scipy.linalg.solve(_damped(fisher.mean, damping), vector, assume_a="pos")
+        of_flow = lambda vector: jax.scipy.linalg.solve(
+            _damped(fisher.mean, damping), vector, assume_a="pos"
+        )
         of_p = lambda vector: _solve(vector, scores.occupations, damping)
         return Params(*(_of_vector(of, block) for of, block in zip((of_p, of_flow), grads))), fisher
 
@@ -66,9 +72,9 @@ def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
 def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
     """Shortens the step of each block so that its length sqrt(step^T S step) is at most max_norm.
 
-    The length is dimensionless.  To leading order half its square is the change of p(K) as a Kullback-Leibler
-    divergence, and its square the infidelity 1 - |<Psi|Psi'>|^2 of the wavefunctions.
-    A step that is not finite becomes zero.
+    The length is dimensionless.  To leading order half its square is the change of p(K) as a
+    Kullback-Leibler divergence, and its square the infidelity 1 - |<Psi|Psi'>|^2 of the
+    wavefunctions. A step that is not finite becomes zero.
     """
 
     def update(updates, state, params=None, *, scores, **_):
@@ -80,15 +86,19 @@ def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
 
 
 def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> Params:
-    """The updates, those of the flow halved until ln |Psi|^2 of some walkers changes by less than TRUST.
+    """The updates, those of the flow halved until ln |Psi|^2 of some walkers changes by less than
+    TRUST.
 
-    A step that is short in the Fisher metric is not short where the first order is small and the second is not: long
+    A step that is short in the Fisher metric is not short where the first order is small and the
+      second is not: long
     waves of the flow, which the small structure factor of a Fermi gas hides from the metric.
     """
     if not params.flow:
         return updates
     few = jax.tree.map(lambda leaf: leaf[:TRUSTEES], walkers)
-    log_prob = lambda flow: map_walkers(lambda of: 2 * jnp.real(model.log_psi(flow, of.x, of.state)), few, TRUSTEES)
+    log_prob = lambda flow: map_walkers(
+        lambda of: 2 * jnp.real(model.log_psi(flow, of.x, of.state)), few, TRUSTEES
+    )
     before = log_prob(params.flow)
     halved = lambda number: jax.tree.map(lambda leaf: leaf * 0.5**number, updates.flow)
 
@@ -101,7 +111,9 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
 
 def _update_fisher(fisher, matrix):
     weight = jnp.maximum(1 - MEMORY, 1 / (fisher.batches + 1))
-    return Fisher(fisher.mean + weight * (shared_product(matrix.T, matrix) - fisher.mean), fisher.batches + 1)
+    return Fisher(
+        fisher.mean + weight * (shared_product(matrix.T, matrix) - fisher.mean), fisher.batches + 1
+    )
 
 
 def _of_vector(function, block):
@@ -121,11 +133,15 @@ def _solve(vector, matrix, damping):
         fisher = _damped(shared_product(matrix.T, matrix), damping)
         return jax.scipy.linalg.solve(fisher, vector, assume_a="pos")
     gram = _damped(shared_product(matrix, matrix.T), damping)
-    return (vector - matrix.T @ jax.scipy.linalg.solve(gram, matrix @ vector, assume_a="pos")) / damping
+    return (
+        vector - matrix.T @ jax.scipy.linalg.solve(gram, matrix @ vector, assume_a="pos")
+    ) / damping
 
 
 def _shorten(block, matrix, max_norm):
     vector, unravel = ravel_pytree(block)
     length = jnp.linalg.norm(matrix @ vector)
-    factor = jnp.where(jnp.isfinite(length), jnp.minimum(1, max_norm / jnp.maximum(length, 1e-300)), 0.0)
+    factor = jnp.where(
+        jnp.isfinite(length), jnp.minimum(1, max_norm / jnp.maximum(length, 1e-300)), 0.0
+    )
     return unravel(jnp.where(factor > 0, vector * factor, 0.0))

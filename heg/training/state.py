@@ -13,7 +13,9 @@ from heg.training.free_energy import Params
 RANDOM = "threefry2x32"  # the generator; heg.gas.system sets jax_threefry_partitionable
 NUMBERS = f"{RANDOM}, partitionable"  # which random numbers a seed means, as checkpoints say it
 # what random numbers are for
-STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING, EXCITING = range(9)
+STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING, EXCITING = (
+    range(9)
+)
 
 
 class TrainState(NamedTuple):

@@ -42,7 +42,16 @@ from heg.training.free_energy import (
     scores,
 )
 from heg.training.natural_gradient import bound_step, natural_gradient, trusted
-from heg.training.state import FIRST_BATCH, SAMPLING, STARTING, StepInfo, TrainState, key_from, key_of_run, stream
+from heg.training.state import (
+    FIRST_BATCH,
+    SAMPLING,
+    STARTING,
+    StepInfo,
+    TrainState,
+    key_from,
+    key_of_run,
+    stream,
+)
 
 LATE = 3  # power of the step in the average of the parameters
 
@@ -71,7 +80,8 @@ class Solver(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The parts of the loop, compiled once for all gases that differ by r_s or coupling alone: their first argument.
+    """The parts of the loop, compiled once for all gases that differ by r_s or coupling alone:
+    their first argument.
 
     Attributes:
       cutoff: of the gas of r_s = 1.
@@ -95,8 +105,11 @@ class Programs(NamedTuple):
 
 
 def build_model(system: System, orbitals: Orbitals, config: ModelConfig, chunk: int) -> Model:
-    """p(K), flow, wavefunction and Hamiltonian of the configured sizes; exact draws `chunk` walkers at a time."""
-    size = TransformerSize(config.transformer_layers, config.transformer_width, config.transformer_heads)
+    """p(K), flow, wavefunction and Hamiltonian of the configured sizes; exact draws `chunk` walkers
+    at a time."""
+    size = TransformerSize(
+        config.transformer_layers, config.transformer_width, config.transformer_heads
+    )
     occupations = make_occupations(system, orbitals, size)
     flow = make_flow(system, FlowSize(config.flow_layers, config.flow_width))
     log_psi = make_log_psi(system, orbitals, flow)
@@ -106,20 +119,32 @@ def build_model(system: System, orbitals: Orbitals, config: ModelConfig, chunk: 
     return Model(occupations, flow, log_psi, score, local_energy, controls, draw)
 
 
-def build_optimizer(system: System, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
-    """Descends F given in units that make both blocks dimensionless: T for p(K), E_F + 1/r_s^{3/2} for the flow."""
-    units = Params(system.temperature, 2 * (system.fermi_energy + system.coupling * system.rs**-1.5))
-    scale = lambda grads: Params(*(jax.tree.map(lambda g: g / unit, grad) for grad, unit in zip(grads, units)))
+def build_optimizer(
+    system: System, config: OptimizerConfig
+) -> optax.GradientTransformationExtraArgs:
+    """Descends F given in units that make both blocks dimensionless: T for p(K), E_F + 1/r_s^{3/2}
+    for the flow."""
+    units = Params(
+        system.temperature, 2 * (system.fermi_energy + system.coupling * system.rs**-1.5)
+    )
+    scale = lambda grads: Params(
+        *(jax.tree.map(lambda g: g / unit, grad) for grad, unit in zip(grads, units))
+    )
     in_units = optax.stateless(lambda grads, params: scale(grads))
     rate = optax.scale(-config.learning_rate)
     decay = optax.scale_by_schedule(lambda step: 1 / (1 + step / config.decay))
     if config.optimizer == "adam":
-        return optax.with_extra_args_support(optax.chain(in_units, optax.scale_by_adam(), rate, decay))
-    return optax.chain(in_units, natural_gradient(config.damping), rate, bound_step(config.max_norm), decay)
+        return optax.with_extra_args_support(
+            optax.chain(in_units, optax.scale_by_adam(), rate, decay)
+        )
+    return optax.chain(
+        in_units, natural_gradient(config.damping), rate, bound_step(config.max_norm), decay
+    )
 
 
 def build(config: Config) -> Solver:
-    """Everything that the loop needs.  What it compiles serves later gases that differ by r_s or coupling alone.
+    """Everything that the loop needs.  What it compiles serves later gases that differ by r_s or
+    coupling alone.
 
     Raises:
       ValueError: the system is impossible.
@@ -128,7 +153,8 @@ def build(config: Config) -> Solver:
     cutoff, init, draw, chain, evaluate, update, values, quality = programs(
         system.of_unit_density, config.model, config.sampler, config.optimizer
     )
-    # r_s and coupling stay plain numbers: what depends on them is then indexed freely inside shard_map
+    # r_s and coupling stay plain numbers: what depends on them is then indexed freely inside
+    # shard_map
     orbitals = cutoff.orbitals.at_density(system.rs)
 
     def first(key):
@@ -140,23 +166,33 @@ def build(config: Config) -> Solver:
 
     def step(state):
         key, params = stream(state, SAMPLING), state.params
-        walk = draw(system, params, key) if exact else chain(system, params, state.walkers, state.width, key)
+        walk = (
+            draw(system, params, key)
+            if exact
+            else chain(system, params, state.walkers, state.width, key)
+        )
         return update(system, state, walk, evaluate(system, params, walk.walkers))
 
     def measure(params, key):
         walk = draw(system, params, key)
         return evaluate(system, params, walk.walkers), walk
 
-    model = build_model(system, orbitals, config.model, walkers_at_once(system, config.sampler.batch))
+    model = build_model(
+        system, orbitals, config.model, walkers_at_once(system, config.sampler.batch)
+    )
     cutoff = cutoff._replace(orbitals=orbitals)
     of_gas = lambda program: functools.partial(program, system)
     shapes = jax.eval_shape(init, system, jax.random.key_data(key_of_run(0)))
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return Solver(system, cutoff, model, first, step, measure, of_gas(values), of_gas(quality), template)
+    return Solver(
+        system, cutoff, model, first, step, measure, of_gas(values), of_gas(quality), template
+    )
 
 
 @functools.lru_cache(maxsize=4)
-def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer: OptimizerConfig) -> Programs:
+def programs(
+    gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer: OptimizerConfig
+) -> Programs:
     """Programs for the gas and configurations, compiled when they are first called.
 
     Args:
@@ -167,16 +203,23 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer:
     chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
     # samples need first derivatives of the pairs only, d^2 times less memory
     sampled = divisor(sampler.batch, chunk * gas.dim**2)
-    model_of = lambda system: build_model(system, cutoff.orbitals.at_density(system.rs), sizes, sampled)
+    model_of = lambda system: build_model(
+        system, cutoff.orbitals.at_density(system.rs), sizes, sampled
+    )
     walks_of = lambda system: make_walks(system, model_of(system), sampler, sampled)
 
     def init(system, key_data):
         key = jax.random.fold_in(key_from(key_data), STARTING)
         model, (key_p, key_flow, key_x) = model_of(system), jax.random.split(key, 3)
         params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
-        walk, opt_state = anywhere(system, sampler.batch, key_x), build_optimizer(system, optimizer).init(params)
+        walk, opt_state = (
+            anywhere(system, sampler.batch, key_x),
+            build_optimizer(system, optimizer).init(params),
+        )
         zero, regression = jnp.zeros((), int), first_regression()
-        return TrainState(zero, params, opt_state, params, walk.walkers, regression, walk.width, zero, key_data)
+        return TrainState(
+            zero, params, opt_state, params, walk.walkers, regression, walk.width, zero, key_data
+        )
 
     def quality(system, params, walkers, keys):
         model = model_of(system)
@@ -193,20 +236,26 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer:
             grads = gradient_from_scores(centred, params, f_deviation, e_deviation)
         else:
             centred, grads = None, gradient(model, params, walk.walkers, f_deviation, e_deviation)
-        updates, opt_state = build_optimizer(system, optimizer).update(grads, state.opt_state, params, scores=centred)
+        updates, opt_state = build_optimizer(system, optimizer).update(
+            grads, state.opt_state, params, scores=centred
+        )
         params = optax.apply_updates(params, trusted(model, params, updates, walk.walkers))
         after = state._replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            average=Params(params.occupations, late_average(state.average.flow, params.flow, state.step + 1)),
+            average=Params(
+                params.occupations, late_average(state.average.flow, params.flow, state.step + 1)
+            ),
             walkers=walk.walkers,
             regression=update_regression(state.regression, samples.controls, samples.energy),
             width=walk.width,
             redrawn=state.redrawn + walk.redrawn,
         )
         finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((samples, grads, params))]
-        return after, _look(system, model, state, walk, samples)._replace(finite=jnp.all(jnp.array(finite)))
+        return after, _look(system, model, state, walk, samples)._replace(
+            finite=jnp.all(jnp.array(finite))
+        )
 
     functions = (
         init,
@@ -232,12 +281,15 @@ def _look(system, model, state, walk, samples):
         lost=walk.lost,
         min_det=lowest_determinant(model, system, state.params.flow, walk.walkers),
         finite=jnp.array(True),
-        worst=jnp.argmax(jnp.where(jnp.isfinite(samples.energy.total), jnp.nan_to_num(deviation), jnp.inf)),
+        worst=jnp.argmax(
+            jnp.where(jnp.isfinite(samples.energy.total), jnp.nan_to_num(deviation), jnp.inf)
+        ),
     )
 
 
 def _deviations(system, regression, samples):
-    """Clipped deviations of F_loc, less its control variates, from its mean, and of E_loc from b(K)."""
+    """Clipped deviations of F_loc, less its control variates, from its mean, and of E_loc from
+    b(K)."""
     energy = controlled(regression, samples.controls, samples.energy).total
     f_loc = system.temperature * samples.log_p + jnp.real(energy)
     e_deviation = samples.energy.total - baseline(regression, samples.controls)
@@ -245,7 +297,8 @@ def _deviations(system, regression, samples):
 
 
 def late_average(average: dict, params: dict, step: jax.Array) -> dict:
-    """Running average of the parameters with weights that rise as step^LATE; after the first step, its parameters.
+    """Running average of the parameters with weights that rise as step^LATE; after the first step,
+    its parameters.
 
     What is left of the noise of the steps averages out, the beginning is forgotten.
     Source: Shamir and Zhang, Proc. Machine Learning Research 28(1), 71 (2013), arXiv:1212.1824.

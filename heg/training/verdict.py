@@ -29,7 +29,8 @@ class Finding(NamedTuple):
 
 
 def verdict(summary: dict, history: list[Mapping], draws: int) -> dict:
-    """{"good": bool, "sentence": str}: do F and S stand still, does the bound hold, do few samples carry the mean?
+    """{"good": bool, "sentence": str}: do F and S stand still, does the bound hold, do few samples
+    carry the mean?
 
     Args:
       summary: what summary.json holds.
@@ -59,11 +60,16 @@ def _settled(summary, history):
     if len(history) < SHORTEST:
         words = f"{len(history)} steps are too few to see whether F and S have settled"
         return [Finding(words, "train longer")]
-    drifts = {name: _drift_in_errors(Estimate(**summary[name]), drift(history, name)) for name in "FS"}
+    drifts = {
+        name: _drift_in_errors(Estimate(**summary[name]), drift(history, name)) for name in "FS"
+    }
     if max(drifts.values()) <= SETTLED:
         return [Finding("F and S have settled")]
     return [
-        Finding(f"{name} drifts by {size:.2g} of its errors", "train longer" if size > MOST_DRIFT else "")
+        Finding(
+            f"{name} drifts by {size:.2g} of its errors",
+            "train longer" if size > MOST_DRIFT else "",
+        )
         if size > SETTLED
         else Finding(f"{name} has settled")
         for name, size in drifts.items()
@@ -71,7 +77,8 @@ def _settled(summary, history):
 
 
 def _drift_in_errors(result, change):
-    """In units of the error of the result or of the drift itself, whichever is larger: seen, and of consequence."""
+    """In units of the error of the result or of the drift itself, whichever is larger: seen, and of
+    consequence."""
     error = max(result.error, change.error, ROUNDING * abs(result.mean), 1e-300)
     return abs(change.mean) / error
 
@@ -86,16 +93,26 @@ def _folds(summary, draws):
     if quality["min_det"] > 0 and folded.mean == 0:
         return Finding("no fold was found")
     share = folded.mean / 2
-    moved = (folded.mean + 2 * folded.error) / 2 * (summary["kinetic"]["mean"] + abs(summary["potential"]["mean"]))
+    moved = (
+        (folded.mean + 2 * folded.error)
+        / 2
+        * (summary["kinetic"]["mean"] + abs(summary["potential"]["mean"]))
+    )
     if moved > summary["F"]["error"]:
-        return Finding(f"folds cover {share:.1g} of space, which matters beside the error of F", remedy)
+        return Finding(
+            f"folds cover {share:.1g} of space, which matters beside the error of F", remedy
+        )
     return Finding("no fold that matters")
 
 
 def _tail(summary):
     """Do a few samples carry the mean of E_loc?  Nothing, where they do not."""
     quality, energy, count = summary["quality"], Estimate(**summary["E"]), summary["samples"]
-    remedy, half, largest = "draw more samples", quality["E_error_of_half_ha"], quality["largest_deviation_sigma"]
+    remedy, half, largest = (
+        "draw more samples",
+        quality["E_error_of_half_ha"],
+        quality["largest_deviation_sigma"],
+    )
     if energy.error <= ROUNDING * abs(energy.mean):
         return []
     if largest > max(FAR, ONE_SAMPLE * math.sqrt(count)):
@@ -105,5 +122,9 @@ def _tail(summary):
         return [Finding("the samples are too few", remedy)]
     ratio = half / (math.sqrt(2) * energy.error)
     if abs(ratio - 1) > max(HALF, 3 / math.sqrt(2 * count)):  # the latter by chance alone
-        return [Finding(f"the error of half of the samples is {ratio:.2g} times what it should be", remedy)]
+        return [
+            Finding(
+                f"the error of half of the samples is {ratio:.2g} times what it should be", remedy
+            )
+        ]
     return []

@@ -18,7 +18,12 @@ from heg.runs import files
 
 def start(run_dir, **changed):
     """Starts heg-solve as a process of its own."""
-    command = [sys.executable, "-c", "from heg.cli.solve import solve; solve()", *command_line(run_dir, **changed)]
+    command = [
+        sys.executable,
+        "-c",
+        "from heg.cli.solve import solve; solve()",
+        *command_line(run_dir, **changed),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -35,7 +40,10 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_is_promised(finished):
     run_dir, output = finished
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary["verdict"]["good"] is False and "6 steps are too few" in summary["verdict"]["sentence"]
+    assert (
+        summary["verdict"]["good"] is False
+        and "6 steps are too few" in summary["verdict"]["sentence"]
+    )
     assert summary["verdict"]["sentence"] in output
     assert "infinite gas" in output and "Attaccalite" in output and "0.00000000" not in output
     for table in (summary, summary["initial"]):
@@ -44,7 +52,9 @@ def test_a_run_leaves_what_is_promised(finished):
     assert summary["ideal"]["F"]["error"] == 0
     assert summary["steps"] == 6 and summary["samples"] == 64
     # E = K + V and F = E - T S, sample by sample
-    assert summary["E"]["mean"] == pytest.approx(summary["kinetic"]["mean"] + summary["potential"]["mean"], rel=1e-12)
+    assert summary["E"]["mean"] == pytest.approx(
+        summary["kinetic"]["mean"] + summary["potential"]["mean"], rel=1e-12
+    )
     entropic = summary["system"]["temperature_ha"] * summary["S"]["mean"]
     assert summary["F"]["mean"] == pytest.approx(summary["E"]["mean"] - entropic, rel=1e-12)
     with (run_dir / "history.csv").open() as file:
@@ -59,7 +69,9 @@ def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
     process = start(tmp_path / "b")
     history = tmp_path / "b" / "history.csv"
     deadline = time.monotonic() + 500
-    while not (history.exists() and history.read_text().count("\n") >= 4):  # three rows: one after the checkpoint
+    while not (
+        history.exists() and history.read_text().count("\n") >= 4
+    ):  # three rows: one after the checkpoint
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -71,7 +83,10 @@ def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
     assert process.returncode == 0, output
     assert "checkpoint before it is used" in output
     assert history.read_bytes() == (finished[0] / "history.csv").read_bytes()
-    summaries = [json.loads((run_dir / "summary.json").read_text()) for run_dir in (finished[0], tmp_path / "b")]
+    summaries = [
+        json.loads((run_dir / "summary.json").read_text())
+        for run_dir in (finished[0], tmp_path / "b")
+    ]
     for summary in summaries:
         del summary["seconds"]
     assert summaries[0] == summaries[1]
@@ -186,9 +201,14 @@ def test_a_byte_order_mark_and_letters_of_any_alphabet_are_read(tmp_path):
 
 def test_a_copied_run_is_not_taken_for_the_original(finished, tmp_path):
     copy = shutil.copytree(finished[0], tmp_path / "copy")
-    with pytest.raises(ValueError, match="copy/config.toml lies in a run directory, but its run_dir is .*: say which"):
+    with pytest.raises(
+        ValueError,
+        match="copy/config.toml lies in a run directory, but its run_dir is .*: say which",
+    ):
         solve.parse([str(copy / "config.toml"), "--steps", "7"])
-    assert solve.parse([str(copy / "config.toml"), "--run-dir", str(copy)])[0].run.run_dir == str(copy)
+    assert solve.parse([str(copy / "config.toml"), "--run-dir", str(copy)])[0].run.run_dir == str(
+        copy
+    )
     assert solve.parse([str(finished[0] / "config.toml")])[0].run.run_dir == str(finished[0])
 
 
@@ -196,16 +216,27 @@ def test_what_goes_wrong_with_a_figure_decides_nothing(finished, tmp_path):
     """Not even what ends the import of matplotlib, or a style without its program."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     code = f"from heg.cli.solve import solve; solve({[*command_line(finished[0]), '--json']!r})"
-    for variables in ({"MPLBACKEND": "foo"}, {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PATH": "/nowhere"}):
+    for variables in (
+        {"MPLBACKEND": "foo"},
+        {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PATH": "/nowhere"},
+    ):
         (finished[0] / "training.png").unlink()
         done = subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", code],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 6, done.stderr
-        assert "Traceback" not in done.stderr and (finished[0] / "training.png").stat().st_size > 1000
+        assert (
+            "Traceback" not in done.stderr and (finished[0] / "training.png").stat().st_size > 1000
+        )
 
 
-@pytest.mark.parametrize(("error", "words"), [(RuntimeError("no\nfont"), "no font"), (ImportError(), "pip install")])
+@pytest.mark.parametrize(
+    ("error", "words"), [(RuntimeError("no\nfont"), "no font"), (ImportError(), "pip install")]
+)
 def test_a_figure_that_fails_is_a_line_that_says_why(capsys, error, words):
     def draw():
         raise error
@@ -215,8 +246,14 @@ def test_a_figure_that_fails_is_a_line_that_says_why(capsys, error, words):
 
 
 def test_columns_never_run_together():
-    lines = common.aligned([["gas", "F, Ha"], ["a", "-0.488(59)"], ["bcde", "-0.5408818579378(19)"]]).splitlines()
-    assert lines == [f"gas   {'F, Ha':>20}", f"a     {'-0.488(59)':>20}", "bcde  -0.5408818579378(19)"]
+    lines = common.aligned(
+        [["gas", "F, Ha"], ["a", "-0.488(59)"], ["bcde", "-0.5408818579378(19)"]]
+    ).splitlines()
+    assert lines == [
+        f"gas   {'F, Ha':>20}",
+        f"a     {'-0.488(59)':>20}",
+        "bcde  -0.5408818579378(19)",
+    ]
 
 
 def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
@@ -224,10 +261,27 @@ def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
     ideal = {"mean": 1.234567e-9, "error": 0.0}
     of = lambda value: {name: value for name in solve.NOTES}
     quality = {"E_variance_cell_ha2": 1, "largest_deviation_sigma": 1, "min_det": 1, "redrawn": 0}
-    facts = {"n_up": 1, "n_down": 1, "dim": 2, "rs_bohr": 1e5, "theta": 1, "temperature_ha": 1, "fermi_energy_ha": 1}
-    summary = {"system": facts, "initial": of(estimate), "ideal": of(ideal), "steps": 0, "samples": 2, "seconds": 1}
+    facts = {
+        "n_up": 1,
+        "n_down": 1,
+        "dim": 2,
+        "rs_bohr": 1e5,
+        "theta": 1,
+        "temperature_ha": 1,
+        "fermi_energy_ha": 1,
+    }
+    summary = {
+        "system": facts,
+        "initial": of(estimate),
+        "ideal": of(ideal),
+        "steps": 0,
+        "samples": 2,
+        "seconds": 1,
+    }
     solve._print_summary(of(estimate) | summary | {"quality": quality | {"folded_measure": ideal}})
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("free energy"))
+    line = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("free energy")
+    )
     assert line.split() == ["free", "energy,", "Ha", *["-0.5408818579378(19)"] * 2, "1.23457e-09"]
 
 
@@ -263,5 +317,7 @@ def test_json_is_all_that_standard_output_gets(tmp_path, capsys):
     assert exit_code(arguments) == 0
     output, words = capsys.readouterr()
     found = json.loads(output)
-    assert found["config"]["system"]["electrons"] == 3 and found["cost"]["samples"] == 6 * 16 + 2 * 64
+    assert (
+        found["config"]["system"]["electrons"] == 3 and found["cost"]["samples"] == 6 * 16 + 2 * 64
+    )
     assert "exact ideal gas" in words and not (tmp_path / "d").exists()

@@ -38,5 +38,13 @@ def test_its_page_names_software_devices_and_speed(capsys, monkeypatch):
         doctor.doctor([])
     page = capsys.readouterr().out
     assert caught.value.code == common.FAILED
-    for words in ("jax ", "none: one process", "cpu:0", "GFlop/s", "collective", "0.500 s", "unset it"):
+    for words in (
+        "jax ",
+        "none: one process",
+        "cpu:0",
+        "GFlop/s",
+        "collective",
+        "0.500 s",
+        "unset it",
+    ):
         assert words in page

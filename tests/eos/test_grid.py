@@ -7,7 +7,13 @@ import pytest
 from heg.eos.grid import GridConfig, TableConfig, points, run_config
 
 GRID = GridConfig(
-    dim=2, electrons=(5, 13), rs=(10.0, 1.0, 3.0), theta=(0.1, 1.0), polarization=("1",), twists=4, accuracy=0.003
+    dim=2,
+    electrons=(5, 13),
+    rs=(10.0, 1.0, 3.0),
+    theta=(0.1, 1.0),
+    polarization=("1",),
+    twists=4,
+    accuracy=0.003,
 )
 
 
@@ -28,7 +34,10 @@ def test_a_point_starts_from_points_before_it_that_differ_in_one_thing():
     for point in points(GRID):
         for name in point.neighbours:
             other = seen[name]
-            same = [getattr(point.system, field) == getattr(other, field) for field in ("rs", "theta", "twist")]
+            same = [
+                getattr(point.system, field) == getattr(other, field)
+                for field in ("rs", "theta", "twist")
+            ]
             assert point.system.electrons == other.electrons and sum(same) >= 1
         seen[point.name] = point.system
     cold = [point.name for point in points(GRID) if not point.neighbours]
@@ -36,7 +45,9 @@ def test_a_point_starts_from_points_before_it_that_differ_in_one_thing():
 
 
 def test_rows_of_one_temperature_follow_each_other_hot_ones_first():
-    thetas = [point.system.theta for point in points(dataclasses.replace(GRID, twists=1, electrons=(5,)))]
+    thetas = [
+        point.system.theta for point in points(dataclasses.replace(GRID, twists=1, electrons=(5,)))
+    ]
     assert thetas == [1.0] * 3 + [0.1] * 3
 
 

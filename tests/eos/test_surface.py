@@ -13,7 +13,9 @@ from heg.gas.first_order import first_order
 from heg.gas.system import System
 from heg.gas.twists import special_twists
 
-RS, THETA = (np.ravel(grid) for grid in np.meshgrid([1.0, 2.0, 4.0, 10.0], [0.125, 0.25, 0.5, 1.0, 2.0]))
+RS, THETA = (
+    np.ravel(grid) for grid in np.meshgrid([1.0, 2.0, 4.0, 10.0], [0.125, 0.25, 0.5, 1.0, 2.0])
+)
 GAS = System(4, 0, 2, 1.0, 1.0, (0.0, 0.0))
 TWISTS = special_twists(2, 3)
 
@@ -27,7 +29,9 @@ def quantities(f, gas):
     """f, e, s, p, c, B of f(r_s, T) by differentiation."""
     by_rs, by_t = jax.jacfwd(f, 0), jax.jacfwd(f, 1)
     functions = f, by_rs, by_t, jax.jacfwd(by_rs, 0), jax.jacfwd(by_t, 1)
-    return lambda rs, t: np.array(surface.from_derivatives(gas, rs, t, *(function(rs, t) for function in functions)))
+    return lambda rs, t: np.array(
+        surface.from_derivatives(gas, rs, t, *(function(rs, t) for function in functions))
+    )
 
 
 def v_1(rs, theta):
@@ -82,15 +86,19 @@ def test_the_surface_follows_the_function_and_its_derivatives(smooth):
     exact = quantities(lambda rs, t: h(rs, t * rs**2 / unit) / rs, GAS)
     # the mean of the fit, which the covariance of its prior gives everywhere
     place = lambda rs, t: jnp.stack([jnp.log(rs), jnp.log(t * rs**2 / unit)])
-    mean = lambda rs, t: surface._prior_of_data(smooth.scales, place(rs, t), smooth.logs) @ smooth.weights / rs
+    mean = lambda rs, t: (
+        surface._prior_of_data(smooth.scales, place(rs, t), smooth.logs) @ smooth.weights / rs
+    )
     for rs, theta in ((1.5, 0.3), (3.0, 0.7), (8.0, 1.5)):
         found = surface.beyond_first_order(smooth, rs, theta)
-        np.testing.assert_allclose(found.value, quantities(mean, GAS)(rs, theta * unit / rs**2), rtol=1e-9)
+        np.testing.assert_allclose(
+            found.value, quantities(mean, GAS)(rs, theta * unit / rs**2), rtol=1e-9
+        )
         wanted = np.asarray(exact(rs, theta * unit / rs**2))
         assert np.all(np.abs(found.value - wanted) < 4 * found.error)
-        assert np.all(found.error[:3] < 0.05 * np.abs(wanted[:3])) and found.value[0] == pytest.approx(
-            wanted[0], rel=0.01
-        )
+        assert np.all(found.error[:3] < 0.05 * np.abs(wanted[:3])) and found.value[
+            0
+        ] == pytest.approx(wanted[0], rel=0.01)
 
 
 def test_first_order_is_all_there_is_at_high_density(smooth):
@@ -99,8 +107,12 @@ def test_first_order_is_all_there_is_at_high_density(smooth):
         assert found.value[0] * 1e-4 == pytest.approx(v_1(1.0, theta), rel=1e-4)
         # e_xc, by derivatives of the first order: v_1 + T s, s from its slope in temperature
         unit, step = GAS.of_unit_density.fermi_energy, 1e-3
-        slope = (v_1(1.0, theta * (1 + step)) - v_1(1.0, theta * (1 - step))) / (2 * step * theta * unit)
-        assert found.value[1] * 1e-4 == pytest.approx(v_1(1.0, theta) - theta * unit * slope, rel=1e-3)
+        slope = (v_1(1.0, theta * (1 + step)) - v_1(1.0, theta * (1 - step))) / (
+            2 * step * theta * unit
+        )
+        assert found.value[1] * 1e-4 == pytest.approx(
+            v_1(1.0, theta) - theta * unit * slope, rel=1e-3
+        )
 
 
 def test_errors_hold_what_they_promise():

@@ -83,7 +83,10 @@ def test_a_table_is_made_from_nothing(made):
 
 def test_each_point_is_an_ordinary_run_that_starts_from_its_neighbour(made):
     config = text_files.load_config(made / "2d-2u-rs2-theta1" / "config.toml")
-    assert config["run"]["start"] == str(made / "2d-2u-rs1-theta1") and config["run"]["accuracy"] == 5.0
+    assert (
+        config["run"]["start"] == str(made / "2d-2u-rs1-theta1")
+        and config["run"]["accuracy"] == 5.0
+    )
     assert "start" not in text_files.load_config(made / "2d-2u-rs1-theta1" / "config.toml")["run"]
     assert json.loads((made / "2d-2u-rs1-theta0.5" / "point.json").read_text())["steps"] == 30
 
@@ -95,7 +98,11 @@ def test_nothing_is_computed_twice_and_points_may_be_added(made, grid, capsys, m
     monkeypatch.setattr(survey, "_compute", lambda *a: computed.append(a[2].name) or compute(*a))
     assert heg_eos(capsys, grid, "--run-dir", made).code == 0 and not computed
     done = heg_eos(capsys, grid, "--rs", 1.0, 2.0, 3.0, "--run-dir", made)
-    assert done.code == 0 and computed == ["2d-2u-rs3-theta1", "2d-2u-rs3-theta0.5"] and len(rows(made)) == 6
+    assert (
+        done.code == 0
+        and computed == ["2d-2u-rs3-theta1", "2d-2u-rs3-theta0.5"]
+        and len(rows(made)) == 6
+    )
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     # nothing is lost by asking for less
     for change, words in (
@@ -110,7 +117,9 @@ def test_a_job_of_fewer_points_leaves_the_table_of_more_alone(made, grid, capsys
     asked = eos.parse([str(grid), "--run-dir", str(made)])
     before = (made / "table.csv").read_text()
     fewer = asked._replace(
-        table=dataclasses.replace(asked.table, grid=dataclasses.replace(asked.table.grid, theta=(1.0,)))
+        table=dataclasses.replace(
+            asked.table, grid=dataclasses.replace(asked.table.grid, theta=(1.0,))
+        )
     )
     eos._write(fewer, points(fewer.table.grid), surfaces=True)
     assert (made / "table.csv").read_text() == before
@@ -121,12 +130,16 @@ def test_a_job_of_fewer_points_leaves_the_table_of_more_alone(made, grid, capsys
     assert refused.code == 2 and refused.err.count("\n") == 1
 
 
-def test_better_accuracy_higher_limits_and_damaged_files_are_reasons_to_compute(made, grid, tmp_path):
+def test_better_accuracy_higher_limits_and_damaged_files_are_reasons_to_compute(
+    made, grid, tmp_path
+):
     run_dir = tmp_path / "a"
     shutil.copytree(made, run_dir)
     table = eos.parse([str(grid), "--run-dir", str(run_dir)]).table
     point, path = points(table.grid)[0], run_dir / "2d-2u-rs1-theta1" / "point.json"
-    asking = lambda **change: dataclasses.replace(table, grid=dataclasses.replace(table.grid, **change))
+    asking = lambda **change: dataclasses.replace(
+        table, grid=dataclasses.replace(table.grid, **change)
+    )
     of = lambda table: survey.is_done(table, run_dir, points(table.grid)[0])
     assert of(table) and of(asking(accuracy=11.0)) and not of(asking(accuracy=9.0))
     facts = json.loads(path.read_text())
@@ -136,7 +149,9 @@ def test_better_accuracy_higher_limits_and_damaged_files_are_reasons_to_compute(
     assert not of(table) and survey.status(table, run_dir, point).state == "begun"
 
 
-def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(grid, tmp_path, capsys, monkeypatch):
+def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(
+    grid, tmp_path, capsys, monkeypatch
+):
     solve, seen = survey.solve, []
 
     def sometimes(config, *rest):
@@ -147,7 +162,10 @@ def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(grid, tmp_pat
 
     monkeypatch.setattr(survey, "solve", sometimes)
     ended = heg_eos(capsys, grid, "--run-dir", tmp_path / "a", "--retries", 1)
-    assert ended.code == 1 and "2d-2u-rs2-theta1 failed: steps failed one after the other." in ended.out
+    assert (
+        ended.code == 1
+        and "2d-2u-rs2-theta1 failed: steps failed one after the other." in ended.out
+    )
     assert [one[2] for one in seen if one[:2] == (2.0, 1.0)] == [0.1, 0.05]
     lines = text_files.read_lines(tmp_path / "a" / "failures.jsonl")
     assert {line["point"] for line in lines} == {"2d-2u-rs2-theta1"} and len(lines) == 2
@@ -155,14 +173,21 @@ def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(grid, tmp_pat
     shown = heg_eos(capsys, grid, "--run-dir", tmp_path / "a", "--status")
     assert shown.code == 0 and "3 of 4 points done, 1 left" in shown.out and "failed" in shown.out
     monkeypatch.setattr(survey, "solve", solve)
-    assert heg_eos(capsys, grid, "--run-dir", tmp_path / "a").code == 0 and len(rows(tmp_path / "a")) == 4
+    assert (
+        heg_eos(capsys, grid, "--run-dir", tmp_path / "a").code == 0
+        and len(rows(tmp_path / "a")) == 4
+    )
 
 
-def test_a_stop_in_order_loses_nothing_and_a_point_that_another_holds_is_passed_over(grid, tmp_path, capsys):
+def test_a_stop_in_order_loses_nothing_and_a_point_that_another_holds_is_passed_over(
+    grid, tmp_path, capsys
+):
     run_dir = tmp_path / "a"
     assert heg_eos(capsys, grid, "--run-dir", run_dir, "--max-seconds", 1e-3).code == 75
     (run_dir / "STOP").touch()
-    assert heg_eos(capsys, grid, "--run-dir", run_dir).code == 75 and not (run_dir / "STOP").exists()
+    assert (
+        heg_eos(capsys, grid, "--run-dir", run_dir).code == 75 and not (run_dir / "STOP").exists()
+    )
     names = [f"2d-2u-rs{rs}-theta{theta}" for rs in (1, 2) for theta in (0.5, 1)]
     with contextlib.ExitStack() as held:
         for name in names:

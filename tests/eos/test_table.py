@@ -25,7 +25,10 @@ def part(system, f_xc, weight=1.0, error=ERROR):
     """What a run of a gas with this f_xc would leave; e_xc, s_xc, p_xc as if f_xc were a constant over r_s."""
     ideal = {"F": 1.0, "E": 2.0, "S": 3.0, "pressure": 0.1}
     added = {"F": f_xc, "E": f_xc, "S": 0.0, "pressure": f_xc * system.density / 3}
-    facts = {name: getattr(system, name) for name in ("n_up", "n_down", "dim", "theta", "twist", "coupling")}
+    facts = {
+        name: getattr(system, name)
+        for name in ("n_up", "n_down", "dim", "theta", "twist", "coupling")
+    }
     observables = {name: {"mean": ideal[name] + added[name], "error": error} for name in ideal}
     observables["F"]["mean"] -= F_2  # the bound
     observables |= {"version": "1", "ideal": ideal, "system": facts | {"rs_bohr": system.rs}}
@@ -41,8 +44,15 @@ def published_cell(system):
 
 @pytest.fixture(scope="module")
 def table():
-    gases = [System(7, 0, 3, rs, theta, (0.0,) * 3) for theta in (0.25, 0.5, 1.0) for rs in (1.0, 2.0, 5.0)]
-    return table_of([row_of([part(gas, published_cell(gas), error=1e-4 / gas.rs)]) for gas in gases], {(7, 0): ONE})
+    gases = [
+        System(7, 0, 3, rs, theta, (0.0,) * 3)
+        for theta in (0.25, 0.5, 1.0)
+        for rs in (1.0, 2.0, 5.0)
+    ]
+    return table_of(
+        [row_of([part(gas, published_cell(gas), error=1e-4 / gas.rs)]) for gas in gases],
+        {(7, 0): ONE},
+    )
 
 
 def test_the_infinite_gas_is_cell_correction_and_ideal_gas(table):
@@ -52,8 +62,12 @@ def test_the_infinite_gas_is_cell_correction_and_ideal_gas(table):
     ideal = ideal_infinite.thermodynamics(gas)
     assert of("f_xc_ha") == pytest.approx(gdsmfb(gas), rel=1e-9)
     assert of("f_ha") == pytest.approx(ideal.free_energy + gdsmfb(gas), rel=1e-9)
-    assert of("f_xc_gdsmfb_ha") == pytest.approx(gdsmfb(gas)) and of("e_ideal_ha") == pytest.approx(ideal.energy)
-    assert of("e_ha") - of("f_ha") == pytest.approx(gas.temperature * of("s_kb"), rel=1e-6)  # f_xc was a constant
+    assert of("f_xc_gdsmfb_ha") == pytest.approx(gdsmfb(gas)) and of("e_ideal_ha") == pytest.approx(
+        ideal.energy
+    )
+    assert of("e_ha") - of("f_ha") == pytest.approx(
+        gas.temperature * of("s_kb"), rel=1e-6
+    )  # f_xc was a constant
     assert of("temperature_ha") == pytest.approx(gas.temperature) and of("run") == "run-2"
 
 
@@ -72,7 +86,9 @@ def test_between_its_rows_the_table_gives_the_published_gas(table):
     step = 0.01
     wider, closer = (table.free_energy(2 * f, 0.5 * f**2, 1.0).mean for f in (1 + step, 1 - step))
     density = 3 / (4 * np.pi * 8)
-    assert state["p"].mean == pytest.approx(-density * 2 / 3 * (wider - closer) / (4 * step), rel=2e-3)
+    assert state["p"].mean == pytest.approx(
+        -density * 2 / 3 * (wider - closer) / (4 * step), rel=2e-3
+    )
 
 
 def test_deviations_are_in_errors_of_both_sides(table):
@@ -105,7 +121,9 @@ def test_what_is_written_is_read(table, tmp_path):
     for name, values in table.columns.items():
         np.testing.assert_array_equal(again.columns[name], values)
     assert again.twists == table.twists
-    assert again.free_energy(1.5, 0.4, 1.0) == pytest.approx(table.free_energy(1.5, 0.4, 1.0), rel=1e-9)
+    assert again.free_energy(1.5, 0.4, 1.0) == pytest.approx(
+        table.free_energy(1.5, 0.4, 1.0), rel=1e-9
+    )
     lines = (tmp_path / "table.csv").read_text().splitlines()
     assert len(lines) == 10 and lines[0].split(",") == list(table.columns)
     save_tree(tmp_path / "other.h5", {"x": np.zeros(2)})
@@ -153,7 +171,9 @@ def test_a_larger_cell_that_is_not_done_hides_no_row_of_a_smaller_one(tmp_path):
     states = [(7, theta, rs) for theta in (0.5, 1.0) for rs in (1.0, 2.0, 5.0)]
     states += [(19, 1.0, rs) for rs in (1.0, 2.0, 5.0)]
     gases = [System(count, 0, 3, rs, theta, (0.0,) * 3) for count, theta, rs in states]
-    made = table_of([row_of([part(gas, published_cell(gas))]) for gas in gases], {(7, 0): ONE, (19, 0): ONE})
+    made = table_of(
+        [row_of([part(gas, published_cell(gas))]) for gas in gases], {(7, 0): ONE, (19, 0): ONE}
+    )
     assert len(made.columns["theta"]) == 9 and sum(made.largest(1.0).surface.data.gas.spins) == 19
     with pytest.raises(ValueError, match="theta is 0.5: the table reaches from 1 to 1"):
         made.free_energy(2.0, 0.5, 1.0)
@@ -165,13 +185,19 @@ def test_the_shipped_table_of_seven_electrons_answers_as_its_page_says():
     for rs, theta in ((1.5, 0.3), (3.0, 0.7), (6.0, 0.4)):
         published = gdsmfb(System(7, 0, 3, rs, theta, (0.0,) * 3))
         found = table.excess_free_energy(rs, theta, 1.0)
-        assert found.mean == pytest.approx(published, rel=0.03) and abs(found.mean - published) < 3 * found.error
+        assert (
+            found.mean == pytest.approx(published, rel=0.03)
+            and abs(found.mean - published) < 3 * found.error
+        )
 
 
 def test_a_table_of_two_rows_says_what_is_missing():
     gases = [System(7, 0, 3, rs, 0.5, (0.0,) * 3) for rs in (1.0, 2.0)]
     few = table_of([row_of([part(gas, -0.1)]) for gas in gases], {(7, 0): ONE})
-    with pytest.raises(ValueError, match="zeta is 1.0: the table has 2 rows of it, and a surface takes 3 of one cell"):
+    with pytest.raises(
+        ValueError,
+        match="zeta is 1.0: the table has 2 rows of it, and a surface takes 3 of one cell",
+    ):
         few.free_energy(1.0, 0.5, 1.0)
     with pytest.raises(ValueError, match="zeta is 0.0: the table has no surface"):
         few.free_energy(1.0, 0.5, 0.0)

@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import GASES, POLARIZED_2D, POLARIZED_3D, hartree_fock_energy, random_positions, reference_rows
+from known_systems import (
+    GASES,
+    POLARIZED_2D,
+    POLARIZED_3D,
+    hartree_fock_energy,
+    random_positions,
+    reference_rows,
+)
 
 from heg.gas import coulomb
 from heg.gas.coulomb import lattice, madelung
@@ -12,11 +19,15 @@ from heg.gas.system import System
 
 each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 coulomb_energy = jax.jit(coulomb.coulomb_energy, static_argnums=(1, 2))
-HARTREE_FOCK = [row for row in reference_rows("groundstate_3d_smallN.csv") if row["method"].startswith("RHF")]
+HARTREE_FOCK = [
+    row for row in reference_rows("groundstate_3d_smallN.csv") if row["method"].startswith("RHF")
+]
 
 
 @pytest.mark.parametrize(
-    "gas, expected", [(POLARIZED_3D, -2.8372974795), (POLARIZED_2D, -3.9002649200)], ids=["3D", "2D"]
+    "gas, expected",
+    [(POLARIZED_3D, -2.8372974795), (POLARIZED_2D, -3.9002649200)],
+    ids=["3D", "2D"],
 )
 def test_madelung_constants_of_the_simple_cubic_and_square_lattices(gas, expected):
     np.testing.assert_allclose(madelung(gas) * gas.box, expected, rtol=0, atol=1e-9)
@@ -27,7 +38,9 @@ def test_madelung_constants_of_the_simple_cubic_and_square_lattices(gas, expecte
 def test_independent_of_splitting(gas, kappa, key):
     x = random_positions(gas, key)
     np.testing.assert_allclose(coulomb_energy(x, gas, kappa), coulomb_energy(x, gas), rtol=1e-10)
-    np.testing.assert_allclose(lattice(gas.dim, kappa).madelung, lattice(gas.dim).madelung, rtol=1e-10)
+    np.testing.assert_allclose(
+        lattice(gas.dim, kappa).madelung, lattice(gas.dim).madelung, rtol=1e-10
+    )
 
 
 def test_rock_salt():
@@ -35,7 +48,9 @@ def test_rock_salt():
     cell = System(2, 0, 3, rs=2 / (8 * math.pi / 3) ** (1 / 3), theta=1.0, twist=(0.0,) * 3)
     ions = np.stack(np.meshgrid([0.0, 1.0], [0.0, 1.0], [0.0, 1.0]), axis=-1).reshape(-1, 3)
     charges = (-1.0) ** ions.sum(axis=1)
-    pair_potential = jax.vmap(lambda r: coulomb_energy(jnp.stack([r, jnp.zeros(3)]), cell) - madelung(cell))
+    pair_potential = jax.vmap(
+        lambda r: coulomb_energy(jnp.stack([r, jnp.zeros(3)]), cell) - madelung(cell)
+    )
     first, second = np.triu_indices(8, 1)
     pairs = charges[first] * charges[second] * pair_potential(ions[first] - ions[second])
     energy = jnp.sum(pairs) + 8 * madelung(cell) / 2
@@ -78,8 +93,12 @@ def test_force_is_minus_the_slope(gas, key):
     np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), slope, rtol=1e-8)
 
 
-@pytest.mark.parametrize("row", HARTREE_FOCK, ids=lambda row: f"rs={row['rs']}-madelung-{row['madelung']}")
+@pytest.mark.parametrize(
+    "row", HARTREE_FOCK, ids=lambda row: f"rs={row['rs']}-madelung-{row['madelung']}"
+)
 def test_hartree_fock_energy_of_fourteen_electrons(row):
     gas = System(7, 7, 3, rs=float(row["rs"]), theta=0.1, twist=(0.0,) * 3)
     images = 0.0 if row["madelung"] == "yes" else 14 * madelung(gas) / 2
-    np.testing.assert_allclose(sum(hartree_fock_energy(gas)), float(row["value_Ha"]) + images, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        sum(hartree_fock_energy(gas)), float(row["value_Ha"]) + images, rtol=0, atol=1e-6
+    )

@@ -36,13 +36,19 @@ def test_spins_add_and_the_scale_is_the_inverse_of_r_s():
     both, one = System(3, 3, 2, 2.0, 0.4, (0.1, 0.2)), System(3, 0, 2, 2.0, 0.4, (0.1, 0.2))
     # the same cell and temperature: k_F and L of 3 + 3 electrons at r_s are those of 3 at sqrt(2) r_s
     same = System(3, 0, 2, 2.0 * np.sqrt(2), 0.4, (0.1, 0.2))
-    assert first_order(both) - madelung(both) / 2 == pytest.approx(first_order(same) - madelung(same) / 2, rel=1e-9)
-    assert first_order(System(3, 0, 2, 7.0, 0.4, (0.1, 0.2), 0.5)) == pytest.approx(0.5 * 2 / 7 * first_order(one))
+    assert first_order(both) - madelung(both) / 2 == pytest.approx(
+        first_order(same) - madelung(same) / 2, rel=1e-9
+    )
+    assert first_order(System(3, 0, 2, 7.0, 0.4, (0.1, 0.2), 0.5)) == pytest.approx(
+        0.5 * 2 / 7 * first_order(one)
+    )
 
 
 def test_the_published_value_of_29_electrons():
     """-49.055(3) Ry r_s in all, from the exact occupations: no simulation."""
-    assert first_order(System(29, 0, 2, 1.0, 0.15, (0.25, 0.25))) * 29 * 2 == pytest.approx(-49.055, abs=3 * 0.003)
+    assert first_order(System(29, 0, 2, 1.0, 0.15, (0.25, 0.25))) * 29 * 2 == pytest.approx(
+        -49.055, abs=3 * 0.003
+    )
 
 
 def test_a_hundred_thousand_orbitals_by_boltzmann_factors():
@@ -55,11 +61,18 @@ def test_a_hundred_thousand_orbitals_by_boltzmann_factors():
     size = m[:, None, None] ** 2 + m[:, None] ** 2 + m**2
     pairs = along[:, None, None] * along[:, None] * along * (size > 0)
     same = np.sum(x**2) ** 3  # of k = k'
-    mean = np.sum(pairs * fourier_transform(unit * np.sqrt(np.maximum(size, 1)), 3)) * 2 / (np.sum(x) ** 6 - same)
+    mean = (
+        np.sum(pairs * fourier_transform(unit * np.sqrt(np.maximum(size, 1)), 3))
+        * 2
+        / (np.sum(x) ** 6 - same)
+    )
     expected = madelung(gas) / 2 - mean / (2 * gas.electrons * gas.box**3)
     assert first_order(gas) == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_twist_of_no_symmetry_is_that_of_its_mirror_image():
-    one, other = System(2, 1, 3, 1.0, 1.0, (0.1, 0.2, 0.3)), System(2, 1, 3, 1.0, 1.0, (0.2, -0.1, 0.3))
+    one, other = (
+        System(2, 1, 3, 1.0, 1.0, (0.1, 0.2, 0.3)),
+        System(2, 1, 3, 1.0, 1.0, (0.2, -0.1, 0.3)),
+    )
     assert first_order(one) == pytest.approx(first_order(other), rel=1e-12)

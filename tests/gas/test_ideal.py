@@ -24,10 +24,14 @@ from heg.gas.system import System
 ROWS = reference_rows("ideal_canonical_exact.csv")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['system'][:2]}-{row['N']}-{row['Theta']}-{row['cutoff']}")
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: f"{row['system'][:2]}-{row['N']}-{row['Theta']}-{row['cutoff']}"
+)
 def test_free_energy_energy_and_entropy_of_the_exact_table(row):
     dim = int(row["system"][0])
-    gas = System(int(row["N"]), 0, dim, 1.0, float(row["Theta"]), (0.25, 0.25) if dim == 2 else (0.0,) * 3)
+    gas = System(
+        int(row["N"]), 0, dim, 1.0, float(row["Theta"]), (0.25, 0.25) if dim == 2 else (0.0,) * 3
+    )
     if row["cutoff"] == "Emax=25":  # |n|^2 <= 25, the twist not counted
         orbitals = plane_waves(gas, (5 + 0.5) ** 2 * (2 * math.pi / gas.box) ** 2 / 2)
         energy = orbitals.energy[np.sum(orbitals.n**2, axis=1) <= 25]
@@ -75,7 +79,9 @@ def test_entropy_is_minus_the_slope_of_the_free_energy(gas):
         return -temperature * sum(log_partition(energy / temperature, count) for count in gas.spins)
 
     h = 2e-3  # error of the five-point formula: h^4, relative
-    slope = (8 * (free_energy(h) - free_energy(-h)) - free_energy(2 * h) + free_energy(-2 * h)) / (12 * h)
+    slope = (8 * (free_energy(h) - free_energy(-h)) - free_energy(2 * h) + free_energy(-2 * h)) / (
+        12 * h
+    )
     entropy = thermodynamics(energy, gas.beta, gas.spins).entropy
     np.testing.assert_allclose(entropy, -slope / gas.temperature, rtol=1e-8)
 
@@ -89,9 +95,13 @@ def test_one_and_two_electrons_by_direct_sum():
     np.testing.assert_allclose(log_partition(levels, 2), math.log(two), rtol=1e-12)
     # spins are independent of each other
     ideal = thermodynamics(orbitals.energy, 0.7, (2, 1))
-    np.testing.assert_allclose(ideal.free_energy, -(math.log(two) + math.log(one)) / 0.7, rtol=1e-12)
+    np.testing.assert_allclose(
+        ideal.free_energy, -(math.log(two) + math.log(one)) / 0.7, rtol=1e-12
+    )
     mean_energy = np.sum(orbitals.energy * np.exp(-levels)) / one
-    np.testing.assert_allclose(thermodynamics(orbitals.energy, 0.7, (1,)).energy, mean_energy, rtol=1e-12)
+    np.testing.assert_allclose(
+        thermodynamics(orbitals.energy, 0.7, (1,)).energy, mean_energy, rtol=1e-12
+    )
 
 
 def test_conditional_probabilities_of_the_next_orbital_sum_to_one():
@@ -121,7 +131,11 @@ def test_many_electrons_approach_the_grand_canonical_gas():
     ideal = thermodynamics(choose_cutoff(gas, 1e-10).orbitals.energy, gas.beta, gas.spins)
     fugacity = math.expm1(1 / theta)
     variance = electrons * theta * -math.expm1(-1 / theta)
-    expected = math.log(fugacity) + theta * spence(1 + fugacity) + math.log(2 * math.pi * variance) / (2 * electrons)
+    expected = (
+        math.log(fugacity)
+        + theta * spence(1 + fugacity)
+        + math.log(2 * math.pi * variance) / (2 * electrons)
+    )
     assert abs(ideal.free_energy * gas.beta / electrons - expected) < 1 / electrons**2
 
 
@@ -131,7 +145,9 @@ def test_many_electrons_approach_the_grand_canonical_gas():
 def test_cutoff_bounds_the_missing_probability(gas, theta, tolerance):
     gas = dataclasses.replace(gas, theta=theta)
     cutoff, complete = choose_cutoff(gas, tolerance), choose_cutoff(gas, 1e-14)
-    log_z = lambda energy: sum(float(log_partition(gas.beta * energy, count)) for count in gas.spins)
+    log_z = lambda energy: sum(
+        float(log_partition(gas.beta * energy, count)) for count in gas.spins
+    )
     missing = -math.expm1(log_z(cutoff.orbitals.energy) - log_z(complete.orbitals.energy))
     assert -1e-12 < missing <= cutoff.missing < tolerance
     count = len(cutoff.orbitals.energy)

@@ -42,7 +42,9 @@ def test_twist_shifts_every_wavevector():
 
 def test_order_does_not_depend_on_the_density():
     # rounding must not reorder a shell: a state is a list of positions in this order
-    dense, dilute = (plane_waves(dataclasses.replace(POLARIZED_3D, rs=rs), 60 / rs**2) for rs in (1.0, 7.3))
+    dense, dilute = (
+        plane_waves(dataclasses.replace(POLARIZED_3D, rs=rs), 60 / rs**2) for rs in (1.0, 7.3)
+    )
     np.testing.assert_array_equal(dense.n, dilute.n)
 
 

@@ -27,10 +27,16 @@ def by_wavevectors(dim, theta, zeta, q, omega):
 
     for _, eta in chemical_potentials(dim, zeta, theta):
         last = np.sqrt(2 * temperature * (max(eta, 0.0) + 40))
-        edges = [0.0, *sorted(min(last, edge) for edge in (q / 2, np.sqrt(theta * max(eta, 0.0)))), last]
+        edges = [
+            0.0,
+            *sorted(min(last, edge) for edge in (q / 2, np.sqrt(theta * max(eta, 0.0)))),
+            last,
+        ]
         for low, high in zip(edges, edges[1:]):
             if high > low:
-                total += quad(integrand, low, high, (eta,), epsabs=1e-12, epsrel=1e-10, limit=500)[0]
+                total += quad(integrand, low, high, (eta,), epsabs=1e-12, epsrel=1e-10, limit=500)[
+                    0
+                ]
     return total
 
 
@@ -47,7 +53,9 @@ def test_the_average_over_fermi_levels_is_the_integral_over_electrons(dim, theta
     np.testing.assert_allclose(infinite_response((dim, zeta, theta), q, omega), expected, rtol=1e-7)
     if dim == 3:  # whose integrand at no frequency is integrable by quad
         expected = [[by_wavevectors(dim, theta, zeta, a, 0.0)] for a in q]
-        np.testing.assert_allclose(infinite_response((dim, zeta, theta), q, np.zeros(1)), expected, rtol=1e-7)
+        np.testing.assert_allclose(
+            infinite_response((dim, zeta, theta), q, np.zeros(1)), expected, rtol=1e-7
+        )
 
 
 def test_cold_gases_have_the_responses_of_lindhard_and_stern():
@@ -67,7 +75,9 @@ def test_long_waves_have_the_compressibility_and_the_sum_rule(dim, theta):
     found = infinite_response((dim, zeta, theta), q, omega)[0]
     # dn/dmu of each spin, n = (m T / 2 pi)^h F_{h-1}
     levels = [eta for _, eta in chemical_potentials(dim, zeta, theta)]
-    slope = sum(fermi_dirac(dim / 2 - 2, eta) for eta in levels) * (theta / 2 / (2 * np.pi)) ** (dim / 2)
+    slope = sum(fermi_dirac(dim / 2 - 2, eta) for eta in levels) * (theta / 2 / (2 * np.pi)) ** (
+        dim / 2
+    )
     assert -found[0] == pytest.approx(slope / (theta / 2), rel=1e-6)
     density = {2: 1 / (2 * np.pi), 3: 1 / (3 * np.pi**2)}[dim] / (1 + zeta)
     assert -found[1] == pytest.approx(density * q[0] ** 2, rel=1e-6)
@@ -123,7 +133,10 @@ def test_the_response_of_two_spins_is_the_sum_of_theirs():
 def test_many_hot_electrons_are_the_infinite_gas(dim):
     gas = System(60, 60, dim, 1.0, 3.0)
     m = np.array([[1, 0, 0], [2, 1, 1]])[:, :dim]
-    q, omega = 2 * np.pi / gas.box * np.linalg.norm(m, axis=1), 2 * np.pi * gas.temperature * np.arange(3.0)
+    q, omega = (
+        2 * np.pi / gas.box * np.linalg.norm(m, axis=1),
+        2 * np.pi * gas.temperature * np.arange(3.0),
+    )
     k = gas.fermi_wavevector
     expected = k ** (dim - 2) * infinite_response((dim, 0.0, 3.0), q / k, omega / k**2)
     np.testing.assert_allclose(cell_response(gas, m, omega), expected, rtol=1e-2)

@@ -19,7 +19,9 @@ from heg.observables.structure import plasma_frequency
 def test_gauss_sums_polynomials_over_integers(nodes):
     place, weight = gauss_sum(50, nodes)
     for power in range(2 * nodes):
-        assert weight @ (place / 50) ** power == pytest.approx(np.sum((np.arange(50) / 50) ** power), rel=1e-12)
+        assert weight @ (place / 50) ** power == pytest.approx(
+            np.sum((np.arange(50) / 50) ** power), rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("energy", [0.1, 1.0, 30.0, 1e3])
@@ -69,7 +71,9 @@ def naive(system, highest, count):
             # of equal energies: -beta at no frequency, nothing at others
             limit = np.where((n[:, None] == 0) & (sign == 1), -system.beta, 0.0)
             chi = chi + np.where(still, limit, sign / (1j * omega - sign * safe)) @ free
-        v = system.coupling * fourier_transform(2 * np.pi / system.box * np.linalg.norm(m), system.dim)
+        v = system.coupling * fourier_transform(
+            2 * np.pi / system.box * np.linalg.norm(m), system.dim
+        )
         x = -v * chi / system.box**system.dim
         total += system.temperature / (2 * system.electrons) * np.sum(np.log(1 + x) - x)
     assert abs(total.imag) < 1e-9
@@ -86,7 +90,9 @@ def test_the_cells_sum_is_that_over_states_and_frequencies(twist):
     inside = np.max(np.abs(m), axis=1) <= 3
     assert np.sum(inside) < len(m)
     chosen = rpa.Waves(waves.q[inside], waves.weight[inside], waves.x[inside])
-    assert rpa._energies(system, chosen).free_energy == pytest.approx(naive(system, 3, 300), rel=1e-6)
+    assert rpa._energies(system, chosen).free_energy == pytest.approx(
+        naive(system, 3, 300), rel=1e-6
+    )
 
 
 def test_short_waves_that_are_not_summed_are_in_the_integral():
@@ -112,7 +118,9 @@ def test_at_weak_coupling_it_is_the_ring_of_second_order_in_imaginary_time():
         free, gain = excitations(system, m)
         correlation = np.exp(-time[:, None] * gain) @ free / system.box**2
         v = fourier_transform(2 * np.pi / system.box * np.linalg.norm(m), 2)
-        total -= (coupling * v) ** 2 * system.beta / 2 * weight @ correlation**2 / (4 * system.electrons)
+        total -= (
+            (coupling * v) ** 2 * system.beta / 2 * weight @ correlation**2 / (4 * system.electrons)
+        )
     m, count = rpa.stars(gas, 12)
     waves = rpa.cell_waves(gas)
     assert len(waves.q) == len(m)
@@ -123,7 +131,10 @@ def test_at_weak_coupling_it_is_the_ring_of_second_order_in_imaginary_time():
 
 
 def test_the_ideal_gas_has_none():
-    for system in (System(7, 7, 3, 1.0, 0.5, coupling=0.0), System(5, 0, 2, 1.0, 0.5, (0.1, 0.2), 0.0)):
+    for system in (
+        System(7, 7, 3, 1.0, 0.5, coupling=0.0),
+        System(5, 0, 2, 1.0, 0.5, (0.1, 0.2), 0.0),
+    ):
         assert rpa.missing(system) == rpa.infinite_gas(system) == (0.0, 0.0)
 
 
@@ -136,7 +147,9 @@ def test_the_dense_ground_state_has_the_rings_known_in_closed_form(rs):
     """
     logarithm = rs * abs(np.log(rs))
     in_space = rpa.infinite_gas(System(7, 7, 3, rs, 1e-4)).free_energy
-    assert in_space == pytest.approx((1 - np.log(2)) / np.pi**2 * np.log(rs) - 0.0711, abs=0.01 * logarithm + 1e-4)
+    assert in_space == pytest.approx(
+        (1 - np.log(2)) / np.pi**2 * np.log(rs) - 0.0711, abs=0.01 * logarithm + 1e-4
+    )
     in_plane = rpa.infinite_gas(System(5, 5, 2, rs, 1e-4)).free_energy
     series = np.log(2) - 1 + np.sqrt(2) * (10 / (3 * np.pi) - 1) * logarithm
     assert in_plane == pytest.approx(series, abs=0.1 * rs)
@@ -160,24 +173,35 @@ def test_long_waves_are_the_plasmon(dim):
 
 @pytest.mark.parametrize(
     "system",
-    [System(7, 7, 3, 3.0, 0.2), System(13, 0, 2, 3.0, 0.4, (0.25, 0.25)), System(3, 2, 2, 1.0, 0.3, (0.1, 0.3))],
+    [
+        System(7, 7, 3, 3.0, 0.2),
+        System(13, 0, 2, 3.0, 0.4, (0.25, 0.25)),
+        System(3, 2, 2, 1.0, 0.3, (0.1, 0.3)),
+    ],
     ids=["3d", "2d", "partly polarised"],
 )
 def test_the_potential_energy_is_the_slope_in_the_coupling(system):
     step = 1e-3
     for energies in (rpa.infinite_gas, rpa.missing, rpa.cell):
-        more, less = (energies(dataclasses.replace(system, coupling=1 + sign * step)).free_energy for sign in (1, -1))
+        more, less = (
+            energies(dataclasses.replace(system, coupling=1 + sign * step)).free_energy
+            for sign in (1, -1)
+        )
         assert energies(system).potential == pytest.approx((more - less) / (2 * step), rel=1e-5)
     # and so is that by r_s at the same Theta, as f is phi(Theta, coupling r_s) / r_s^2
     scaled = dataclasses.replace(system, rs=2 * system.rs, coupling=0.5)
-    assert 4 * rpa.missing(scaled).free_energy == pytest.approx(rpa.missing(system).free_energy, rel=1e-9)
+    assert 4 * rpa.missing(scaled).free_energy == pytest.approx(
+        rpa.missing(system).free_energy, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("twist", [(0.0, 0.0), (-0.5, 0.0), (0.25, 0.25), (0.1, 0.3)])
 def test_one_wavevector_stands_for_all_that_are_equal(twist):
     gas = rpa._natural(System(3, 0, 2, 1.0, 0.3, twist))
     m, count = rpa.stars(gas, 4)
-    every = np.array([m for m in itertools.product(range(-4, 5), repeat=2) if 0 < np.dot(m, m) <= 16])
+    every = np.array(
+        [m for m in itertools.product(range(-4, 5), repeat=2) if 0 < np.dot(m, m) <= 16]
+    )
     omega = np.array([0.0, 2.0])
     sums = []
     for vectors, weight in ((m, count), (every, np.ones(len(every)))):

@@ -31,11 +31,15 @@ def test_long_waves_are_the_plasmons_and_those_of_debye_and_hueckel(dim, theta):
     hot = dataclasses.replace(system, theta=1e4)
     density, q = hot.electrons / hot.box**dim, np.array([0.1, 1.0]) * hot.fermi_wavevector
     screened = 1 / (1 + density * hot.beta * fourier_transform(q, dim))
-    np.testing.assert_allclose(long_wave_structure(hot, q, structure_factor(hot, q)), screened, rtol=3e-3)
+    np.testing.assert_allclose(
+        long_wave_structure(hot, q, structure_factor(hot, q)), screened, rtol=3e-3
+    )
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_what_a_cell_lacks_of_a_constant_is_the_madelung_energy_and_of_the_plasmon_its_zero_point_energy(dim):
+def test_what_a_cell_lacks_of_a_constant_is_the_madelung_energy_and_of_the_plasmon_its_zero_point_energy(
+    dim,
+):
     system = System(33, 0, dim, 5.0, 0.1, (0.0,) * dim)
     q, weight = missing_waves(system)
     assert np.sum(weight) == pytest.approx(-madelung(system) / 2, rel=5e-5)
@@ -64,7 +68,9 @@ def test_size_effects_of_the_energies_belong_together():
     # v = 2 f + r_s df/dr_s at fixed Theta: f = phi(Theta, coupling r_s) / r_s^2, and v the derivative by the coupling
     at = lambda rs: System(33, 0, 3, rs, 0.3, (0.0,) * 3)
     step = 1e-2
-    slope = (size_correction(at(2 + step)).free_energy - size_correction(at(2 - step)).free_energy) / (2 * step)
+    slope = (
+        size_correction(at(2 + step)).free_energy - size_correction(at(2 - step)).free_energy
+    ) / (2 * step)
     here = size_correction(at(2.0))
     assert here.potential == pytest.approx(2 * here.free_energy + 2.0 * slope, rel=1e-3)
     # k = f - v + T s, the entropy by a wider step
@@ -79,7 +85,9 @@ def test_size_effects_of_the_energies_belong_together():
     ("theta", "cell", "error", "infinite"),
     [(1.0, -0.03764140, 3.1e-5, -0.037599), (2.0, -0.03643348, 1.6e-5, -0.036372)],
 )
-def test_exact_potential_energies_of_66_electrons_become_those_of_the_infinite_gas(theta, cell, error, infinite):
+def test_exact_potential_energies_of_66_electrons_become_those_of_the_infinite_gas(
+    theta, cell, error, infinite
+):
     """At r_s = 20, hartree per electron.
 
     The cell: sums over the S(q) of path-integral Monte Carlo by Dornheim, Sjostrom, Tanaka and Vorberger, Phys. Rev.
@@ -98,7 +106,10 @@ def test_exact_potential_energies_of_66_electrons_become_those_of_the_infinite_g
 
 @pytest.mark.parametrize("dim", [2, 3])
 def test_the_two_corrections_agree_where_shells_do_not_matter(dim):
-    unsure = [uncertainty(System(count, count, dim, 4.0, theta)) for count, theta in ((5, 0.25), (5, 4.0), (29, 4.0))]
+    unsure = [
+        uncertainty(System(count, count, dim, 4.0, theta))
+        for count, theta in ((5, 0.25), (5, 4.0), (29, 4.0))
+    ]
     assert unsure[0] > unsure[1] > unsure[2] > 0
     hot = System(29, 29, dim, 4.0, 4.0)
     assert unsure[2] < 0.03 * abs(correlation_correction(hot).free_energy)
@@ -107,6 +118,9 @@ def test_the_two_corrections_agree_where_shells_do_not_matter(dim):
 def test_the_lowest_temperature_has_a_correction():
     theta = 1e-5  # the steps of its derivative must not go below
     gas = System(2, 0, 2, 2.0, theta, (0.0, 0.0))
-    at_the_end, near = size_correction(gas), size_correction(dataclasses.replace(gas, theta=1.1 * theta))
+    at_the_end, near = (
+        size_correction(gas),
+        size_correction(dataclasses.replace(gas, theta=1.1 * theta)),
+    )
     assert at_the_end.free_energy == pytest.approx(near.free_energy, rel=1e-4)
     assert at_the_end.kinetic == pytest.approx(near.kinetic, rel=1e-2)

@@ -45,7 +45,9 @@ def test_spins_and_polarization():
 
 
 def test_equal_systems_hash_alike():
-    assert hash(System(2, 1, 2, 2.0, 0.8, [0.25, 0])) == hash(System(2, 1, 2, 2.0, 0.8, (0.25, 0.0)))
+    assert hash(System(2, 1, 2, 2.0, 0.8, [0.25, 0])) == hash(
+        System(2, 1, 2, 2.0, 0.8, (0.25, 0.0))
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,13 @@ def test_what_is_no_number_of_its_kind_is_refused(field, value, sentence):
 def test_numbers_of_numpy_and_jax_are_those_of_python():
     plain = System(2, 1, 2, 4.0, 0.5, (0.25, 0.0), 1.0)
     numpy = System(
-        np.int64(2), np.uint8(1), np.int32(2), np.float32(4), np.float64(0.5), np.array([0.25, 0]), np.int64(1)
+        np.int64(2),
+        np.uint8(1),
+        np.int32(2),
+        np.float32(4),
+        np.float64(0.5),
+        np.array([0.25, 0]),
+        np.int64(1),
     )
     assert numpy == plain and repr(numpy) == repr(plain) and hash(numpy) == hash(plain)
     assert System(jnp.asarray(2), 1, 2, jnp.asarray(4.0), 0.5, (0.25, 0.0)) == plain
@@ -105,13 +113,19 @@ def test_r_s_and_coupling_alone_are_traced():
     gas = System(2, 1, 2, 4.0, 0.5, (0.25, 0.0))
     assert jax.tree.leaves(gas) == [4.0, 1.0]
     assert jax.jit(lambda gas: gas.box / gas.coupling)(gas) == pytest.approx(gas.box, rel=1e-12)
-    assert jax.tree.map(lambda number: 2 * number, gas) == dataclasses.replace(gas, rs=8.0, coupling=2.0)
+    assert jax.tree.map(lambda number: 2 * number, gas) == dataclasses.replace(
+        gas, rs=8.0, coupling=2.0
+    )
 
 
 @pytest.mark.parametrize(("rs", "theta"), [(1e-4, 1e-5), (1e5, 1e4), (2.0, 0.5)])
 def test_steps_of_a_derivative_stay_inside_the_ranges(rs, theta):
     moved = System(2, 0, 2, rs, theta).inside_by(1e-2)
     for sign in (1, -1):
-        dataclasses.replace(moved, rs=moved.rs * (1 + sign * 1e-2), theta=moved.theta * (1 + sign * 1e-2))
-    assert moved.rs == pytest.approx(rs, rel=1.02e-2) and moved.theta == pytest.approx(theta, rel=1.02e-2)
+        dataclasses.replace(
+            moved, rs=moved.rs * (1 + sign * 1e-2), theta=moved.theta * (1 + sign * 1e-2)
+        )
+    assert moved.rs == pytest.approx(rs, rel=1.02e-2) and moved.theta == pytest.approx(
+        theta, rel=1.02e-2
+    )
     assert (rs != 2.0) or moved == System(2, 0, 2, rs, theta)

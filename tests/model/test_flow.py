@@ -18,14 +18,18 @@ def random_flow(gas, key, layers=LAYERS):
     return model.flow, random_params(model, key).flow, random_positions(gas, key)
 
 
-@pytest.mark.parametrize("coupling, gas", [(1.0, GASES["2D-polarized"]), (1.0, GASES["3D-spins"]), (0.0, SPINS_2D)])
+@pytest.mark.parametrize(
+    "coupling, gas", [(1.0, GASES["2D-polarized"]), (1.0, GASES["3D-spins"]), (0.0, SPINS_2D)]
+)
 def test_identity_at_initialisation(coupling, gas, key):
     # in 2D the interaction between opposite spins brings its cusp from the start
     gas = dataclasses.replace(gas, coupling=coupling)
     flow, _, x = random_flow(gas, key)
     z, jacobians = flow.forward(jax.jit(flow.init)(key), x)
     np.testing.assert_array_equal(z, x)
-    np.testing.assert_array_equal(jacobians, np.broadcast_to(np.eye(x.size), (LAYERS, x.size, x.size)))
+    np.testing.assert_array_equal(
+        jacobians, np.broadcast_to(np.eye(x.size), (LAYERS, x.size, x.size))
+    )
 
 
 @each_gas
@@ -40,20 +44,26 @@ def test_commutes_with_permutations_within_a_spin(gas, key):
     flow, params, x = random_flow(gas, key)
     swap = np.arange(gas.electrons)
     swap[[0, 1]] = [1, 0]
-    np.testing.assert_allclose(flow.forward(params, x[swap])[0], flow.forward(params, x)[0][swap], rtol=1e-10)
+    np.testing.assert_allclose(
+        flow.forward(params, x[swap])[0], flow.forward(params, x)[0][swap], rtol=1e-10
+    )
 
 
 def test_distinguishes_the_spins(key):
     flow, params, x = random_flow(SPINS_2D, key)
     swap = np.array([0, 2, 1])  # one electron of each spin
-    assert jnp.max(jnp.abs(flow.forward(params, x[swap])[0] - flow.forward(params, x)[0][swap])) > 1e-3
+    assert (
+        jnp.max(jnp.abs(flow.forward(params, x[swap])[0] - flow.forward(params, x)[0][swap])) > 1e-3
+    )
 
 
 @each_gas
 def test_commutes_with_translations_of_all_electrons(gas, key):
     flow, params, x = random_flow(gas, key)
     shift = jnp.linspace(0.3, 1.1, gas.dim)
-    np.testing.assert_allclose(flow.forward(params, x + shift)[0], flow.forward(params, x)[0] + shift, rtol=1e-10)
+    np.testing.assert_allclose(
+        flow.forward(params, x + shift)[0], flow.forward(params, x)[0] + shift, rtol=1e-10
+    )
 
 
 @each_gas
@@ -95,7 +105,9 @@ def test_inverse_of_a_folded_flow_is_never_a_place_turned_over():
     image, jacobians = forward(params, inverse.x)
     verified = inverse.verified
     assert jnp.sum(verified) > 4 and np.all(jnp.linalg.det(jacobians[verified, 0]) > 0)
-    np.testing.assert_allclose(image[verified], z[turned_over][verified], rtol=0, atol=1e-8 * gas.box)
+    np.testing.assert_allclose(
+        image[verified], z[turned_over][verified], rtol=0, atol=1e-8 * gas.box
+    )
 
 
 @pytest.mark.parametrize("gas", [GASES["2D-spins"], GASES["3D-polarized"]], ids=["2D", "3D"])
@@ -130,7 +142,9 @@ def test_opposite_spins_in_two_dimensions_meet_with_the_cusp(layers, coupling, k
         return jnp.sum(jnp.linalg.slogdet(jacobians)[1]) / 2
 
     slope = jax.jit(jax.grad(log_psi))
-    r = 1e-4 * gas.rs  # the slope differs from its limit by terms linear in r, here extrapolated away
+    r = (
+        1e-4 * gas.rs
+    )  # the slope differs from its limit by terms linear in r, here extrapolated away
     np.testing.assert_allclose(2 * slope(r) - slope(2 * r), coupling, rtol=1e-6)
 
 

@@ -29,7 +29,9 @@ def test_complex_polynomial_by_hand(key):
 
 def test_generic_laplacian_is_the_trace_of_the_hessian(key):
     model, params, state, x = make_case(GASES["2D-spins"], key, flow_layers=0)
-    log_psi = lambda x: model.log_psi(params, x + 0.2 * jnp.sin(x[::-1]), state)  # any function that couples everything
+    log_psi = lambda x: model.log_psi(
+        params, x + 0.2 * jnp.sin(x[::-1]), state
+    )  # any function that couples everything
 
     def reverse_mode(x):
         parts = lambda x: jnp.stack([log_psi(x).real, log_psi(x).imag])
@@ -37,14 +39,20 @@ def test_generic_laplacian_is_the_trace_of_the_hessian(key):
         return jnp.trace(hessian, axis1=1, axis2=2)
 
     laplacian = jax.jit(lambda x: gradient_and_laplacian(log_psi, x).laplacian)(x)
-    np.testing.assert_allclose([laplacian.real, laplacian.imag], jax.jit(reverse_mode)(x), rtol=1e-10)
+    np.testing.assert_allclose(
+        [laplacian.real, laplacian.imag], jax.jit(reverse_mode)(x), rtol=1e-10
+    )
 
 
-@pytest.mark.parametrize("name, layers", [*((name, 3) for name in GASES), ("2D-spins", 1), ("3D-polarized", 1)])
+@pytest.mark.parametrize(
+    "name, layers", [*((name, 3) for name in GASES), ("2D-spins", 1), ("3D-polarized", 1)]
+)
 def test_closed_form_equals_the_generic_one(name, layers, key):
     model, params, state, x = make_case(GASES[name], key, layers)
     closed = model.local_energy(params, x, state)[0].kinetic
-    generic = jax.jit(lambda x: generic_kinetic_energy(lambda x: model.log_psi(params, x, state), x))(x)
+    generic = jax.jit(
+        lambda x: generic_kinetic_energy(lambda x: model.log_psi(params, x, state), x)
+    )(x)
     np.testing.assert_allclose(closed, generic, rtol=1e-11)
     assert abs(closed.imag) > 1e-3  # of a state with a momentum: a conjugate would show
 
@@ -53,8 +61,12 @@ def test_closed_form_equals_the_generic_one(name, layers, key):
 def test_plane_wave_determinant_is_an_eigenfunction(gas, key):
     model, params, state, x = make_case(gas, key, flow_layers=0)
     expected = lowest_shells(gas, 9).energy[state].sum()
-    np.testing.assert_allclose(model.local_energy(params, x, state)[0].kinetic, expected, rtol=1e-10)
-    generic = jax.jit(lambda x: generic_kinetic_energy(lambda x: model.log_psi(params, x, state), x))(x)
+    np.testing.assert_allclose(
+        model.local_energy(params, x, state)[0].kinetic, expected, rtol=1e-10
+    )
+    generic = jax.jit(
+        lambda x: generic_kinetic_energy(lambda x: model.log_psi(params, x, state), x)
+    )(x)
     np.testing.assert_allclose(generic, expected, rtol=1e-10)
 
 

@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import GASES, ground_state, lowest_shells, make_model, random_params, random_positions
+from known_systems import (
+    GASES,
+    ground_state,
+    lowest_shells,
+    make_model,
+    random_params,
+    random_positions,
+)
 
 from heg.gas.system import System
 

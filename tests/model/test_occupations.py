@@ -5,7 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import GASES, POLARIZED_2D, SPINS_2D, all_states, ideal_log_prob, lowest_shells, random_like
+from known_systems import (
+    GASES,
+    POLARIZED_2D,
+    SPINS_2D,
+    all_states,
+    ideal_log_prob,
+    lowest_shells,
+    random_like,
+)
 
 from heg.model.occupations import TransformerSize, make_occupations
 
@@ -21,7 +29,13 @@ def make_case(name, layers=SIZE.layers):
     model = make_occupations(gas, orbitals, dataclasses.replace(SIZE, layers=layers))
     params = random_like(jax.eval_shape(model.init, jax.random.key(0)), jax.random.key(3), 0.3)
     log_probs = jax.jit(jax.vmap(model.log_prob, (None, 0)))
-    return gas, orbitals, model._replace(log_prob=log_probs), params, all_states(gas.spins, len(orbitals.energy))
+    return (
+        gas,
+        orbitals,
+        model._replace(log_prob=log_probs),
+        params,
+        all_states(gas.spins, len(orbitals.energy)),
+    )
 
 
 @pytest.mark.parametrize("layers", [0, 2])
@@ -42,7 +56,9 @@ def test_trained_levels_alone_are_the_ideal_gas_of_those_levels():
     gas, orbitals, model, params, states = make_case("polarized", layers=0)
     (shift,) = jax.tree.leaves(params)
     levels = orbitals._replace(energy=orbitals.energy + gas.fermi_energy * np.asarray(shift[0]))
-    np.testing.assert_allclose(model.log_prob(params, states), ideal_log_prob(gas, levels, states), rtol=1e-10)
+    np.testing.assert_allclose(
+        model.log_prob(params, states), ideal_log_prob(gas, levels, states), rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -51,8 +67,12 @@ def test_frequencies_of_samples_follow_the_probabilities(name, key):
     draws = 20000
     samples = jax.jit(jax.vmap(model.sample, (None, 0)))(params, jax.random.split(key, draws))
     assert samples.dtype == jnp.int32
-    place = {tuple(state): number for number, state in enumerate(states)}  # a sample not listed is no state
-    observed = np.bincount([place[tuple(sample)] for sample in np.asarray(samples)], minlength=len(states))
+    place = {
+        tuple(state): number for number, state in enumerate(states)
+    }  # a sample not listed is no state
+    observed = np.bincount(
+        [place[tuple(sample)] for sample in np.asarray(samples)], minlength=len(states)
+    )
 
     def chi_squared(log_p):
         """Over states expected five times or more, the others together."""
@@ -80,7 +100,11 @@ def test_gradient_of_the_log_probability_is_its_slope(name, key):
     _, _, model, params, states = make_case(name)
     state = jnp.asarray(states[len(states) // 3])
     direction = random_like(params, jax.random.fold_in(key, 1), 1.0)
-    log_p = jax.jit(lambda t: model.log_prob(jax.tree.map(lambda p, v: p + t * v, params, direction), state[None])[0])
+    log_p = jax.jit(
+        lambda t: model.log_prob(
+            jax.tree.map(lambda p, v: p + t * v, params, direction), state[None]
+        )[0]
+    )
     h = 1e-3  # error of the five-point formula: h^4
     slope = (8 * (log_p(h) - log_p(-h)) - log_p(2 * h) + log_p(-2 * h)) / (12 * h)
     np.testing.assert_allclose(jax.jit(jax.grad(log_p))(0.0), slope, rtol=1e-7)
@@ -92,7 +116,9 @@ def test_many_more_orbitals_than_electrons_stay_normalised(key):
     orbitals = lowest_shells(gas, 140)
     model = make_occupations(gas, orbitals, dataclasses.replace(SIZE, layers=0))
     params = random_like(jax.eval_shape(model.init, key), key, 0.1)
-    log_p = jax.jit(jax.vmap(model.log_prob, (None, 0)))(params, all_states(gas.spins, len(orbitals.energy)))
+    log_p = jax.jit(jax.vmap(model.log_prob, (None, 0)))(
+        params, all_states(gas.spins, len(orbitals.energy))
+    )
     assert jnp.min(log_p) < -1000
     np.testing.assert_allclose(jnp.sum(jnp.exp(log_p)), 1.0, rtol=1e-10)
     slope = jax.jit(jax.grad(model.log_prob))(params, jnp.array([0, len(orbitals.energy) - 1]))
@@ -101,4 +127,6 @@ def test_many_more_orbitals_than_electrons_stay_normalised(key):
 
 def test_ideal_energy_is_the_sum_of_the_levels():
     _, orbitals, model, _, states = make_case("spins")
-    np.testing.assert_allclose(model.ideal_energy(states[5]), orbitals.energy[states[5]].sum(), rtol=1e-12)
+    np.testing.assert_allclose(
+        model.ideal_energy(states[5]), orbitals.energy[states[5]].sum(), rtol=1e-12
+    )

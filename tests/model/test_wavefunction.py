@@ -57,7 +57,9 @@ def test_bloch_phase_of_one_electron_is_the_twist(gas, key):
     state = all_states(gas.spins, 5)[3]
     moved = x.at[0].add(gas.box)
     phase = jnp.exp(2j * math.pi * sum(gas.twist))
-    np.testing.assert_allclose(jnp.exp(log_psi(moved, state) - log_psi(x, state)), phase, rtol=1e-10)
+    np.testing.assert_allclose(
+        jnp.exp(log_psi(moved, state) - log_psi(x, state)), phase, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("spins", [(2, 0), (1, 1)], ids=["polarized", "spins"])
@@ -68,7 +70,10 @@ def test_orthonormal_by_quadrature_over_the_relative_coordinate(spins, key):
     states = [s for s in all_states(gas.spins, 9) if not np.any(orbitals.n[s].sum(axis=0))][:4]
     points = 160  # midpoints, which avoid contact, where |Psi|^2 has a kink
     axis = (jnp.arange(points) + 0.5) / points * gas.box
-    x = jnp.stack([jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2), jnp.zeros((points**2, 2))], axis=1)
+    x = jnp.stack(
+        [jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2), jnp.zeros((points**2, 2))],
+        axis=1,
+    )
     psi = jnp.stack([jnp.exp(jax.vmap(log_psi, (0, None))(x, state)) for state in states])
     overlaps = psi.conj() @ psi.T * gas.box**2 * (gas.box / points) ** 2
     np.testing.assert_allclose(overlaps, np.eye(4), rtol=0, atol=2e-6)
@@ -82,7 +87,9 @@ def test_orthonormal_over_exact_draws(key):
     place = {tuple(n): number for number, n in enumerate(orbitals.n)}
     state = jnp.arange(5, dtype=jnp.int32)
     # (1, 0) and (-1, 0) moved to two diagonals: the total momentum stays zero
-    other = jnp.array(sorted(place[n] for n in [(0, 0), (0, 1), (0, -1), (1, 1), (-1, -1)]), dtype=jnp.int32)
+    other = jnp.array(
+        sorted(place[n] for n in [(0, 0), (0, 1), (0, -1), (1, 1), (-1, -1)]), dtype=jnp.int32
+    )
     draws = 4000
     drawn = model.draw(params, jnp.tile(state, (draws, 1)), jax.random.split(key, draws))
     log_psi = jax.vmap(model.log_psi, (None, 0, None))
@@ -119,7 +126,9 @@ def test_score_is_the_derivative_of_the_logarithm(gas, key):
     expected, (real, imaginary) = jax.jit(jax.jacrev(parts, (0, 1)))(params, x)
     score = model.score(params, x, state)
     np.testing.assert_allclose(score.x, real + 1j * imaginary, rtol=1e-10, atol=1e-13)
-    for value, derivative in zip(jax.tree.leaves(score.params), jax.tree.leaves(expected), strict=True):
+    for value, derivative in zip(
+        jax.tree.leaves(score.params), jax.tree.leaves(expected), strict=True
+    ):
         np.testing.assert_allclose(value, derivative, rtol=1e-10, atol=1e-13)
         size = jnp.max(jnp.abs(value), axis=tuple(range(2, value.ndim)))
         assert jnp.all(size[0] > 1e-4) and jnp.max(size[1]) > 1e-4  # every layer's; of either part

@@ -67,7 +67,10 @@ def test_elements_and_energies_are_those_of_the_hamiltonian(gas):
 def test_every_determinant_that_the_interaction_reaches_is_there_once(gas):
     doubles_of, state = doubles_and_state(gas, largest=49)
     doubles, n = doubles_of(state), doubles_of.n[state]
-    found = [name(doubles_of.ordered(doubles_of.excited(n, d))[0]) for d in np.flatnonzero(doubles.allowed)]
+    found = [
+        name(doubles_of.ordered(doubles_of.excited(n, d))[0])
+        for d in np.flatnonzero(doubles.allowed)
+    ]
     assert len(found) == len(set(found))
     unit = (2 * np.pi / gas.box) ** 2 / 2
     block = block_of(gas, n.sum(axis=0), {2: 20, 3: 10}[gas.dim] * unit)

@@ -4,10 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import assert_equal_within_errors, lowest_shells, make_model, mean_and_error, random_params
+from known_systems import (
+    assert_equal_within_errors,
+    lowest_shells,
+    make_model,
+    mean_and_error,
+    random_params,
+)
 
 from heg.gas.system import System
-from heg.observables.momentum import Momentum, control_weight, make_momentum, momentum_distribution, momentum_shells
+from heg.observables.momentum import (
+    Momentum,
+    control_weight,
+    make_momentum,
+    momentum_distribution,
+    momentum_shells,
+)
 
 PAIR = System(2, 0, 2, rs=2.0, theta=0.8, twist=(0.25, 0.1))
 DRAWS, POINTS, ORBITALS = 20_000, 48, 9
@@ -19,15 +31,21 @@ def drawn():
     model, orbitals = make_model(PAIR, ORBITALS), lowest_shells(PAIR, ORBITALS)
     params = random_params(model, jax.random.key(3))
     state = jnp.array([0, 2], jnp.int32)
-    draws = model.draw(params.flow, jnp.tile(state, (DRAWS, 1)), jax.random.split(jax.random.key(4), DRAWS))
+    draws = model.draw(
+        params.flow, jnp.tile(state, (DRAWS, 1)), jax.random.split(jax.random.key(4), DRAWS)
+    )
     z = jax.vmap(lambda x: model.flow.forward(params.flow, x)[0])(draws.x)
     of_one = make_momentum(PAIR, orbitals, model.log_psi)
     keys = jax.random.split(jax.random.key(5), DRAWS)
-    samples = jax.jit(jax.vmap(lambda x, z, key: of_one(params.flow, x, z, state, key)))(draws.x, z, keys)
+    samples = jax.jit(jax.vmap(lambda x, z, key: of_one(params.flow, x, z, state, key)))(
+        draws.x, z, keys
+    )
     # with Psi(u, 0) on a mesh, n(k) = N |integral of e^{-iku} Psi(u, 0)|^2
     mesh = PAIR.box * np.indices((POINTS, POINTS)).reshape(2, -1).T / POINTS
     configurations = jnp.stack([jnp.asarray(mesh) + 1e-7, jnp.zeros(mesh.shape)], axis=1)
-    psi = np.exp(np.asarray(jax.vmap(model.log_psi, (None, 0, None))(params.flow, configurations, state)))
+    psi = np.exp(
+        np.asarray(jax.vmap(model.log_psi, (None, 0, None))(params.flow, configurations, state))
+    )
     shells, waves = momentum_shells(PAIR, orbitals)
     integral = np.exp(-1j * waves.k @ mesh.T) @ psi * (PAIR.box / POINTS) ** 2
     n = np.bincount(shells.place, 2 * np.abs(integral) ** 2) / shells.count

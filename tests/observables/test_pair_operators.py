@@ -9,7 +9,12 @@ from known_systems import GASES, ground_state, lowest_shells, random_positions
 from heg.gas.plane_waves import make_waves
 from heg.model.kinetic import generic_kinetic_energy
 from heg.observables.second_order.doubles import DoublesOf, make_ratios
-from heg.observables.second_order.pair_operators import count_operators, make_pair_operators, pair_elements, waves_of
+from heg.observables.second_order.pair_operators import (
+    count_operators,
+    make_pair_operators,
+    pair_elements,
+    waves_of,
+)
 from heg.sampling.exact_draws import draw_determinant
 
 LARGEST = 4
@@ -43,7 +48,9 @@ def test_the_local_value_of_a_commutator_is_what_differentiation_gives(gas, key)
     values = operators(z, state)
     for shell in range(2):
         shifted, energy = kinetic(shell)
-        np.testing.assert_allclose(values[1 + shells + shell], shifted * (energy - ideal), rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(
+            values[1 + shells + shell], shifted * (energy - ideal), rtol=1e-7, atol=1e-7
+        )
 
 
 @each_gas

@@ -65,7 +65,9 @@ def test_a_pair_of_states_is_exact():
     levels = np.stack([gap / 2 + np.hypot(gap / 2, element), gap / 2 - np.hypot(gap / 2, element)])
     exact = np.log(np.exp(-beta * levels).sum(axis=0)) - np.log(1 + np.exp(-beta * gap))
     second = element**2 * thermal_denominator(gap, beta)
-    np.testing.assert_allclose(pair_correction(element, gap, beta), exact / beta - second, atol=1e-14)
+    np.testing.assert_allclose(
+        pair_correction(element, gap, beta), exact / beta - second, atol=1e-14
+    )
 
 
 def test_the_spectrum_keeps_the_sum_and_its_denominators():
@@ -80,7 +82,9 @@ def test_the_spectrum_keeps_the_sum_and_its_denominators():
     # the shift is that of its own result
     lowered = shifted_sum(gas, spectrum)
     raised = energies + 4 * lowered / gas.electrons
-    np.testing.assert_allclose(spectrum @ thermal_denominator(raised, gas.beta), lowered, rtol=1e-10)
+    np.testing.assert_allclose(
+        spectrum @ thermal_denominator(raised, gas.beta), lowered, rtol=1e-10
+    )
 
 
 def test_few_states_that_differ_little_do_not_lose_the_others():
@@ -105,7 +109,10 @@ def test_few_states_that_differ_little_do_not_lose_the_others():
         many = rng.random(2048) < share
         of_many = np.where(many, 1.6, 0.8)
         result = second_order(
-            gas, rows, Known(of_many.mean(), of_many.std() / np.sqrt(2048), of_many.var()), Correction(0.0, 0.0, 0.0)
+            gas,
+            rows,
+            Known(of_many.mean(), of_many.std() / np.sqrt(2048), of_many.var()),
+            Correction(0.0, 0.0, 0.0),
         )
         truth.append(-(1 + share) / 2)
         found.append((result.doubles, result.statistical))
@@ -139,7 +146,9 @@ def exact_sum(excitations, solver):
     weight = np.exp(-np.sum(levels[states], axis=1) - log_z)
     likely = weight > 1e-6
     bare = bare_levels(excitations, 1.0)
-    values = [known_part(excitations, bare, np.stack([state, state])).mean for state in states[likely]]
+    values = [
+        known_part(excitations, bare, np.stack([state, state])).mean for state in states[likely]
+    ]
     return weight[likely] @ values, weight[likely].sum()
 
 
@@ -157,7 +166,10 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     none = Correction(0.0, 0.0, 0.0)
     found = second_order(system, rows, Known(0.0, 0.0, 0.0), none)
-    assert abs(found.doubles * system.electrons + expected) < 3.5 * found.statistical * system.electrons
+    assert (
+        abs(found.doubles * system.electrons + expected)
+        < 3.5 * found.statistical * system.electrons
+    )
     assert found.statistical * system.electrons < 0.2 * expected
     # to first order the interaction changes by twice that: 2 F_2
     change = rows.response["potential"]
@@ -188,7 +200,9 @@ def test_a_degenerate_shell_is_that_of_the_hamiltonian():
     exact = (logsumexp(-beta * np.linalg.eigvalsh(matrix)) - np.log(len(shell))) / beta
     second = beta / 2 * np.sum(matrix**2) / len(shell)
     doubles = doubles_of.of_vectors(n)
-    others = pair_correction(np.where(doubles.allowed, known(doubles), 0.0), gap(doubles), beta)[~doubles.alike].sum()
+    others = pair_correction(np.where(doubles.allowed, known(doubles), 0.0), gap(doubles), beta)[
+        ~doubles.alike
+    ].sum()
     assert value == pytest.approx(exact - second + others, rel=1e-9)
     assert abs(exact - second) > 0.1 * second
 

@@ -8,7 +8,13 @@ from known_systems import GASES, POLARIZED_2D, SPINS_3D, lowest_shells, random_p
 
 from heg.gas.ideal import occupation_numbers, pair_occupations
 from heg.gas.system import System
-from heg.observables.structure import ball_in_cell, grid_of, ideal_structure, make_structure, plasmon_structure
+from heg.observables.structure import (
+    ball_in_cell,
+    grid_of,
+    ideal_structure,
+    make_structure,
+    plasmon_structure,
+)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -39,8 +45,12 @@ def test_both_agree_with_sums_over_pairs(system, key):
         waves = np.cos(2 * np.pi / system.box * separation @ n.T).sum(axis=0)
         for shell in range(0, len(grid.shells.length), 7):
             members = np.abs(length - grid.shells.length[shell]) < 0.02 * system.fermi_wavevector
-            members &= (length > 0) & (length <= grid.highest * 2 * np.pi / system.box * (1 + 1e-12))
-            assert found.s[kind, shell] * system.electrons == pytest.approx(waves[members].mean(), abs=1e-9)
+            members &= (length > 0) & (
+                length <= grid.highest * 2 * np.pi / system.box * (1 + 1e-12)
+            )
+            assert found.s[kind, shell] * system.electrons == pytest.approx(
+                waves[members].mean(), abs=1e-9
+            )
         r = separation - system.box * np.round(separation / system.box)
         distance = np.linalg.norm(r, axis=1)
         pairs = np.histogram(distance[distance > 0], grid.edges)[0] / (len(a) * len(b) * grid.share)
@@ -75,7 +85,9 @@ def test_the_ideal_gas_of_two_electrons_is_that_of_the_sum_over_pairs_of_waves(d
     system = System(2, 0, dim, rs=1.0, theta=0.01, twist=(0.0,) * dim)
     grid = grid_of(system)
     found = ideal_structure(system, lowest_shells(system, 2 * dim + 1), grid, points=60)
-    first = 1 - 2 / (2 * dim) / 2  # of 2 d vectors q, one has k and k + q occupied, and one k and k - q: c = 1 / d
+    first = (
+        1 - 2 / (2 * dim) / 2
+    )  # of 2 d vectors q, one has k and k + q occupied, and one k and k - q: c = 1 / d
     assert found.s[0, 0] == pytest.approx(first, abs=1e-6)
     np.testing.assert_allclose(found.s[0, 1:], 1.0, atol=1e-6)
     assert np.sum(found.g[0] * grid.share) == pytest.approx(0.5, abs=0.02)
@@ -85,8 +97,12 @@ def test_the_plasmon_is_classical_when_hot_and_at_rest_when_cold():
     hot, cold = (System(7, 7, 3, 2.0, theta, (0.0,) * 3) for theta in (1e4, 1e-4))
     q = np.array([0.1, 0.2])
     density = 14 / hot.box**3
-    np.testing.assert_allclose(plasmon_structure(hot, q), q**2 * hot.temperature / (4 * np.pi * density), rtol=1e-4)
-    np.testing.assert_allclose(plasmon_structure(cold, q), q**2 / 2 / np.sqrt(4 * np.pi * density), rtol=1e-6)
+    np.testing.assert_allclose(
+        plasmon_structure(hot, q), q**2 * hot.temperature / (4 * np.pi * density), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        plasmon_structure(cold, q), q**2 / 2 / np.sqrt(4 * np.pi * density), rtol=1e-6
+    )
 
 
 def test_of_opposite_spins_nothing_is_correlated_in_the_ideal_gas():

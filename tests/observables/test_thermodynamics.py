@@ -29,7 +29,10 @@ from heg.statistics import jackknife
 
 @pytest.mark.parametrize("system", [SPINS_2D, POLARIZED_3D], ids=["2D-spins", "3D-polarized"])
 def test_virial_pressure_is_the_derivative_of_F_at_fixed_dimensionless_parameters(system, key):
-    size, reduced = FlowSize(layers=2, width=8), lowest_shells(dataclasses.replace(system, rs=1.0), 9)
+    size, reduced = (
+        FlowSize(layers=2, width=8),
+        lowest_shells(dataclasses.replace(system, rs=1.0), 9),
+    )
     flow = make_flow(system, size)
     params = jax.tree.map(lambda leaf: leaf + 0.1, flow.init(key))
     state = jnp.concatenate([jnp.arange(count, dtype=jnp.int32) for count in system.spins])
@@ -67,7 +70,9 @@ def test_heat_capacity_of_the_ideal_gas_is_its_second_derivative(system):
     orbitals = lowest_shells(system, 20)
     model = make_model(system, 20)
     params = model.occupations.init(jax.random.key(0))
-    states = jax.jit(jax.vmap(model.occupations.sample, (None, 0)))(params, jax.random.split(jax.random.key(1), 20_000))
+    states = jax.jit(jax.vmap(model.occupations.sample, (None, 0)))(
+        params, jax.random.split(jax.random.key(1), 20_000)
+    )
     log_p = jax.jit(jax.vmap(model.occupations.log_prob, (None, 0)))(params, states)
     blocks = of_ideal(system, orbitals, states, log_p)
     found = jackknife(blocks, lambda mean: heat_capacities(system, mean))
@@ -77,7 +82,8 @@ def test_heat_capacity_of_the_ideal_gas_is_its_second_derivative(system):
     gas = lambda theta: dataclasses.replace(system, theta=theta)
     step = 1e-4
     low, high = (
-        thermodynamics(orbitals.energy, gas(system.theta + d).beta, system.spins).energy for d in (-step, step)
+        thermodynamics(orbitals.energy, gas(system.theta + d).beta, system.spins).energy
+        for d in (-step, step)
     )
     slope = (high - low) / (2 * step * system.fermi_energy) / system.electrons
     assert exact == pytest.approx(slope, rel=1e-6)
@@ -96,7 +102,8 @@ def test_landau_finds_the_interaction_that_is_there():
     states = np.array([np.sort(rng.choice(21, 4, replace=False)) for _ in range(20_000)])
     ends = np.array([1, 5, 9, 13, 21])
     counts = np.stack(
-        [np.sum((states >= low) & (states < high), axis=1) for low, high in zip([0, *ends], ends)], axis=1
+        [np.sum((states >= low) & (states < high), axis=1) for low, high in zip([0, *ends], ends)],
+        axis=1,
     )
     energy = np.sum(orbitals.energy[states], axis=1) + 0.05 * counts[:, 1] * counts[:, 3]
     found = landau_fit(system, orbitals, states, -system.beta * energy + 2.0)
@@ -109,7 +116,9 @@ def test_landau_finds_the_interaction_that_is_there():
 def test_a_shell_filled_in_part_but_always_alike_is_left_out_of_landaus_fit():
     system = System(2, 0, 3, rs=2.0, theta=0.02, twist=(0.0, 0.0, 0.0))
     orbitals = lowest_shells(system, 19)
-    states = np.array([[0, 1 + number % 6] for number in range(600)])  # a degenerate ground state: ln p is a constant
+    states = np.array(
+        [[0, 1 + number % 6] for number in range(600)]
+    )  # a degenerate ground state: ln p is a constant
     found = landau_fit(system, orbitals, states, np.full(600, -np.log(6)))
     assert len(found.k) == 0 and np.isnan(found.mass)
 
@@ -127,19 +136,24 @@ def test_extrapolation_to_zero_variance_of_a_line():
     rng = np.random.default_rng(1)
     variance = np.geomspace(1.0, 0.1, 100)
     rows = [
-        {"F_ha": -1 + 0.3 * v + 0.01 * rng.normal(), "F_error_ha": 0.01, "E_variance_cell_ha2": v} for v in variance
+        {"F_ha": -1 + 0.3 * v + 0.01 * rng.normal(), "F_error_ha": 0.01, "E_variance_cell_ha2": v}
+        for v in variance
     ]
     found = zero_variance(rows)
     assert_equal_within_errors(found.mean, found.error, -1.0, 0.01)
     assert zero_variance(rows[:18]) is None
-    still = [row | {"E_variance_cell_ha2": 0.0, "F_ha": -1.0} for row in rows]  # of one state that is an eigenstate
+    still = [
+        row | {"E_variance_cell_ha2": 0.0, "F_ha": -1.0} for row in rows
+    ]  # of one state that is an eigenstate
     assert zero_variance(still).mean == pytest.approx(-1.0, rel=1e-12)
 
 
 @pytest.mark.parametrize(("theta", "ratio"), [(0.5, True), (1e-3, False)])
 def test_a_ground_state_has_no_entropy_to_compare_with(theta, ratio):
     system = System(5, 0, 2, rs=2.0, theta=theta, twist=(0.0, 0.0))
-    found = _against_ideal(system, {name: Quantity(np.array(0.1), np.array(0.01), None, "") for name in "FS"})
+    found = _against_ideal(
+        system, {name: Quantity(np.array(0.1), np.array(0.01), None, "") for name in "FS"}
+    )
     assert ("entropy_ratio" in found) == ratio and np.isfinite(found["f_xc"].value)
 
 
@@ -163,7 +177,11 @@ def test_differences_of_ideal_gases_give_pressure_and_heat_capacity():
     def exact(rs, theta):
         system = System(7, 7, 3, rs, theta, (0.1, 0.2, 0.3))
         orbitals = lowest_shells(system, 100)
-        return system, orbitals, [value / 14 for value in thermodynamics(orbitals.energy, system.beta, system.spins)]
+        return (
+            system,
+            orbitals,
+            [value / 14 for value in thermodynamics(orbitals.energy, system.beta, system.spins)],
+        )
 
     near, centre, far = (exact(rs, 0.5 * (rs / 2) ** 2) for rs in (1.999, 2.0, 2.001))
     found = difference(facts(near[0], *near[2]), facts(far[0], *far[2]))

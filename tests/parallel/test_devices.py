@@ -19,7 +19,11 @@ def test_blas_has_one_thread():
 @pytest.mark.parametrize("batch, chunk", [(12, 2), (12, 4), (12, 12), (7, 2), (1, 4)])
 def test_every_walker_is_mapped_once_whatever_the_chunk_and_the_devices(batch, chunk, key):
     x = jax.random.normal(key, (batch, 3))
-    mapped = jit(lambda x: map_walkers(lambda walker: {"a": jnp.cumsum(walker), "b": walker @ walker}, x, chunk))(x)
+    mapped = jit(
+        lambda x: map_walkers(
+            lambda walker: {"a": jnp.cumsum(walker), "b": walker @ walker}, x, chunk
+        )
+    )(x)
     np.testing.assert_allclose(mapped["a"], np.cumsum(x, axis=1), rtol=1e-12)
     np.testing.assert_allclose(mapped["b"], np.sum(np.square(x), axis=1), rtol=1e-12)
 
@@ -38,7 +42,9 @@ def test_keys_of_walkers_are_mapped_too(key):
 
 
 def test_result_of_jit_is_whole_on_every_device(key):
-    mapped = jit(lambda x: map_walkers(jnp.sin, x, 2))(jax.random.normal(key, (4 * jax.device_count(),)))
+    mapped = jit(lambda x: map_walkers(jnp.sin, x, 2))(
+        jax.random.normal(key, (4 * jax.device_count(),))
+    )
     assert all(len(shard.data) == len(mapped) for shard in mapped.addressable_shards)
 
 
@@ -48,7 +54,9 @@ def test_chunk_divides_the_share_of_a_device():
     assert [divisor(batch, most) for most in (0.3, 1, 7, 29.5, 1e9)] == [1, 1, 6, 20, 60]
 
 
-@pytest.mark.parametrize("gas", [POLARIZED_2D, POLARIZED_3D, System(13, 0, 2, 10.0, 0.15, (0.25, 0.25))])
+@pytest.mark.parametrize(
+    "gas", [POLARIZED_2D, POLARIZED_3D, System(13, 0, 2, 10.0, 0.15, (0.25, 0.25))]
+)
 def test_chunk_fits_the_cache_of_a_core(gas):
     chunk = walkers_at_once(gas, 1024 * jax.device_count())
     assert chunk * WALKER_NUMBERS * 8 * gas.electrons**2 * gas.dim**4 <= CACHE

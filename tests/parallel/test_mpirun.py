@@ -34,14 +34,21 @@ def mpirun(count):
 
 
 def solve(run_dir, steps, **layout):
-    arguments = command_line(run_dir, steps=str(steps), save_every="4", transformer_layers="0", batch=BATCH)
+    arguments = command_line(
+        run_dir, steps=str(steps), save_every="4", transformer_layers="0", batch=BATCH
+    )
     done = run(f"from heg.cli.solve import solve; solve({arguments!r})", **layout)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def numbers(run_dir):
-    return np.array([[float(v) for v in row.values()] for row in text_files.read_history(run_dir / "history.csv")])
+    return np.array(
+        [
+            [float(v) for v in row.values()]
+            for row in text_files.read_history(run_dir / "history.csv")
+        ]
+    )
 
 
 def test_a_run_moved_between_layouts_has_the_history_of_one_that_was_not(tmp_path):
@@ -49,8 +56,12 @@ def test_a_run_moved_between_layouts_has_the_history_of_one_that_was_not(tmp_pat
     moved = tmp_path / "moved"
     output = solve(moved, 7, launcher=mpirun(2))
     assert output.count("free energy, Ha") == 1  # one process speaks
-    assert "Continuing from checkpoint-7.h5" in solve(moved, 14, environment={"JAX_NUM_CPU_DEVICES": "4"})
-    assert "Continuing from checkpoint-14.h5" in solve(moved, 20, environment={"JAX_NUM_CPU_DEVICES": "2"})
+    assert "Continuing from checkpoint-7.h5" in solve(
+        moved, 14, environment={"JAX_NUM_CPU_DEVICES": "4"}
+    )
+    assert "Continuing from checkpoint-14.h5" in solve(
+        moved, 20, environment={"JAX_NUM_CPU_DEVICES": "2"}
+    )
     one, other = numbers(tmp_path / "alone"), numbers(moved)
     assert len(one) == 20 and np.ptp(one[:, 1]) > 0
     np.testing.assert_allclose(other, one, rtol=BOUND)
@@ -93,7 +104,11 @@ def test_processes_that_do_not_find_each_other_say_so(tmp_path):
 
 @pytest.mark.parametrize("name", ["SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK"])
 def test_a_rank_variable_left_over_silences_nobody(tmp_path, name):
-    words = command_line(tmp_path / "a", rs="-1") if name == "PMI_RANK" else [*command_line("a"), "--dry-run", "--json"]
+    words = (
+        command_line(tmp_path / "a", rs="-1")
+        if name == "PMI_RANK"
+        else [*command_line("a"), "--dry-run", "--json"]
+    )
     done = run(f"from heg.cli.solve import solve; solve({words!r})", environment={name: "3"})
     if name == "PMI_RANK":
         assert done.returncode == 2 and "rs is -1.0: it must lie between" in done.stderr
@@ -118,17 +133,26 @@ def test_processes_that_ask_for_different_runs_are_all_refused(tmp_path):
     )
     done = run(f"import os; os.chdir({str(tmp_path)!r})\n{code}", launcher=mpirun(2))
     assert done.returncode == 0, done.stderr
-    of_all = Counter(line for line in done.stdout.splitlines() if "process" in line or "alone" in line)
+    of_all = Counter(
+        line for line in done.stdout.splitlines() if "process" in line or "alone" in line
+    )
     assert set(of_all.values()) == {2} and len(of_all) == 4, done.stdout
     fields, different, measured, alone = of_all
-    assert fields.startswith("rs is 1.0 on the first process and 2.0 on another: give all processes the same, or let")
+    assert fields.startswith(
+        "rs is 1.0 on the first process and 2.0 on another: give all processes the same, or let"
+    )
     assert different.startswith("run_dir is ") and measured.startswith("the run directory is ")
     assert alone == "alone is True, but an earlier call had False: give all calls the same"
     assert not list(tmp_path.iterdir())
 
 
 def test_command_lines_that_differ_are_refused_and_alone_each_has_its_run(tmp_path):
-    words = [word for word in command_line("a", steps="0", samples="16", transformer_layers="0", flow_layers="0")]
+    words = [
+        word
+        for word in command_line(
+            "a", steps="0", samples="16", transformer_layers="0", flow_layers="0"
+        )
+    ]
     code = (
         f"import os, sys; os.chdir({str(tmp_path)!r}); from heg.cli.solve import solve\n"
         f"words = {words!r}; words[-1] = 'farm' + os.environ['PMI_RANK']\nsolve(words + sys.argv[1:])"
@@ -136,11 +160,18 @@ def test_command_lines_that_differ_are_refused_and_alone_each_has_its_run(tmp_pa
     done = run(code, launcher=mpirun(2))
     assert done.returncode == 2 and not list(tmp_path.iterdir())
     assert done.stderr.count("heg-solve: ") == 1
-    assert f"argument {len(words)} (after --run-dir) is farm0 on the first process and farm1 on another" in done.stderr
+    assert (
+        f"argument {len(words)} (after --run-dir) is farm0 on the first process and farm1 on another"
+        in done.stderr
+    )
     done = run(code.replace("sys.argv[1:]", "['--alone']"), launcher=mpirun(2))
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.glob("*/summary.json")} and done.stdout.count("free energy, Ha") == 2
-    results = [text_files.load_json(tmp_path / name / "summary.json")["F"] for name in ("farm0", "farm1")]
+    assert {path.name for path in tmp_path.glob("*/summary.json")} and done.stdout.count(
+        "free energy, Ha"
+    ) == 2
+    results = [
+        text_files.load_json(tmp_path / name / "summary.json")["F"] for name in ("farm0", "farm1")
+    ]
     assert results[0] == results[1]  # the same run twice, each by itself
 
 

@@ -30,7 +30,9 @@ each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 
 def exact_ideal(gas):
     """F of the ideal gas, hartree."""
-    return thermodynamics(choose_cutoff(gas, 1e-12).orbitals.energy, gas.beta, gas.spins).free_energy
+    return thermodynamics(
+        choose_cutoff(gas, 1e-12).orbitals.energy, gas.beta, gas.spins
+    ).free_energy
 
 
 def unit(gas):
@@ -38,7 +40,9 @@ def unit(gas):
     return (2 * np.pi / gas.box) ** 2 / 2
 
 
-@pytest.mark.parametrize("row", [r for r in reference_rows("groundstate_3d_smallN.csv") if r["N"] == "2"])
+@pytest.mark.parametrize(
+    "row", [r for r in reference_rows("groundstate_3d_smallN.csv") if r["N"] == "2"]
+)
 def test_ground_state_of_two_electrons_in_a_small_basis(row):
     gas = System(1, 1, 3, float(row["rs"]), 0.1, (0.0, 0.0, 0.0))
     highest = {"7 PW": 1, "19 PW": 2, "19 PW (n^2<=2)": 2}[row["basis"]]  # n^2 of each of the two
@@ -55,7 +59,10 @@ def test_matrix_elements_are_integrals_of_the_coulomb_energy(gas, key):
 
     def determinant(n):  # of norm one in the mean over uniform x
         parts = zip(gas.parts, gas.spins)
-        parts = [jnp.linalg.det(wave(n[part])[:, part]) / math.factorial(count) ** 0.5 for part, count in parts]
+        parts = [
+            jnp.linalg.det(wave(n[part])[:, part]) / math.factorial(count) ** 0.5
+            for part, count in parts
+        ]
         return np.prod(parts, axis=0)
 
     states = [0, *np.argsort(-np.abs(block.hamiltonian[0, 1:]))[:3] + 1]
@@ -111,7 +118,10 @@ def test_diagonal_free_energy_is_the_sum_over_all_states(gas):
     for part in gas.parts:
         first, second = np.triu_indices(part.stop - part.start, 1)
         transfer = np.linalg.norm(k[:, part][:, first] - k[:, part][:, second], axis=-1)
-        energy -= np.sum(4 * np.pi / transfer**2 if gas.dim == 3 else 2 * np.pi / transfer, axis=1) / gas.box**gas.dim
+        energy -= (
+            np.sum(4 * np.pi / transfer**2 if gas.dim == 3 else 2 * np.pi / transfer, axis=1)
+            / gas.box**gas.dim
+        )
     direct = -gas.temperature * logsumexp(-gas.beta * energy)
     found = canonical(gas, spectrum(gas, 7 * unit(gas)))["diagonal"].free_energy
     np.testing.assert_allclose(found, direct, atol=2e-4 * gas.temperature)
@@ -127,13 +137,21 @@ def test_free_energies_fall_with_the_freedom_to_mix_and_with_the_basis(gas):
         assert large[kind].free_energy < small[kind].free_energy
 
 
-@pytest.mark.parametrize("gas", [System(1, 1, 2, 4.0, 0.3, (0.0, 0.1)), System(2, 0, 3, 4.0, 0.3, (0.1, 0.0, 0.2))])
+@pytest.mark.parametrize(
+    "gas", [System(1, 1, 2, 4.0, 0.3, (0.0, 0.1)), System(2, 0, 3, 4.0, 0.3, (0.1, 0.0, 0.2))]
+)
 def test_extrapolation_reaches_a_larger_basis_within_its_error(gas):
     cutoffs = unit(gas) * (20 if gas.dim == 2 else 14) / 1.2 ** np.arange(4)
-    found = infinite_basis(gas, {cutoff: spectrum(gas, cutoff) for cutoff in cutoffs})["exact"].free_energy
-    large = infinite_basis(gas, {4 * cutoff: spectrum(gas, 4 * cutoff) for cutoff in cutoffs})["exact"].free_energy
+    found = infinite_basis(gas, {cutoff: spectrum(gas, cutoff) for cutoff in cutoffs})[
+        "exact"
+    ].free_energy
+    large = infinite_basis(gas, {4 * cutoff: spectrum(gas, 4 * cutoff) for cutoff in cutoffs})[
+        "exact"
+    ].free_energy
     small = canonical(gas, spectrum(gas, cutoffs[0]))
-    missing = small["exact"].free_energy - small["ideal"].free_energy - (large.mean - exact_ideal(gas))
+    missing = (
+        small["exact"].free_energy - small["ideal"].free_energy - (large.mean - exact_ideal(gas))
+    )
     assert large.error < 0.5 * found.error < missing
     assert abs(found.mean - large.mean) < min(2 * found.error, 0.2 * missing)
 
@@ -167,7 +185,9 @@ def test_kinetic_energy_of_the_occupations_is_a_derivative_of_the_free_energy():
     kinetic = np.sum(occupations(gas, 4 * unit(gas), grid) * np.sum(k**2, axis=1) / 2)
     h, values = 1e-4, []
     for s in (1 + h, 1 - h):
-        scaled = dataclasses.replace(gas, rs=gas.rs * s, coupling=gas.coupling * s, theta=gas.theta * s**2)
+        scaled = dataclasses.replace(
+            gas, rs=gas.rs * s, coupling=gas.coupling * s, theta=gas.theta * s**2
+        )
         values.append(canonical(scaled, spectrum(scaled, 4 * unit(scaled)))["exact"].free_energy)
     np.testing.assert_allclose(kinetic, -(values[0] - values[1]) / (4 * h), rtol=1e-6)
 

@@ -9,7 +9,9 @@ from heg.reference.published import amgb, corrected_ksdt, gdsmfb, out_of_range, 
 ROWS = [row for row in reference_rows("fxc_infinite_gas.csv") if row["xi"] in ("0", "1")]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"zeta{row['xi']}-rs{row['rs']}-theta{row['theta']}")
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: f"zeta{row['xi']}-rs{row['rs']}-theta{row['theta']}"
+)
 def test_the_fit_is_that_of_the_published_code(row):
     spins = (7, 7) if row["xi"] == "0" else (7, 0)
     system = System(*spins, 3, float(row["rs"]), float(row["theta"]), (0.0,) * 3)
@@ -23,7 +25,9 @@ def test_it_is_for_three_dimensions_alone():
 
 
 @pytest.mark.parametrize(
-    "row", reference_rows("groundstate_2d_amgb.csv"), ids=lambda row: f"zeta{row['zeta']}-rs{row['rs']}"
+    "row",
+    reference_rows("groundstate_2d_amgb.csv"),
+    ids=lambda row: f"zeta{row['zeta']}-rs{row['rs']}",
 )
 def test_the_ground_state_in_two_dimensions_is_that_of_the_published_code(row):
     spins = (7, 7) if row["zeta"] == "0" else (7, 0)
@@ -58,4 +62,7 @@ def test_each_gas_gets_what_is_published_of_it():
 def test_a_fit_outside_of_its_data_is_named(dim, rs, theta, outside):
     found = out_of_range(dim, rs, theta)
     assert found.keys() == outside
-    assert all(sentence.startswith(f"f_xc_{name}_ha is outside of the data") for name, sentence in found.items())
+    assert all(
+        sentence.startswith(f"f_xc_{name}_ha is outside of the data")
+        for name, sentence in found.items()
+    )

@@ -50,7 +50,9 @@ def change_a_number(path):
         file["flow/layer_0.w"][0, 0] += 1e-9
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, replace_by_text, replace_by_foreign, change_a_number])
+@pytest.mark.parametrize(
+    "damage", [truncate, empty, replace_by_text, replace_by_foreign, change_a_number]
+)
 def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, tree, damage):
     path = tmp_path / "checkpoint-1.h5"
     files.save_tree(path, tree)
@@ -84,7 +86,10 @@ def test_checkpoints_are_listed_newest_first(tmp_path):
         "samples-100.h5",
     ):
         (tmp_path / name).touch()
-    assert [path.name for path in files.checkpoints(tmp_path)] == ["checkpoint-100.h5", "checkpoint-20.h5"]
+    assert [path.name for path in files.checkpoints(tmp_path)] == [
+        "checkpoint-100.h5",
+        "checkpoint-20.h5",
+    ]
 
 
 def history_row(step):
@@ -106,7 +111,8 @@ def test_history_is_rewound_to_a_step_and_loses_a_partial_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "before, after", [(b"F_ha", b"G_ha"), (b"-0.1", b"-0.x"), (b"-0.1,", b""), (b"\n2,", b"\nx,"), (b"0.1", b"\r")]
+    "before, after",
+    [(b"F_ha", b"G_ha"), (b"-0.1", b"-0.x"), (b"-0.1,", b""), (b"\n2,", b"\nx,"), (b"0.1", b"\r")],
 )
 def test_a_damaged_history_is_named(tmp_path, before, after):
     path = tmp_path / "history.csv"
@@ -128,7 +134,10 @@ def test_history_rewound_to_nothing_starts_afresh(tmp_path):
 def test_config_round_trip(tmp_path):
     tables = {"system": {"rs": 2.0, "twist": [0.25, 0.0]}, "run": {"max_seconds": None}}
     text_files.save_config(tmp_path / "config.toml", tables)
-    assert text_files.load_config(tmp_path / "config.toml") == {"system": tables["system"], "run": {}}
+    assert text_files.load_config(tmp_path / "config.toml") == {
+        "system": tables["system"],
+        "run": {},
+    }
     (tmp_path / "bad.toml").write_text("[system")
     with pytest.raises(files.StorageError, match="not TOML"):
         text_files.load_config(tmp_path / "bad.toml")
@@ -140,7 +149,10 @@ def test_config_round_trip(tmp_path):
 def test_json_is_an_object_without_nan(tmp_path):
     path = tmp_path / "a.json"
     text_files.save_json(path, {"mass": float("nan"), "pairs": [(1.5, float("inf"))]})
-    assert "NaN" not in path.read_text() and text_files.load_json(path) == {"mass": None, "pairs": [[1.5, None]]}
+    assert "NaN" not in path.read_text() and text_files.load_json(path) == {
+        "mass": None,
+        "pairs": [[1.5, None]],
+    }
     path.write_text("[1]")
     with pytest.raises(files.StorageError, match="no object"):
         text_files.load_json(path)

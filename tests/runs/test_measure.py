@@ -25,7 +25,9 @@ NEVER, NOTHING = lambda: False, lambda *_: None
 
 
 def config(run_dir):
-    small = small_config(SystemConfig(3, 2, 3.0, 0.6, "1/3", (0.1, 0.2)), flow_layers=1, transformer_layers=0)
+    small = small_config(
+        SystemConfig(3, 2, 3.0, 0.6, "1/3", (0.1, 0.2)), flow_layers=1, transformer_layers=0
+    )
     return dataclasses.replace(small, run=RunConfig(str(run_dir), steps=3, samples=16))
 
 
@@ -61,14 +63,23 @@ def test_everything_promised_is_there(run, measured):
         "contact",
     ):
         assert measured[name]["error"] > 0 and measured["units"][name]
-    assert measured["E"]["mean"] == pytest.approx(measured["kinetic"]["mean"] + measured["potential"]["mean"], rel=1e-9)
+    assert measured["E"]["mean"] == pytest.approx(
+        measured["kinetic"]["mean"] + measured["potential"]["mean"], rel=1e-9
+    )
     expected = measured["ideal"]["F"] + measured["f_xc"]["mean"]
     assert measured["F"]["mean"] == pytest.approx(expected, rel=1e-9)
     report = (run / "report.html").read_text()
     sentence = measured["verdict"]["sentence"]
     assert "3 steps are too few" in sentence and report.index(sentence) < report.index("<table>")
-    assert report.count("data:image/png;base64,") == 6 and "http" not in report and "hartree per electron" in report
-    assert all((run / f"{name}.png").stat().st_size > 1000 for name in ("structure", "momentum", "levels", "energies"))
+    assert (
+        report.count("data:image/png;base64,") == 6
+        and "http" not in report
+        and "hartree per electron" in report
+    )
+    assert all(
+        (run / f"{name}.png").stat().st_size > 1000
+        for name in ("structure", "momentum", "levels", "energies")
+    )
 
 
 def test_sum_rules_hold_sample_by_sample(run, measured):
@@ -93,7 +104,9 @@ def test_errors_can_be_rebuilt_from_the_blocks(run, measured):
     assert measured["F"]["error"] == pytest.approx(found.error, rel=1e-9)
     pressure = jackknife(blocks, lambda mean: 2 * mean["kinetic"] + mean["potential"])
     share = pressure.error / abs(pressure.value)
-    assert measured["pressure"]["error"] / abs(measured["pressure"]["mean"]) == pytest.approx(float(share), rel=1e-6)
+    assert measured["pressure"]["error"] / abs(measured["pressure"]["mean"]) == pytest.approx(
+        float(share), rel=1e-6
+    )
 
 
 def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
@@ -101,7 +114,9 @@ def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
     for copy in (once, bits):
         shutil.copytree(run, copy)
         (copy / "observed-3.h5").unlink()
-    assert measure(bits, 256, NOTHING, lambda: True) is None and not (bits / "observed-3.h5").exists()
+    assert (
+        measure(bits, 256, NOTHING, lambda: True) is None and not (bits / "observed-3.h5").exists()
+    )
     whole = measure(once, 320, NOTHING, NEVER)
     assert measure(bits, 256, NOTHING, NEVER).facts["samples"] == 256
     asked = iter([False, False, True])
@@ -115,7 +130,9 @@ def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
 
 
 def test_a_stop_is_heard_after_the_last_sample_too(run, measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "AT_ONCE", evaluation.STATES * 2)  # a part of the draws of K at a time
+    monkeypatch.setattr(
+        evaluation, "AT_ONCE", evaluation.STATES * 2
+    )  # a part of the draws of K at a time
     shutil.copytree(run, tmp_path / "a")
     (tmp_path / "a" / "observables.json").unlink()
     for looks in (1, 3):  # before the draws of K, and between them
@@ -132,9 +149,13 @@ def test_the_results_may_lie_elsewhere(run, measured, tmp_path):
     words = [str(run), "--samples", "256", "--output", str(tmp_path / "out")]
     assert exit_code(words) == 0
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
-    assert {"observables.json", "observables.h5", "observed-3.h5", "report.html", "structure.png"} <= {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
+    assert {
+        "observables.json",
+        "observables.h5",
+        "observed-3.h5",
+        "report.html",
+        "structure.png",
+    } <= {path.name for path in (tmp_path / "out").iterdir()}
     elsewhere = json.loads((tmp_path / "out" / "observables.json").read_text())
     assert elsewhere["F"] == measured["F"]
     shutil.copytree(run, tmp_path / "another")
@@ -152,7 +173,11 @@ def test_a_directory_that_cannot_be_written_names_the_remedy(run, measured, monk
     monkeypatch.setattr(files.Path, "open", refuse)  # what a read-only directory does, also to root
     assert exit_code([str(run), "--samples", "256"]) == 1
     words = capsys.readouterr().err
-    assert "cannot be written (Permission denied)" in words and "--output" in words and words.count("\n") == 1
+    assert (
+        "cannot be written (Permission denied)" in words
+        and "--output" in words
+        and words.count("\n") == 1
+    )
 
 
 def test_the_report_is_the_same_in_any_locale(run, measured, tmp_path):
@@ -162,7 +187,10 @@ def test_the_report_is_the_same_in_any_locale(run, measured, tmp_path):
         "run_report.write(page, text_files.load_json(run / 'observables.json'), text_files.read_text(run / 'config.toml'), {})"
     )
     pages = []
-    for variables in ({"PYTHONUTF8": "1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+    for variables in (
+        {"PYTHONUTF8": "1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ):
         subprocess.run([sys.executable, "-c", code], env=os.environ | variables, check=True)
         pages.append((tmp_path / "page.html").read_bytes())
     assert pages[0] == pages[1] and "Θ = 0.6".encode() in pages[0]
@@ -195,7 +223,9 @@ def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):
 def test_an_error_of_few_blocks_is_refused_before_anything_is_drawn(run, measured, tmp_path):
     shutil.copytree(run, tmp_path / "few")
     (tmp_path / "few" / "observed-3.h5").unlink()
-    with pytest.raises(ValueError, match="samples is 240: these are 15 blocks, .* ask for at least 256"):
+    with pytest.raises(
+        ValueError, match="samples is 240: these are 15 blocks, .* ask for at least 256"
+    ):
         measure(tmp_path / "few", 240, NOTHING, NEVER)
     assert not (tmp_path / "few" / "observed-3.h5").exists()
 

@@ -21,7 +21,8 @@ NEVER, NOTHING = lambda: False, lambda *_: None
 
 def config(run_dir, system=SystemConfig(2, 2, 2.0, 0.5, "1"), **run):
     return dataclasses.replace(
-        small_config(system, flow_layers=1), run=RunConfig(str(run_dir), **{"steps": 3, "samples": 16, **run})
+        small_config(system, flow_layers=1),
+        run=RunConfig(str(run_dir), **{"steps": 3, "samples": 16, **run}),
     )
 
 
@@ -39,7 +40,9 @@ def test_no_step_from_a_run_gives_the_free_energy_of_its_parameters(run, tmp_pat
     before = build(config(run))
     state = files.load_tree(files.checkpoints(run)[0], before.template)[0]
     begun = files.load_tree(tmp_path / "b" / "checkpoint-0.h5", before.template)[0]
-    for here, there in zip(jax.tree.leaves(begun.params), jax.tree.leaves(state.average), strict=True):
+    for here, there in zip(
+        jax.tree.leaves(begun.params), jax.tree.leaves(state.average), strict=True
+    ):
         np.testing.assert_array_equal(here, there)
 
 
@@ -58,7 +61,10 @@ def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
     orbitals = solver.cutoff.orbitals
     levels = np.arange(1.0, len(orbitals.n) + 1)[None]
     params = Params({"~": {"levels": levels, "w": np.ones(2)}}, {"flow": np.ones(3)})
-    for system in (SystemConfig(2, 2, 5.0, 1.5, "1"), SystemConfig(2, 2, 5.0, 0.2, "1", (0.3, -0.2))):
+    for system in (
+        SystemConfig(2, 2, 5.0, 1.5, "1"),
+        SystemConfig(2, 2, 5.0, 0.2, "1", (0.3, -0.2)),
+    ):
         other = build(config(run, system)).cutoff.orbitals
         moved = transfer(params, orbitals, other)
         assert np.all(moved.flow["flow"] == 1) and np.all(moved.occupations["~"]["w"] == 1)
@@ -66,7 +72,9 @@ def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
         for n, level in zip(other.n, found, strict=True):
             same = np.flatnonzero(np.all(orbitals.n == n, axis=1))
             assert level == (levels[0, same[0]] if len(same) else 0.0)
-    assert np.any(found > 0) and start_from(run, build(config(run, SystemConfig(2, 2, 5.0, 1.5, "1"))))
+    assert np.any(found > 0) and start_from(
+        run, build(config(run, SystemConfig(2, 2, 5.0, 1.5, "1")))
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,10 +99,16 @@ def history(values, error):
 def test_a_training_has_settled_when_drift_and_error_are_below_the_accuracy():
     falling = [-1 + 0.5 ** (step / 5) for step in range(60)]
     expected = np.mean(falling[40:]) - np.mean(falling[20:40])
-    assert drift(history(falling, 1e-3)) == pytest.approx(Estimate(expected, 1e-3 * np.sqrt(2 / 20)))
-    assert settled(history(falling, 1e-3), 1.01 * abs(expected)) and not settled(history(falling, 1e-3), 0.015)
+    assert drift(history(falling, 1e-3)) == pytest.approx(
+        Estimate(expected, 1e-3 * np.sqrt(2 / 20))
+    )
+    assert settled(history(falling, 1e-3), 1.01 * abs(expected)) and not settled(
+        history(falling, 1e-3), 0.015
+    )
     # flat, but too noisy to tell
-    assert settled(history([0.0] * 60, 0.01), 0.0033) and not settled(history([0.0] * 60, 0.01), 0.0031)
+    assert settled(history([0.0] * 60, 0.01), 0.0033) and not settled(
+        history([0.0] * 60, 0.01), 0.0031
+    )
     assert not settled(history([0.0] * (SHORTEST - 1), 1e-9), 1.0)
 
 

@@ -50,9 +50,15 @@ def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypa
     assert summary["steps"] == 8
     rows = text_files.read_history(tmp_path / "a" / "history.csv")
     assert [int(row["step"]) for row in rows] == [1, 2, 5, 7, 8]
-    trouble = [json.loads(line) for line in (tmp_path / "a" / "trouble.jsonl").read_text().splitlines()]
+    trouble = [
+        json.loads(line) for line in (tmp_path / "a" / "trouble.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in trouble] == [2, 3, 5]
-    assert "not finite" in trouble[0]["cause"] and np.shape(trouble[0]["x"]) == (2, 2) and trouble[0]["seed"] == 0
+    assert (
+        "not finite" in trouble[0]["cause"]
+        and np.shape(trouble[0]["x"]) == (2, 2)
+        and trouble[0]["seed"] == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,13 +70,21 @@ def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypa
     ],
     ids=["lost", "too-many-redrawn", "few-redrawn"],
 )
-def test_a_step_whose_draws_fail_is_undone_and_a_few_repeated_ones_are_not_trouble(tmp_path, monkeypatch, seen, cause):
+def test_a_step_whose_draws_fail_is_undone_and_a_few_repeated_ones_are_not_trouble(
+    tmp_path, monkeypatch, seen, cause
+):
     monkeypatch.setattr(loop, "build", troubled({5}, **seen))
     solve(config(tmp_path / "a"))
     rows = text_files.read_history(tmp_path / "a" / "history.csv")
-    assert [int(row["step"]) for row in rows] == [step for step in range(1, 9) if step != 6 or not cause]
+    assert [int(row["step"]) for row in rows] == [
+        step for step in range(1, 9) if step != 6 or not cause
+    ]
     path = tmp_path / "a" / "trouble.jsonl"
-    causes = [json.loads(line)["cause"] for line in path.read_text().splitlines()] if path.exists() else []
+    causes = (
+        [json.loads(line)["cause"] for line in path.read_text().splitlines()]
+        if path.exists()
+        else []
+    )
     assert causes == ([cause] if cause else [])
 
 
@@ -81,7 +95,9 @@ def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatc
     assert [path.name for path in files.checkpoints(tmp_path / "a")] == ["checkpoint-4.h5"]
     monkeypatch.setattr(loop, "build", build)
     smaller = config(tmp_path / "a")
-    smaller = dataclasses.replace(smaller, optimizer=dataclasses.replace(smaller.optimizer, max_norm=0.05))
+    smaller = dataclasses.replace(
+        smaller, optimizer=dataclasses.replace(smaller.optimizer, max_norm=0.05)
+    )
     summary, said = solve(smaller)
     assert summary["steps"] == 8
     assert "Changed: [optimizer] max_norm is 0.05, the run has 0.1." in said
@@ -98,12 +114,16 @@ def test_numbers_that_are_not_finite_are_seen_by_the_step_itself(key):
 
 def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path):
     first = config(tmp_path / "a")
-    first = dataclasses.replace(first, run=dataclasses.replace(first.run, save_every=1, keep=2, keep_every=3))
+    first = dataclasses.replace(
+        first, run=dataclasses.replace(first.run, save_every=1, keep=2, keep_every=3)
+    )
     solve(first)
     names = [path.name for path in files.checkpoints(tmp_path / "a")]
     assert names == [f"checkpoint-{step}.h5" for step in (8, 7, 6, 3)]
     sampler = dataclasses.replace(first.sampler, batch=24)
-    summary, said = solve(dataclasses.replace(first, sampler=sampler, run=dataclasses.replace(first.run, steps=10)))
+    summary, said = solve(
+        dataclasses.replace(first, sampler=sampler, run=dataclasses.replace(first.run, steps=10))
+    )
     assert summary["steps"] == 10 and "Changed: [sampler] batch is 24, the run has 16." in said
     assert len(text_files.read_history(tmp_path / "a" / "history.csv")) == 10
 
@@ -114,7 +134,9 @@ def test_fewer_final_samples_are_the_first_of_those_at_hand(tmp_path):
     path = tmp_path / "a" / "samples-8.h5"
     before, energies = path.read_bytes(), files.load_arrays(path)[0]["E"]
     summary, _ = solve(dataclasses.replace(asked, run=dataclasses.replace(asked.run, samples=7)))
-    assert summary["samples"] == 7 and summary["E"]["mean"] == pytest.approx(energies[:7].mean(), rel=1e-12)
+    assert summary["samples"] == 7 and summary["E"]["mean"] == pytest.approx(
+        energies[:7].mean(), rel=1e-12
+    )
     assert path.read_bytes() == before
 
 
@@ -125,7 +147,11 @@ def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_p
         path.write_text("not HDF5")
     summary, said = solve(config(directory))
     assert summary["steps"] == 8 and "No checkpoint is left: the run begins anew." in said
-    assert (directory / "history.csv").read_bytes() == history == (directory / "history.csv.unused").read_bytes()
+    assert (
+        (directory / "history.csv").read_bytes()
+        == history
+        == (directory / "history.csv.unused").read_bytes()
+    )
     for step in (4, 8):
         assert (directory / f"checkpoint-{step}.h5.unused").read_text() == "not HDF5"
 
@@ -137,7 +163,9 @@ def test_a_directory_in_use_is_refused_and_a_dead_run_is_recognised(tmp_path):
             solve(config(tmp_path / "a"))
     (tmp_path / "a" / "lock").write_text("process 1 on elsewhere since 2020-01-01 00:00:00")
     _, said = solve(config(tmp_path / "a", steps=0))
-    assert said == ["The run that was here did not end in order (process 1 on elsewhere since 2020-01-01 00:00:00)."]
+    assert said == [
+        "The run that was here did not end in order (process 1 on elsewhere since 2020-01-01 00:00:00)."
+    ]
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkeypatch):
@@ -148,7 +176,9 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.h5py.File, "__setitem__", full)  # the file is there by then
-    with pytest.raises(OSError, match=r"checkpoint-4\.h5 cannot be written \(No space left on device\)"):
+    with pytest.raises(
+        OSError, match=r"checkpoint-4\.h5 cannot be written \(No space left on device\)"
+    ):
         files.save_tree(tmp_path / "a" / "checkpoint-4.h5", {"x": np.zeros(2)})
     assert (tmp_path / "a" / "checkpoint-4.h5").read_bytes() == before
     assert not list((tmp_path / "a").glob(".*"))
@@ -159,11 +189,17 @@ def test_samples_of_other_parameters_are_not_taken_for_those_of_this_run(tmp_pat
     for path in files.checkpoints(tmp_path / "a"):
         path.unlink()
     other = config(tmp_path / "a")
-    other = dataclasses.replace(other, optimizer=dataclasses.replace(other.optimizer, learning_rate=0.1))
+    other = dataclasses.replace(
+        other, optimizer=dataclasses.replace(other.optimizer, learning_rate=0.1)
+    )
     summary, said = solve(other)
-    fresh, _ = solve(dataclasses.replace(other, run=dataclasses.replace(other.run, run_dir=str(tmp_path / "b"))))
+    fresh, _ = solve(
+        dataclasses.replace(other, run=dataclasses.replace(other.run, run_dir=str(tmp_path / "b")))
+    )
     assert summary["F"] == fresh["F"]
-    assert (tmp_path / "a" / "samples-8.h5.unused").exists() and not (tmp_path / "a" / "samples-0.h5.unused").exists()
+    assert (tmp_path / "a" / "samples-8.h5.unused").exists() and not (
+        tmp_path / "a" / "samples-0.h5.unused"
+    ).exists()
     assert "history.csv is kept as history.csv.unused." in said
 
 
@@ -171,7 +207,11 @@ def test_a_file_stop_ends_the_run_in_order_and_is_taken_away(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "STOP").touch()
     summary, _ = solve(config(tmp_path / "a"))
-    assert summary == {} and files.checkpoints(tmp_path / "a") and not (tmp_path / "a" / "STOP").exists()
+    assert (
+        summary == {}
+        and files.checkpoints(tmp_path / "a")
+        and not (tmp_path / "a" / "STOP").exists()
+    )
     assert solve(config(tmp_path / "a"))[0]["steps"] == 8
 
 
@@ -182,7 +222,10 @@ def test_the_random_numbers_are_named_and_those_of_another_generator_are_refused
         assert file.attrs["random_numbers"] == "threefry2x32, partitionable"
         file.attrs["random_numbers"] = "rbg"
     _, said = solve(config(tmp_path / "a"))
-    assert any("goes on with the random numbers of rbg, here they are threefry2x32" in sentence for sentence in said)
+    assert any(
+        "goes on with the random numbers of rbg, here they are threefry2x32" in sentence
+        for sentence in said
+    )
 
 
 def test_the_environment_does_not_change_the_random_numbers():
@@ -190,9 +233,17 @@ def test_the_environment_does_not_change_the_random_numbers():
         "import jax; from heg.training.state import key_of_run\n"
         "print(jax.random.bits(jax.random.split(key_of_run(5), 3)[1], (4,)).tolist())"
     )
-    variables = {"JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0", "JAX_RANDOM_SEED_OFFSET": "7"}
+    variables = {
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "JAX_RANDOM_SEED_OFFSET": "7",
+    }
     run = lambda extra: subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | extra, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=os.environ | extra,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     # as JAX 0.9.2 draws them with its default settings
     assert (

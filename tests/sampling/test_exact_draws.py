@@ -19,7 +19,14 @@ from known_systems import (
 from heg.gas.coulomb import coulomb_energy
 from heg.gas.plane_waves import make_waves
 from heg.gas.system import System
-from heg.sampling.exact_draws import adapt_width, draw_determinant, first_width, make_chain, mala, metropolis
+from heg.sampling.exact_draws import (
+    adapt_width,
+    draw_determinant,
+    first_width,
+    make_chain,
+    mala,
+    metropolis,
+)
 
 CHAINS = 2000
 
@@ -27,7 +34,9 @@ CHAINS = 2000
 def draw_many(system, orbitals, state, key, draws):
     """Independent draws of one spin.  [draws, N, d]"""
     waves, shape = make_waves(system, orbitals), (len(state), system.dim)
-    draw = lambda key: draw_determinant(lambda z: waves(z, jnp.asarray(state)), system.box, shape, key)
+    draw = lambda key: draw_determinant(
+        lambda z: waves(z, jnp.asarray(state)), system.box, shape, key
+    )
     return jax.jit(jax.vmap(draw))(jax.random.split(key, draws))
 
 
@@ -60,8 +69,13 @@ def test_draws_have_the_one_and_two_body_density_of_the_determinant(key):
 
 def test_coulomb_energy_of_the_fermi_sea_is_that_of_hartree_fock(key):
     sea = System(7, 7, 3, rs=5.0, theta=0.1, twist=(0.0,) * 3)
-    up, down = (draw_many(sea, lowest_shells(sea, 7), np.arange(7), key, 4000) for key in jax.random.split(key))
-    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, sea)))(jnp.concatenate([up, down], axis=1))
+    up, down = (
+        draw_many(sea, lowest_shells(sea, 7), np.arange(7), key, 4000)
+        for key in jax.random.split(key)
+    )
+    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, sea)))(
+        jnp.concatenate([up, down], axis=1)
+    )
     # bound: 0.7 per cent of it
     assert_equal_within_errors(*mean_and_error(energy), hartree_fock_energy(sea)[1], bound=0.01)
 
@@ -71,7 +85,10 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, key):
     model, params, drawn, failures = exact_draws(SPINS_3D, 9, CHAINS)
     assert failures == 0
 
-    chain, moves = make_chain(kind, model.log_psi, model.score), {"metropolis": 150, "mala": 80}[kind]
+    chain, moves = (
+        make_chain(kind, model.log_psi, model.score),
+        {"metropolis": 150, "mala": 80}[kind],
+    )
     walk = lambda state, x, key: chain(params.flow, state, x, first_width(SPINS_3D), key, moves)
     many = jax.jit(jax.vmap(walk))
     start = drawn._replace(x=random_positions(SPINS_3D, key, CHAINS))
@@ -96,7 +113,10 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, key):
 def test_draw_of_a_walker_does_not_depend_on_its_place_in_the_batch(key):
     # so that the number of devices which share a batch changes nothing
     model, params, _, _ = exact_draws(SPINS_3D, 9, CHAINS)
-    state, keys = jnp.tile(jnp.arange(2, dtype=jnp.int32), (CHAINS, 2)), jax.random.split(key, CHAINS)
+    state, keys = (
+        jnp.tile(jnp.arange(2, dtype=jnp.int32), (CHAINS, 2)),
+        jax.random.split(key, CHAINS),
+    )
     x, reordered = (model.draw(params.flow, state, order).x for order in (keys, keys[::-1]))
     np.testing.assert_allclose(reordered[::-1], x, rtol=0, atol=1e-9)
     assert np.ptp(x, axis=0).min() > 0.9 * SPINS_3D.box
@@ -116,7 +136,9 @@ each_kind = pytest.mark.parametrize("walk", CHAIN_KINDS.values(), ids=CHAIN_KIND
 
 def walk_many(walk, x, width, key, moves):
     """A chain from each x."""
-    return jax.jit(jax.vmap(lambda x, key: walk(x, width, key, moves)))(x, jax.random.split(key, len(x)))
+    return jax.jit(jax.vmap(lambda x, key: walk(x, width, key, moves)))(
+        x, jax.random.split(key, len(x))
+    )
 
 
 @each_kind
@@ -130,7 +152,9 @@ def test_chains_keep_the_moments_of_a_gaussian(walk, key):
 @each_kind
 def test_acceptance_falls_from_one_as_the_proposal_widens(walk, key):
     x = jax.random.normal(key, (2000, 1, 2))
-    narrow, wider, widest = (walk_many(walk, x, width, key, 1).acceptance.mean() for width in (1e-4, 1.0, 10.0))
+    narrow, wider, widest = (
+        walk_many(walk, x, width, key, 1).acceptance.mean() for width in (1e-4, 1.0, 10.0)
+    )
     assert narrow > 0.999 and 0.4 < wider < 0.95 and widest < 0.1
 
 
@@ -138,7 +162,8 @@ def test_the_drift_raises_the_acceptance(key):
     # of a Gaussian in many dimensions, at the same width
     x = jax.random.normal(key, (500, 10, 3))
     with_drift, without = (
-        walk_many(walk, x, 0.7, key, 20).acceptance.mean() for walk in reversed(CHAIN_KINDS.values())
+        walk_many(walk, x, 0.7, key, 20).acceptance.mean()
+        for walk in reversed(CHAIN_KINDS.values())
     )
     assert with_drift > 0.8 and without < 0.5
 
@@ -154,7 +179,9 @@ def test_rejected_walkers_stay(key):
 def test_a_drift_that_diverges_does_not_carry_a_walker_away(key):
     # ln|x| of a node: the drift at 1e-6 is half a million widths long
     node = lambda x: (jnp.log(jnp.sum(x**2)) - jnp.sum(x**2) / 2, 2 * x / jnp.sum(x**2) - x)
-    end = walk_many(lambda *arguments: mala(node, *arguments), jnp.full((2000, 1, 2), 1e-6), 1.0, key, 40)
+    end = walk_many(
+        lambda *arguments: mala(node, *arguments), jnp.full((2000, 1, 2), 1e-6), 1.0, key, 40
+    )
     assert end.acceptance.mean() > 0.3
     # density x^2 e^{-x^2 / 2} in the plane: the mean of x^2 is 4
     assert_equal_within_errors(*mean_and_error(jnp.sum(end.x**2, axis=(1, 2))), 4.0, bound=0.08)
@@ -164,7 +191,9 @@ def test_width_follows_the_acceptance():
     assert adapt_width(1.0, 0.5, 0.4) > 1 > adapt_width(1.0, 0.3, 0.4)
     np.testing.assert_allclose(adapt_width(1.0, 0.4, 0.4), 1.0, rtol=1e-12)
     # by a tenth at most, whatever happened
-    np.testing.assert_allclose([adapt_width(2.0, 1.0, 0.1), adapt_width(2.0, 0.0, 0.1)], [2.2, 2 / 1.1], rtol=1e-12)
+    np.testing.assert_allclose(
+        [adapt_width(2.0, 1.0, 0.1), adapt_width(2.0, 0.0, 0.1)], [2.2, 2 / 1.1], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("gas", GASES.values(), ids=GASES)

@@ -18,7 +18,9 @@ def by_pairs(n, f, q):
             c, d = place.get(tuple(n[a] + q)), place.get(tuple(n[b] - q))
             if c is not None and d is not None:
                 energy = (n[c] @ n[c] - n[a] @ n[a] + n[d] @ n[d] - n[b] @ n[b]) / 2
-                weight = f[a] * f[b] * (1 - f[c]) * (1 - f[d]) - f[c] * f[d] * (1 - f[a]) * (1 - f[b])
+                weight = f[a] * f[b] * (1 - f[c]) * (1 - f[d]) - f[c] * f[d] * (1 - f[a]) * (
+                    1 - f[b]
+                )
                 for m in sums if energy > 0 else ():
                     sums[m] += weight * energy**m
     return sums
@@ -35,8 +37,12 @@ def test_transitions_are_those_of_all_pairs():
 
 def test_the_exact_amplitude_gains_all():
     n = flow_limit.lattice(3, 6)
-    energy, weight = flow_limit.transitions(n, flow_limit.occupations(n, 7, 0.0), np.array([1, 1, 0]))
-    np.testing.assert_allclose(flow_limit.share(energy, weight, (-1,)), np.sum(weight / energy), rtol=1e-12)
+    energy, weight = flow_limit.transitions(
+        n, flow_limit.occupations(n, 7, 0.0), np.array([1, 1, 0])
+    )
+    np.testing.assert_allclose(
+        flow_limit.share(energy, weight, (-1,)), np.sum(weight / energy), rtol=1e-12
+    )
     # more freedom, more gain, never more than all
     gains = [flow_limit.share(energy, weight, powers) for powers in ((1,), (1, 2), (1, 2, 3))]
     assert 0 < gains[0] < gains[1] < gains[2] < np.sum(weight / energy)
@@ -45,7 +51,9 @@ def test_the_exact_amplitude_gains_all():
 def test_a_hot_gas_keeps_a_third_at_long_waves():
     # dE is then Gaussian and p_a - p_b proportional to it: <x^2>^2 / <x^4>
     n = flow_limit.lattice(2, 100)
-    energy, weight = flow_limit.transitions(n, flow_limit.occupations(n, 5, 300.0), np.array([1, 0]))
+    energy, weight = flow_limit.transitions(
+        n, flow_limit.occupations(n, 5, 300.0), np.array([1, 0])
+    )
     ratio = flow_limit.share(energy, weight, (1,)) / np.sum(weight / energy)
     np.testing.assert_allclose(ratio, 1 / 3, atol=0.01)
 

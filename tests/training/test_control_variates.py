@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import GASES, POLARIZED_2D, SPINS_3D, assert_equal_within_errors, exact_draws, mean_and_error
+from known_systems import (
+    GASES,
+    POLARIZED_2D,
+    SPINS_3D,
+    assert_equal_within_errors,
+    exact_draws,
+    mean_and_error,
+)
 
 from heg.model.local_energy import LocalEnergy
 from heg.training.control_variates import (
@@ -22,7 +29,9 @@ from heg.training.free_energy import evaluate
 @functools.cache
 def draws_and_controls(gas):
     model, params, walkers, _ = exact_draws(gas, 9, 2000)
-    return walkers, jax.jit(lambda params, walkers: evaluate(model, params, walkers, chunk=500))(params, walkers)
+    return walkers, jax.jit(lambda params, walkers: evaluate(model, params, walkers, chunk=500))(
+        params, walkers
+    )
 
 
 @pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
@@ -36,7 +45,9 @@ def test_deviations_vanish_on_average_for_a_flow_with_weights(gas):
 
 def test_deviations_vanish_in_each_state():
     walkers, samples = draws_and_controls(POLARIZED_2D)
-    states, number, count = np.unique(walkers.state, axis=0, return_inverse=True, return_counts=True)
+    states, number, count = np.unique(
+        walkers.state, axis=0, return_inverse=True, return_counts=True
+    )
     worst = []
     for state in np.flatnonzero(count > 100):
         mean, error = mean_and_error(samples.controls.deviations[number == state])
@@ -56,13 +67,17 @@ def test_first_regression_leaves_no_noise_without_a_flow(gas):
     np.testing.assert_allclose(energy.kinetic.real, of_state[:, 1], rtol=1e-9)
     np.testing.assert_allclose(energy.potential, of_state[:, 2], rtol=1e-9)
     assert np.std(samples.energy.potential) > 0.01
-    np.testing.assert_allclose(baseline(first_regression(), samples.controls), of_state[:, 1:].sum(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(
+        baseline(first_regression(), samples.controls), of_state[:, 1:].sum(axis=1), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 def test_control_leaves_the_mean_and_takes_noise_away(gas):
     _, samples = draws_and_controls(gas)
-    first, second = (jax.tree.map(lambda leaf: leaf[part], samples) for part in (slice(1000), slice(1000, None)))
+    first, second = (
+        jax.tree.map(lambda leaf: leaf[part], samples) for part in (slice(1000), slice(1000, None))
+    )
     regression = update_regression(first_regression(), first.controls, first.energy)
     energy = controlled(regression, second.controls, second.energy)
     assert np.var(energy.potential) < 0.7 * np.var(second.energy.potential)

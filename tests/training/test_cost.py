@@ -13,7 +13,12 @@ RATE = 5e10
 
 def config(electrons, steps=100, samples=1000, **sampler):
     gas = SystemConfig(electrons, 3, 5.0, 0.15, "1")
-    return Config(gas, RunConfig("unused", steps=steps, samples=samples), ModelConfig(), SamplerConfig(**sampler))
+    return Config(
+        gas,
+        RunConfig("unused", steps=steps, samples=samples),
+        ModelConfig(),
+        SamplerConfig(**sampler),
+    )
 
 
 def expected(asked, rate=RATE):
@@ -25,8 +30,12 @@ def test_time_is_that_of_the_samples():
     none = expected(config(7, steps=0, samples=2))
     assert none["seconds"] == pytest.approx(START, abs=0.01) and none["samples"] == 4
     measured = expected(config(7, steps=0))
-    assert long["seconds"] - short["seconds"] == pytest.approx(short["seconds"] - measured["seconds"])
-    assert (short["seconds"] - START) == pytest.approx(2 * (expected(config(7), 2 * RATE)["seconds"] - START))
+    assert long["seconds"] - short["seconds"] == pytest.approx(
+        short["seconds"] - measured["seconds"]
+    )
+    assert (short["seconds"] - START) == pytest.approx(
+        2 * (expected(config(7), 2 * RATE)["seconds"] - START)
+    )
 
 
 def test_large_gases_cost_the_cube_of_their_electrons():
@@ -46,7 +55,13 @@ def test_the_product_rate_is_one_of_a_machine():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(35, "35 seconds"), (119, "119 seconds"), (150, "2.5 minutes"), (7300, "2 hours"), (9e7, "1042 days")],
+    [
+        (35, "35 seconds"),
+        (119, "119 seconds"),
+        (150, "2.5 minutes"),
+        (7300, "2 hours"),
+        (9e7, "1042 days"),
+    ],
 )
 def test_durations_read_well(seconds, words):
     assert solve._duration(seconds) == f"about {words}"
@@ -55,7 +70,8 @@ def test_durations_read_well(seconds, words):
 def test_a_dry_run_and_a_run_tell_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(solve, "solve_run", lambda *_: {})  # stopped at once
     asked = dataclasses.replace(
-        config(2, steps=0, samples=16, batch=16), run=RunConfig(str(tmp_path / "a"), steps=0, samples=16)
+        config(2, steps=0, samples=16, batch=16),
+        run=RunConfig(str(tmp_path / "a"), steps=0, samples=16),
     )
     solve._dry_run(asked)
     assert "time = about 3" in capsys.readouterr().out

@@ -55,23 +55,33 @@ class Toy(NamedTuple):
             shape = params["shape"]
             f = lambda x: x + shape[0] * jnp.sin(x) + shape[1] * jnp.cos(2 * x)
             z, slope = jax.jvp(f, (x[0, 0],), (1.0,))
-            return 1j * jnp.asarray(self.k)[state[0]] * z + jnp.log(slope) / 2 - math.log(2 * math.pi) / 2
+            return (
+                1j * jnp.asarray(self.k)[state[0]] * z
+                + jnp.log(slope) / 2
+                - math.log(2 * math.pi) / 2
+            )
 
         def local_energy(params, x, state):
             kinetic = generic_kinetic_energy(lambda x: log_psi(params, x, state), x)
             return LocalEnergy(kinetic, 0.8 * jnp.cos(x[0, 0] - 0.3)), x
 
         def score(params, x, state):
-            parts = lambda params: jnp.stack([log_psi(params, x, state).real, log_psi(params, x, state).imag])
+            parts = lambda params: jnp.stack(
+                [log_psi(params, x, state).real, log_psi(params, x, state).imag]
+            )
             return Score(None, jax.jacfwd(parts)(params))
 
-        occupations = Occupations(None, None, log_prob, lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2)
+        occupations = Occupations(
+            None, None, log_prob, lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2
+        )
         none = lambda z, state: Controls(jnp.zeros(3), jnp.zeros(1 + SHELLS))
         return Model(occupations, None, log_psi, score, local_energy, none, None)
 
     def walkers(self) -> Walkers:
         """Every state at every point of a quadrature exact to rounding."""
-        state, x = jnp.meshgrid(jnp.arange(4), 2 * jnp.pi * jnp.arange(self.points) / self.points, indexing="ij")
+        state, x = jnp.meshgrid(
+            jnp.arange(4), 2 * jnp.pi * jnp.arange(self.points) / self.points, indexing="ij"
+        )
         return Walkers(state.reshape(-1, 1), x.reshape(-1, 1, 1))
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -95,7 +105,9 @@ class Toy(NamedTuple):
 
 
 TOY = Toy()
-TOY_PARAMS = Params({"logits": jnp.array([0.3, 0.9, -0.2, 0.1])}, {"shape": jnp.array([0.25, -0.12])})
+TOY_PARAMS = Params(
+    {"logits": jnp.array([0.3, 0.9, -0.2, 0.1])}, {"shape": jnp.array([0.25, -0.12])}
+)
 
 
 def test_quadrature_keeps_the_norm_of_every_toy_state():
@@ -106,9 +118,13 @@ def test_quadrature_keeps_the_norm_of_every_toy_state():
 @pytest.mark.parametrize("slope", [0.0, 0.6, -3.0])
 def test_gradient_equals_the_derivative_of_the_free_energy_by_quadrature(slope):
     model, walkers = TOY.model(), TOY.walkers()
-    weights = len(walkers.x) * TOY.weights(TOY_PARAMS)  # of samples the mean; here the share of each
+    weights = len(walkers.x) * TOY.weights(
+        TOY_PARAMS
+    )  # of samples the mean; here the share of each
     f_loc, e_loc = TOY.samples(TOY_PARAMS)
-    baseline = 0.2 + slope * jax.vmap(model.occupations.ideal_energy)(walkers.state)  # any function of K
+    baseline = 0.2 + slope * jax.vmap(model.occupations.ideal_energy)(
+        walkers.state
+    )  # any function of K
     f_deviation = weights * (f_loc - TOY.free_energy(TOY_PARAMS))
     estimate = jax.jit(lambda *deviations: gradient(model, TOY_PARAMS, walkers, *deviations))
     estimated = estimate(f_deviation, weights * (e_loc - baseline))
@@ -122,8 +138,12 @@ def test_toy_free_energy_is_above_the_exact_one():
     waves = np.arange(-25, 26)  # plane waves enough for every digit
     hamiltonian = np.diag(waves**2 / 2).astype(complex)
     hamiltonian += 0.4 * np.exp(-0.3j) * np.eye(51, k=-1) + 0.4 * np.exp(0.3j) * np.eye(51, k=1)
-    exact = -TOY.temperature * np.log(np.sum(np.exp(-np.linalg.eigvalsh(hamiltonian) / TOY.temperature)))
-    values = [TOY.free_energy(random_like(TOY_PARAMS, jax.random.key(seed), 0.15)) for seed in range(5)]
+    exact = -TOY.temperature * np.log(
+        np.sum(np.exp(-np.linalg.eigvalsh(hamiltonian) / TOY.temperature))
+    )
+    values = [
+        TOY.free_energy(random_like(TOY_PARAMS, jax.random.key(seed), 0.15)) for seed in range(5)
+    ]
     assert np.all(np.array(values) > exact)
     assert min(values) - exact < 0.5  # a bound that is near, not one that cannot fail
 
@@ -132,7 +152,8 @@ def f_loc_energy_and_log_prob(gas, model, params, walkers):
     """F_loc, E_loc and ln p |Psi|^2 of every walker."""
     log_p = jax.vmap(model.occupations.log_prob, (None, 0))(params.occupations, walkers.state)
     log_psi, (energy, _) = (
-        jax.vmap(f, (None, 0, 0))(params.flow, walkers.x, walkers.state) for f in (model.log_psi, model.local_energy)
+        jax.vmap(f, (None, 0, 0))(params.flow, walkers.x, walkers.state)
+        for f in (model.log_psi, model.local_energy)
     )
     return gas.temperature * log_p + energy.total.real, energy, log_p + 2 * log_psi.real
 
@@ -141,8 +162,14 @@ def f_loc_energy_and_log_prob(gas, model, params, walkers):
 def test_gradient_of_interacting_electrons_equals_finite_differences(block, accuracy):
     gas, (model, params, walkers, _) = SPINS_3D, exact_draws(SPINS_3D, 9, 2000)
     f_loc, energy, log_prob = f_loc_energy_and_log_prob(gas, model, params, walkers)
-    estimate = jax.jit(lambda part: gradient(model, params, part[0], part[1] - f_loc.mean(), part[2] - f_loc.mean()))
-    parts = jax.tree.map(lambda leaf: leaf.reshape(20, -1, *leaf.shape[1:]), (walkers, f_loc, energy.total))
+    estimate = jax.jit(
+        lambda part: gradient(
+            model, params, part[0], part[1] - f_loc.mean(), part[2] - f_loc.mean()
+        )
+    )
+    parts = jax.tree.map(
+        lambda leaf: leaf.reshape(20, -1, *leaf.shape[1:]), (walkers, f_loc, energy.total)
+    )
     gradients = [estimate(jax.tree.map(lambda leaf: leaf[i], parts)) for i in range(20)]
     # along the gradient of the first parts, where F changes by more than its error; judged on the others
     first, others = gradients[:5], gradients[5:]
@@ -177,12 +204,20 @@ def test_scores_are_the_centred_derivatives_of_both_logarithms():
     log_psi = lambda shape, x, state: model.log_psi({"shape": shape}, x, state)
     shape = TOY_PARAMS.flow["shape"]
     parts = [
-        centre(jax.vmap(jax.jacfwd(lambda *a: part(log_psi(*a))), (None, 0, 0))(shape, walkers.x, walkers.state))
+        centre(
+            jax.vmap(jax.jacfwd(lambda *a: part(log_psi(*a))), (None, 0, 0))(
+                shape, walkers.x, walkers.state
+            )
+        )
         for part in (jnp.real, jnp.imag)
     ]
-    np.testing.assert_allclose(centred.flow, jnp.stack(parts, axis=1).reshape(2 * rows, -1), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(
+        centred.flow, jnp.stack(parts, axis=1).reshape(2 * rows, -1), rtol=1e-10, atol=1e-14
+    )
     # d ln softmax_K / d logit_m = [K = m] - p_m, of which the mean over the batch takes p
-    np.testing.assert_allclose(centred.occupations, centre(jnp.eye(4)[walkers.state[:, 0]]), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(
+        centred.occupations, centre(jnp.eye(4)[walkers.state[:, 0]]), rtol=1e-10, atol=1e-14
+    )
 
 
 def test_gradient_from_scores_is_the_gradient_for_deviations_of_zero_mean(key):
@@ -190,7 +225,9 @@ def test_gradient_from_scores_is_the_gradient_for_deviations_of_zero_mean(key):
     f_deviation, real, imaginary = jax.random.normal(key, (3, len(walkers.x)))
     e_deviation = real + 1j * imaginary
     deviations = f_deviation - f_deviation.mean(), e_deviation - e_deviation.mean()
-    from_scores = gradient_from_scores(scores(TOY.model(), TOY_PARAMS, walkers, chunk=4), TOY_PARAMS, *deviations)
+    from_scores = gradient_from_scores(
+        scores(TOY.model(), TOY_PARAMS, walkers, chunk=4), TOY_PARAMS, *deviations
+    )
     direct = gradient(TOY.model(), TOY_PARAMS, walkers, *deviations)
     assert jax.tree.structure(from_scores) == jax.tree.structure(direct)
     for value, expected in zip(jax.tree.leaves(from_scores), jax.tree.leaves(direct), strict=True):
@@ -209,7 +246,9 @@ def test_per_electron_values_are_consistent(key):
     log_p, kinetic, potential = jax.random.normal(key, (3, 32))
     gas = POLARIZED_2D
     controls = Controls(jnp.ones((32, 3)), jnp.zeros((32, 1 + SHELLS)))
-    values = per_electron(Samples(log_p, LocalEnergy(kinetic + 0.3j, potential), controls), first_regression(), gas)
+    values = per_electron(
+        Samples(log_p, LocalEnergy(kinetic + 0.3j, potential), controls), first_regression(), gas
+    )
     np.testing.assert_allclose(values["E"], (kinetic + potential) / 3, rtol=1e-12)
     np.testing.assert_allclose(values["F"], values["E"] - gas.temperature * values["S"], rtol=1e-12)
     np.testing.assert_allclose(batch_estimate(values["F"]), independent(values["F"]), rtol=1e-12)
@@ -224,5 +263,7 @@ def test_clipping_shortens_the_longest_deviations_and_keeps_their_phase():
     deviation = jnp.array([1.0, -2.0, 3j, 0.0, 1 - 1j] * 4 + [300 * jnp.exp(0.4j)])
     clipped = clip_deviation(deviation)
     np.testing.assert_array_equal(clipped[:-1], deviation[:-1])
-    np.testing.assert_allclose(clipped[-1], 5 * jnp.mean(jnp.abs(deviation)) * jnp.exp(0.4j), rtol=1e-12)
+    np.testing.assert_allclose(
+        clipped[-1], 5 * jnp.mean(jnp.abs(deviation)) * jnp.exp(0.4j), rtol=1e-12
+    )
     np.testing.assert_array_equal(clip_deviation(jnp.zeros(3)), jnp.zeros(3))

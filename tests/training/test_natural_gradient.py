@@ -15,7 +15,9 @@ FEW, MANY = 5, 40  # rows of the scores; the blocks below have nine and six para
 def random_blocks(key, rows):
     """Gradients of two blocks and their scores."""
     grads = Params({"a": jax.random.normal(key, (4, 2)), "b": jnp.ones(1)}, {"c": jnp.arange(6.0)})
-    matrices = Params(*(jax.random.normal(jax.random.fold_in(key, size), (rows, size)) for size in (9, 6)))
+    matrices = Params(
+        *(jax.random.normal(jax.random.fold_in(key, size), (rows, size)) for size in (9, 6))
+    )
     return grads, matrices
 
 
@@ -29,7 +31,9 @@ def test_equals_the_dense_solve(rows, key):
     solved = update(natural_gradient(0.1), grads, matrices)
     for block, grad, matrix in zip(solved, grads, matrices, strict=True):
         fisher = matrix.T @ matrix + 0.1 * np.eye(matrix.shape[1])
-        np.testing.assert_allclose(ravel_pytree(block)[0], np.linalg.solve(fisher, ravel_pytree(grad)[0]), rtol=1e-10)
+        np.testing.assert_allclose(
+            ravel_pytree(block)[0], np.linalg.solve(fisher, ravel_pytree(grad)[0]), rtol=1e-10
+        )
     assert jax.tree.structure(solved) == jax.tree.structure(grads)
 
 
@@ -39,7 +43,9 @@ def test_flow_has_the_mean_fisher_matrix_of_the_latest_batches(rows, key):
     rng = np.random.default_rng(rows)
     batches = [Params(*(rng.normal(size=(rows, size)) for size in (9, 6))) for _ in range(60)]
     transformation = natural_gradient(0.1)
-    step = jax.jit(lambda grads, state, matrices: transformation.update(grads, state, None, scores=matrices))
+    step = jax.jit(
+        lambda grads, state, matrices: transformation.update(grads, state, None, scores=matrices)
+    )
     state, mean = transformation.init(grads), 0.0
     for number, matrices in enumerate(batches):
         solved, state = step(grads, state, matrices)
@@ -49,7 +55,9 @@ def test_flow_has_the_mean_fisher_matrix_of_the_latest_batches(rows, key):
     np.testing.assert_allclose(ravel_pytree(solved.flow)[0], expected, rtol=1e-9)
     # p(K) knows its last batch alone
     alone, _ = step(grads, transformation.init(grads), batches[-1])
-    np.testing.assert_array_equal(ravel_pytree(solved.occupations)[0], ravel_pytree(alone.occupations)[0])
+    np.testing.assert_array_equal(
+        ravel_pytree(solved.occupations)[0], ravel_pytree(alone.occupations)[0]
+    )
 
 
 def test_one_step_solves_a_quadratic(key):
@@ -71,8 +79,12 @@ def test_long_steps_are_shortened_to_the_bound_and_short_ones_kept(key):
     bounded = update(bound_step(0.5), steps, matrices)
     for block, step, matrix in zip(bounded, steps, matrices, strict=True):
         np.testing.assert_allclose(length(block, matrix), 0.5, rtol=1e-12)
-        ratio = ravel_pytree(block)[0] / jnp.where(ravel_pytree(step)[0] == 0, 1, ravel_pytree(step)[0])
-        np.testing.assert_allclose(ratio, jnp.where(ravel_pytree(step)[0] == 0, 0, ratio[-1]), rtol=1e-12)
+        ratio = ravel_pytree(block)[0] / jnp.where(
+            ravel_pytree(step)[0] == 0, 1, ravel_pytree(step)[0]
+        )
+        np.testing.assert_allclose(
+            ratio, jnp.where(ravel_pytree(step)[0] == 0, 0, ratio[-1]), rtol=1e-12
+        )
     kept = update(bound_step(0.5), short, matrices)
     np.testing.assert_array_equal(ravel_pytree(kept)[0], ravel_pytree(short)[0])
 

@@ -14,17 +14,29 @@ from heg.training.natural_gradient import TRUST, trusted
 from heg.training.step import LATE, build, late_average
 
 
-@pytest.mark.parametrize("dim, polarization, flow_layers", [(2, "1/3", 1), (2, "1", 0), (3, "1/3", 0)])
+@pytest.mark.parametrize(
+    "dim, polarization, flow_layers", [(2, "1/3", 1), (2, "1", 0), (3, "1/3", 0)]
+)
 def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, flow_layers, key):
     # three electrons without interaction: a flow starts as the identity, between opposite spins in 2D too
-    solver = build(small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0), flow_layers))
+    solver = build(
+        small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0), flow_layers)
+    )
     gas, params = solver.system, solver.init(key).params
     samples, drawn = solver.measure(params, key)
     values = per_electron(samples, first_regression(), gas)
-    kept = thermodynamics(solver.cutoff.orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
-    exact = thermodynamics(choose_cutoff(gas, 1e-14).orbitals.energy, gas.beta, gas.spins).free_energy / gas.electrons
+    kept = (
+        thermodynamics(solver.cutoff.orbitals.energy, gas.beta, gas.spins).free_energy
+        / gas.electrons
+    )
+    exact = (
+        thermodynamics(choose_cutoff(gas, 1e-14).orbitals.energy, gas.beta, gas.spins).free_energy
+        / gas.electrons
+    )
     assert drawn.lost == 0 and np.ptp(values["E"]) > 0.01 and not np.any(values["potential"])
-    np.testing.assert_allclose(values["F"], np.full(BATCH, kept), rtol=1e-9)  # no variance, though the states differ
+    np.testing.assert_allclose(
+        values["F"], np.full(BATCH, kept), rtol=1e-9
+    )  # no variance, though the states differ
     missing = gas.temperature * -np.log1p(-solver.cutoff.missing) / gas.electrons
     assert 0 <= kept - exact <= missing < 0.02 * gas.temperature
 
@@ -46,7 +58,9 @@ def test_three_steps_of_three_electrons(key):
     assert any(jax.tree.leaves(moved.occupations)) and any(jax.tree.leaves(moved.flow))
     # the same state gives the same step, bit for bit
     again, _ = solver.step(solver.step(solver.step(first)[0])[0])
-    for one, other in zip(jax.tree.leaves(again.params), jax.tree.leaves(state.params), strict=True):
+    for one, other in zip(
+        jax.tree.leaves(again.params), jax.tree.leaves(state.params), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
@@ -80,7 +94,12 @@ def test_steps_of_the_flow_are_halved_until_the_wavefunction_can_be_trusted():
 
     def change(flow):
         moved = jax.tree.map(jnp.add, params.flow, flow)
-        return jnp.std(2 * (log_psi(moved, walkers.x, walkers.state) - log_psi(params.flow, *walkers[1::-1])).real)
+        return jnp.std(
+            2
+            * (
+                log_psi(moved, walkers.x, walkers.state) - log_psi(params.flow, *walkers[1::-1])
+            ).real
+        )
 
     short = jax.jit(lambda updates: trusted(model, params, updates, walkers))(updates)
     factor = short.flow["same"]["output"] / updates.flow["same"]["output"]
@@ -88,7 +107,9 @@ def test_steps_of_the_flow_are_halved_until_the_wavefunction_can_be_trusted():
     assert change(short.flow) < TRUST < change(jax.tree.map(lambda leaf: 2 * leaf, short.flow))
     # a step that is short already and that of p(K) stay as they are
     again = trusted(model, params, short, walkers)
-    for one, other in zip(jax.tree.leaves((again, short.occupations)), jax.tree.leaves((short, updates.occupations))):
+    for one, other in zip(
+        jax.tree.leaves((again, short.occupations)), jax.tree.leaves((short, updates.occupations))
+    ):
         np.testing.assert_array_equal(one, other)
 
 

@@ -1,15 +1,19 @@
-r"""Matrix elements of H between a determinant and its doubles, by sampling; compiled once for a gas and a model.
+r"""Matrix elements of H between a determinant and its doubles, by sampling; compiled once for a gas
+and a model.
 
 With z = f(x) and any number b,
 
 .. math:: W_{KK'} = \langle\Psi_K|H|\Psi_{K'}\rangle
-          = \mathbb{E}_{x \sim |\Psi_K|^2}\Big[(E_{loc}(x) - b)^* \frac{\Phi_{K'}(z)}{\Phi_K(z)}\Big] :
+          = \mathbb{E}_{x \sim |\Psi_K|^2}\Big[(E_{loc}(x) - b)^*
+          \frac{\Phi_{K'}(z)}{\Phi_K(z)}\Big] :
 
-the flow and its Jacobian drop out of the ratio. Instead of b all that has known elements is taken from E_loc
-(heg.observables.second_order.pair_operators). W is real, as the flow is odd: x -> -x turns Psi into its conjugate.
+the flow and its Jacobian drop out of the ratio. Instead of b all that has known elements is taken
+from E_loc (heg.observables.second_order.pair_operators). W is real, as the flow is odd: x -> -x
+turns Psi into its conjugate.
 
-Near a node of Psi_K, at the distance d, such a term goes as 1 / d^2: its mean exists, its variance does not. So each x
-is drawn from Psi_K or from a guide, a double of K with other nodes, with equal chance, and has the weight
+Near a node of Psi_K, at the distance d, such a term goes as 1 / d^2: its mean exists, its variance
+does not. So each x is drawn from Psi_K or from a guide, a double of K with other nodes, with equal
+chance, and has the weight
 
 .. math:: w = \frac{2 |\Psi_K|^2}{|\Psi_K|^2 + |\Psi_G|^2} ,
 
@@ -68,7 +72,8 @@ class Looked(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Over samples, of a = Re[(E_loc - b)^* Phi_K' / Phi_K] for each double: of a and of a^2.  [D] each"""
+    """Over samples, of a = Re[(E_loc - b)^* Phi_K' / Phi_K] for each double: of a and of a^2.  [D]
+    each"""
 
     first: jax.Array
     second: jax.Array
@@ -94,8 +99,8 @@ class AmplitudePrograms(NamedTuple):
     Attributes:
       look: system, flow params, states [B, N], guides [B, N], keys [B] -> Looked.
       project: system, z [B, N, d], state [N], w (E_loc - b) [B] -> Sums.
-      respond: system, x and z [B, N, d], potential [B], w [B], state [N], weights of the doubles [D] -> Response to the
-        sum of the weighted ratios.
+      respond: system, x and z [B, N, d], potential [B], w [B], state [N], weights of the doubles
+        [D] -> Response to the sum of the weighted ratios.
     """
 
     look: Callable
@@ -104,7 +109,8 @@ class AmplitudePrograms(NamedTuple):
 
 
 def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
-    """The plane waves of p(K), in front, and all that a transfer up to |n|^2 = `largest` reaches from them."""
+    """The plane waves of p(K), in front, and all that a transfer up to |n|^2 = `largest` reaches
+    from them."""
     unit = 2 * np.pi / gas.box
     reach = unit * (np.linalg.norm(orbitals.n[-1] + np.asarray(gas.twist)) + np.sqrt(largest))
     return plane_waves(gas, reach**2 / 2)

@@ -1,4 +1,5 @@
-"""Energies of the states, and what the known operators explain of the local energy, by regression on samples."""
+"""Energies of the states, and what the known operators explain of the local energy, by regression
+on samples."""
 
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ def _sample(excitations, drawn, excited, key):
 def _fit(samples, usable):
     """Levels from samples of states.
 
-    The operators are fitted within the drawn states alone: these the flow serves, and couples others in another way.
+    The operators are fitted within the drawn states alone: these the flow serves, and couples
+      others in another way.
     """
     operators = _centred(samples.operators[samples.drawn][..., usable])
     weights = np.zeros(len(usable))
@@ -73,7 +75,8 @@ def _fit(samples, usable):
 
 
 def _centred(values):
-    """Less the mean of each state, all states one after the other.  [states, REPEATED, ...] -> [samples, ...]"""
+    """Less the mean of each state, all states one after the other.  [states, REPEATED, ...] ->
+    [samples, ...]"""
     deviations = values - values.mean(axis=1, keepdims=True)
     return deviations.reshape(-1, *values.shape[2:])
 
@@ -88,7 +91,8 @@ def _least_squares(regressors, values):
 
 
 def _linear_fit(regressors, values):
-    """Coefficients and their covariance; without room for a fit, those of the ideal and Hartree-Fock energies."""
+    """Coefficients and their covariance; without room for a fit, those of the ideal and
+    Hartree-Fock energies."""
     prior = np.array([0.0, 1.0, 1.0])
     deviations = regressors - regressors.mean(axis=0)
     scale = np.sqrt(np.mean(deviations**2, axis=0))

@@ -53,7 +53,9 @@ class Amplitudes(NamedTuple):
         return self.known + self.first / self.count
 
 
-def contribution(excitations: Excitations, levels: Levels, state: np.ndarray, key: jax.Array) -> Row:
+def contribution(
+    excitations: Excitations, levels: Levels, state: np.ndarray, key: jax.Array
+) -> Row:
     """The contribution of one K, from `excitations.count` samples of x.
 
     Args:
@@ -81,7 +83,9 @@ def contribution(excitations: Excitations, levels: Levels, state: np.ndarray, ke
         count=excitations.count,
     )
     h = thermal_denominator(levels.gap(doubles), excitations.system.beta)
-    weights = [np.where(allowed, (known + 2 * half.first / excitations.count) * h, 0.0) for half in halves]
+    weights = [
+        np.where(allowed, (known + 2 * half.first / excitations.count) * h, 0.0) for half in halves
+    ]
     response = _response(excitations, state, looked, weights)
     return _row(excitations, levels, amplitudes, looked, response)
 
@@ -101,7 +105,9 @@ def known_part(excitations: Excitations, levels: Levels, states: np.ndarray) -> 
     """
     elements = known_elements(excitations, levels)
     affordable = KNOWN_DOUBLES // count_doubles(excitations.system, excitations.largest)
-    distinct, counts = np.unique(states[: max(FEWEST_KNOWN, affordable)], axis=0, return_counts=True)
+    distinct, counts = np.unique(
+        states[: max(FEWEST_KNOWN, affordable)], axis=0, return_counts=True
+    )
     values = []
     for state in distinct:
         doubles = excitations.doubles_of(state)
@@ -113,7 +119,9 @@ def known_part(excitations: Excitations, levels: Levels, states: np.ndarray) -> 
     return Known(mean.mean, mean.error, float(np.var(values)))
 
 
-def beyond_second_order(excitations: Excitations, levels: Levels, alike: np.ndarray, states: np.ndarray) -> Correction:
+def beyond_second_order(
+    excitations: Excitations, levels: Levels, alike: np.ndarray, states: np.ndarray
+) -> Correction:
     """What degenerate states add, mean over many K.
 
     The known elements are scaled to those that were sampled, for each momentum transfer.
@@ -134,7 +142,10 @@ def beyond_second_order(excitations: Excitations, levels: Levels, alike: np.ndar
         return doubles.elements(elements) * np.where(doubles.alike, by_transfer, 1.0)
 
     distinct, counts = np.unique(states, axis=0, return_counts=True)
-    found = [shell_correction(doubles_of, doubles_of.n[state], scaled, levels.gap, system.beta) for state in distinct]
+    found = [
+        shell_correction(doubles_of, doubles_of.n[state], scaled, levels.gap, system.beta)
+        for state in distinct
+    ]
     values, unsure = np.repeat(found, counts, axis=0).T
     return Correction(float(values.mean()), independent(values).error, float(unsure.mean()))
 

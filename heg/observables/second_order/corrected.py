@@ -1,4 +1,5 @@
-"""What second order makes of the results: F + F_2, and the observables to first order in the perturbation."""
+"""What second order makes of the results: F + F_2, and the observables to first order in the
+perturbation."""
 
 import numpy as np
 
@@ -33,7 +34,9 @@ def corrected(
             covariance = covariance + bound.covariance
         value = bound.value + change.value
         error = np.hypot(bound.error, change.error)
-        added[f"{name}_first_order"] = Quantity(value, error, covariance if value.size > 1 else None, bound.unit)
+        added[f"{name}_first_order"] = Quantity(
+            value, error, covariance if value.size > 1 else None, bound.unit
+        )
     if system.n_down:
         change = jackknife(rows.response["g_r"], lambda g: contact(system, grid, g[1]))
         bound = quantities["contact"]

@@ -1,10 +1,12 @@
 r"""States of one energy that a pair operator mixes: their free energy beyond second order.
 
-In a shell of m determinants of one kinetic energy, with the matrix V of the known elements and the energies e,
+In a shell of m determinants of one kinetic energy, with the matrix V of the known elements and the
+energies e,
 
 .. math:: -T \Big[\ln \mathrm{tr}\, e^{-\beta(e + V)} - \ln \sum_K e^{-\beta e_K}\Big]
 
-takes the place of the second order within the shell. Shells are averaged as if each changed the partition function by
+takes the place of the second order within the shell. Shells are averaged as if each changed the
+partition function by
 little: exact where one shell holds all of p(K), and to fourth order in V else.
 """
 
@@ -21,7 +23,8 @@ MATTERS = 0.01  # share of the second-order sum above which the shell is diagona
 
 
 def pair_correction(elements: np.ndarray, gap: np.ndarray, beta: float) -> np.ndarray:
-    """T ln[cosh(beta sqrt(gap^2 / 4 + W^2)) / cosh(beta gap / 2)] - W^2 h(gap) of each pair.  [D], hartree
+    """T ln[cosh(beta sqrt(gap^2 / 4 + W^2)) / cosh(beta gap / 2)] - W^2 h(gap) of each pair.  [D],
+    hartree
 
     It is the exact free energy of two states beyond second order.
     """
@@ -37,7 +40,8 @@ def shell_correction(
     gap: Callable,
     beta: float,
 ) -> tuple[float, float]:
-    """What degenerate states add to the sum of W^2 h of one K, hartree, and the part of it that pairs stand for.
+    """What degenerate states add to the sum of W^2 h of one K, hartree, and the part of it that
+    pairs stand for.
 
     Args:
       doubles_of: of the gas.
@@ -67,7 +71,8 @@ def shell_correction(
 
 
 def _shell(doubles_of, state, known, gap):
-    """Energies relative to K and known elements of all states that doubles of its kinetic energy lead to.
+    """Energies relative to K and known elements of all states that doubles of its kinetic energy
+    lead to.
 
     None if there are more than MAX_STATES.
     """

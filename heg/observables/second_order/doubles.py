@@ -2,9 +2,9 @@ r"""Double excitations of a determinant: two electrons exchange a momentum q.
 
 .. math:: k_a = k_i + q, \qquad k_b = k_j - q ,
 
-a and b not occupied. These are all the determinants of the same momentum that a pair interaction reaches (a single
-excitation would change the momentum). For equal spins the transfers q and q' = k_j - k_i - q end in the same
-determinant; it is counted at the smaller of the two.
+a and b not occupied. These are all the determinants of the same momentum that a pair interaction
+reaches (a single excitation would change the momentum). For equal spins the transfers q and q' =
+k_j - k_i - q end in the same determinant; it is counted at the smaller of the two.
 
 The ratio of the determinants at z needs nothing but the plane waves,
 
@@ -13,7 +13,8 @@ The ratio of the determinants at z needs nothing but the plane waves,
 
 the second term for equal spins alone: one product of matrices for each spin and sample.
 
-Doubles come in one order everywhere: opposite spins by (i, j, q), then for each spin the pairs i < j by (pair, q).
+Doubles come in one order everywhere: opposite spins by (i, j, q), then for each spin the pairs i <
+j by (pair, q).
 """
 
 from collections.abc import Callable
@@ -28,7 +29,8 @@ from heg.observables.second_order.pair_operators import PairElements, interactio
 
 
 def transfers(dim: int, largest: int) -> np.ndarray:
-    """Integer vectors with 0 < |n|^2 <= `largest`; the opposite of each has its place from the end.  [Q, d]"""
+    """Integer vectors with 0 < |n|^2 <= `largest`; the opposite of each has its place from the end.
+    [Q, d]"""
     span = int(np.sqrt(largest))
     n = np.indices((2 * span + 1,) * dim).reshape(dim, -1).T - span
     squared = np.sum(n**2, axis=1)
@@ -127,7 +129,8 @@ class DoublesOf:
         self.squared = np.sum(self.transfers**2, axis=1)
         self.first, self.second = _pairs(system)
         self.unit = (2 * np.pi / system.box) ** 2
-        # two electrons of a state of the kinetic energy of K are apart by no more than sqrt(2 sum n^2)
+        # two electrons of a state of the kinetic energy of K are apart by no more than sqrt(2 sum
+        # n^2)
         reach = np.sqrt(2 * max(system.electrons, 2)) * np.max(np.linalg.norm(self.n, axis=1))
         farthest = reach + 2 * np.sqrt(largest)
         self.strength = interaction_strength(system, int(farthest**2) + 1)
@@ -145,7 +148,8 @@ class DoublesOf:
         return Doubles(*(np.concatenate([np.ravel(x) for x in column]) for column in zip(*parts)))
 
     def excited(self, n: np.ndarray, place: int) -> np.ndarray:
-        """Integer vectors of the double at a place of the list, in the order of the electrons of K.  [N, d]"""
+        """Integer vectors of the double at a place of the list, in the order of the electrons of K.
+        [N, d]"""
         n = n.copy()
         pair, q = divmod(place, len(self.transfers))
         n[self.first[pair]] += self.transfers[q]
@@ -153,7 +157,8 @@ class DoublesOf:
         return n
 
     def ordered(self, n: np.ndarray) -> tuple[np.ndarray, int]:
-        """The same determinant with the vectors of each spin in order, and the sign of that permutation."""
+        """The same determinant with the vectors of each spin in order, and the sign of that
+        permutation."""
         parts, sign = [], 1
         for part in self.system.parts:
             order = np.lexsort(n[part].T[::-1])

@@ -10,7 +10,12 @@ from heg.config import Config
 from heg.gas.ideal import choose_cutoff
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
-from heg.observables.second_order.amplitudes import AmplitudePrograms, Looked, programs, wide_orbitals
+from heg.observables.second_order.amplitudes import (
+    AmplitudePrograms,
+    Looked,
+    programs,
+    wide_orbitals,
+)
 from heg.observables.second_order.doubles import DoublesOf, count_doubles
 from heg.observables.second_order.perturbation import thermal_denominator
 from heg.parallel.devices import everywhere
@@ -29,7 +34,9 @@ def largest_transfer(system: System) -> int:
     """|n|^2 of the largest momentum transfer by default."""
     gas = system.of_unit_density
     needed = int((LONGEST * gas.fermi_wavevector * gas.box / (2 * np.pi)) ** 2)
-    few = [reach**2 for reach in range(1, FARTHEST + 1) if count_doubles(gas, reach**2) <= FEW_DOUBLES]
+    few = [
+        reach**2 for reach in range(1, FARTHEST + 1) if count_doubles(gas, reach**2) <= FEW_DOUBLES
+    ]
     largest = max(needed, *few, 1)
     while largest > 1 and count_doubles(gas, largest) > MOST_DOUBLES:
         largest -= 1
@@ -57,7 +64,10 @@ class Excitations:
     @property
     def count(self) -> int:
         """Samples of x at each K, the same on all machines."""
-        return next((count for most, count in SAMPLES.items() if self.system.electrons <= most), FEWEST_SAMPLES)
+        return next(
+            (count for most, count in SAMPLES.items() if self.system.electrons <= most),
+            FEWEST_SAMPLES,
+        )
 
     @cached_property
     def programs(self) -> AmplitudePrograms:
@@ -95,7 +105,8 @@ class Excitations:
         return found
 
     def excite(self, state: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """A random double of K, with the chance that it has in the bare second order; K where there is none.
+        """A random double of K, with the chance that it has in the bare second order; K where there
+        is none.
 
         Args:
           state: occupied orbitals.                         [N]

@@ -1,8 +1,9 @@
 r"""Operators of pairs of quasi-particles: their local values at z, and their matrix elements.
 
-Given K, the coordinates z = f(x) are distributed as the bare determinant Phi_K, whatever the flow. So the local value
-C = (O Phi_K)(z) / Phi_K(z) of an operator O has an exact mean, <K|O|K>, and exact matrix elements to other
-determinants. What goes along with C in the local energy need not be sampled (heg.observables.second_order.perturbation). The operators are
+Given K, the coordinates z = f(x) are distributed as the bare determinant Phi_K, whatever the flow.
+So the local value C = (O Phi_K)(z) / Phi_K(z) of an operator O has an exact mean, <K|O|K>, and
+exact matrix elements to other determinants. What goes along with C in the local energy need not be
+sampled (heg.observables.second_order.perturbation). The operators are
 
 .. math::
    U &= \lambda V(z), \\
@@ -10,12 +11,14 @@ determinants. What goes along with C in the local energy need not be sampled (he
    B_h &= [T, A_h], \qquad
    \frac{B_h \Phi}{\Phi} = \sum_q q^2 A_q - \sum_i \nabla_i A_h \cdot \nabla_i \ln \Phi ,
 
-A and B once for pairs of equal and once for pairs of opposite spin. B is what a Jastrow factor e^{-A} would add to the
-local energy; a flow of pairs has no such factor, so that B explains most of what the flow leaves.
+A and B once for pairs of equal and once for pairs of opposite spin. B is what a Jastrow factor
+e^{-A} would add to the local energy; a flow of pairs has no such factor, so that B explains most of
+what the flow leaves.
 
-Between K and a determinant K' in which two electrons have exchanged the momentum q, a pair operator with the Fourier
-coefficients u(q) has the element u(q) - u(q'), the second term for equal spins alone, q' being the transfer of the
-exchanged pair; [T, A] has that of A times the difference of the kinetic energies (Slater and Condon's rules).
+Between K and a determinant K' in which two electrons have exchanged the momentum q, a pair operator
+with the Fourier coefficients u(q) has the element u(q) - u(q'), the second term for equal spins
+alone, q' being the transfer of the exchanged pair; [T, A] has that of A times the difference of the
+kinetic energies (Slater and Condon's rules).
 Source of the rules: Condon, Phys. Rev. 36, 1121 (1930), doi:10.1103/PhysRev.36.1121.
 """
 
@@ -71,8 +74,8 @@ def count_operators(system: System) -> int:
 def usable_operators(system: System) -> np.ndarray:
     """Which operators can take noise out of the local energy.  [O] bool
 
-    Where opposite spins meet in two dimensions, U goes as 1 / r and its variance diverges. Without two electrons of
-    equal spin, A and B of equal spins are zero.
+    Where opposite spins meet in two dimensions, U goes as 1 / r and its variance diverges. Without
+    two electrons of equal spin, A and B of equal spins are zero.
     """
     usable = np.ones(count_operators(system), bool)
     usable[0] = system.dim == 3 or not system.n_down
@@ -84,8 +87,8 @@ def usable_operators(system: System) -> np.ndarray:
 def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
     """Local values less their means, as a function of (z [N, d], state [N]).  [O] complex
 
-    First U, then A and B by shell for equal spins, then for opposite ones; zero on average in every K. U is in hartree,
-    A is a number, B in hartree.
+    First U, then A and B by shell for equal spins, then for opposite ones; zero on average in every
+    K. U is in hartree, A is a number, B in hartree.
     """
     shells = waves_of(system)
     unit = 2 * np.pi / system.box
@@ -108,7 +111,8 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
         return jnp.stack([jnp.sum(transfer == size) for size in shells.size])
 
     def by_shell(pairs, waves, met, along):
-        """A and B, from A_q, e^{iqz} of all electrons, sum of that over those they meet, and q . grad ln Phi."""
+        """A and B, from A_q, e^{iqz} of all electrons, sum of that over those they meet, and q .
+        grad ln Phi."""
         drift = jnp.sum(-4 * jnp.imag(waves * jnp.conj(met)) * along, axis=1)
         return [shells.member @ pairs + 0j, shells.member @ (squared * pairs - drift)]
 
@@ -132,7 +136,8 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
 
 
 class PairElements(NamedTuple):
-    """Matrix elements of a sum of the operators, by |n|^2 of the momentum transfer; zero beyond the last.
+    """Matrix elements of a sum of the operators, by |n|^2 of the momentum transfer; zero beyond the
+    last.
 
     Attributes:
       coulomb: weight of U, times v(q) / L^d, hartree.

@@ -1,42 +1,47 @@
 r"""Beyond the bound: the free energy to second order about the trained density matrix.
 
-The trained rho has the variational free energy F as its zeroth and first order. What couples its wavefunctions is the
-perturbation. With W the matrix elements of H, e_K the energies <K|H|K> and p(K) the probabilities, thermal perturbation
-theory adds
+The trained rho has the variational free energy F as its zeroth and first order. What couples its
+wavefunctions is the perturbation. With W the matrix elements of H, e_K the energies <K|H|K> and
+p(K) the probabilities, thermal perturbation theory adds
 
 .. math:: F_2 = -\mathbb{E}_{K \sim p} \sum_{K' \ne K} W_{KK'}^2\, h(\Delta_{KK'}), \qquad
           h(\Delta) = \frac{\tanh(\beta\Delta/2)}{\Delta}, \qquad \Delta_{KK'} = e_{K'} - e_K .
 
-h is even and finite, and the sum is that over pairs, each counted from both ends: (p_K + p_K') tanh(beta Delta / 2) =
-p_K - p_K'. K' runs over the double excitations of K up to a largest momentum transfer (heg.observables.second_order.doubles).
+h is even and finite, and the sum is that over pairs, each counted from both ends: (p_K + p_K')
+tanh(beta Delta / 2) = p_K - p_K'. K' runs over the double excitations of K up to a largest momentum
+transfer (heg.observables.second_order.doubles).
 
-*W^2.* The part of E_loc that goes along with operators of known elements is known; the rest is sampled
-(heg.observables.second_order.amplitudes). With terms a_m of mean W, the sum over m != n of a_m a_n / (M (M - 1)) has the mean W^2.
+*W^2.* The part of E_loc that goes along with operators of known elements is known; the rest is
+sampled (heg.observables.second_order.amplitudes). With terms a_m of mean W, the sum over m != n of
+a_m a_n / (M (M - 1)) has the mean W^2.
 
-*Energies.* e_K = c + alpha epsilon_K + gamma U_K, ideal and Hartree-Fock energy of K, is fitted to sampled energies of
-drawn states and of their doubles.
+*Energies.* e_K = c + alpha epsilon_K + gamma U_K, ideal and Hartree-Fock energy of K, is fitted to
+sampled energies of drawn states and of their doubles.
 
-*What is left out.* The sum of W^2 over all K' is the variance of E_loc within K. What the doubles do not hold of it, R,
-belongs to larger transfers and to triples. An estimate of the most that it adds is R h(3/2 Delta'), h(Delta') being the
-mean of h over the doubles; half of that counts as value and half as error.
+*What is left out.* The sum of W^2 over all K' is the variance of E_loc within K. What the doubles
+do not hold of it, R, belongs to larger transfers and to triples. An estimate of the most that it
+adds is R h(3/2 Delta'), h(Delta') being the mean of h over the doubles; half of that counts as
+value and half as error.
 
-*Many K.* The part of the known elements alone needs no samples of x. Its mean over many more K than are sampled makes
-it a control variate for the choice of K. Its slope is that of the rows, drawn towards 1 where they differ little.
+*Many K.* The part of the known elements alone needs no samples of x. Its mean over many more K than
+are sampled makes it a control variate for the choice of K. Its slope is that of the rows, drawn
+towards 1 where they differ little.
 
-*Degenerate states.* Where W is not small beside Delta and T, second order is not enough: two states of one energy are
-lowered by W, not by beta W^2 / 2. The states of one kinetic energy that K is coupled to are diagonalised with the known
-elements; where they are too many, each pair by itself,
+*Degenerate states.* Where W is not small beside Delta and T, second order is not enough: two states
+of one energy are lowered by W, not by beta W^2 / 2. The states of one kinetic energy that K is
+coupled to are diagonalised with the known elements; where they are too many, each pair by itself,
 
 .. math:: W^2 h(\Delta) \to T \ln \frac{\cosh \beta \sqrt{\Delta^2/4 + W^2}}{\cosh(\beta\Delta/2)} .
 
-*Denominators.* A pair that is excited loses its correlation with all others, which raises Delta by -4 F_2 / N (two
-electrons, each with a share 2 F_2 / N). Brillouin and Wigner's theory with that size-consistent shift is solved for
-self-consistently; what it changes is the measure of the third order.
+*Denominators.* A pair that is excited loses its correlation with all others, which raises Delta by
+-4 F_2 / N (two electrons, each with a share 2 F_2 / N). Brillouin and Wigner's theory with that
+size-consistent shift is solved for self-consistently; what it changes is the measure of the third
+order.
 
 F + F_2 is an estimate, not a bound.
 
-Sources: thermal perturbation theory, Landau and Lifshitz, Statistical Physics, part 1, section 32; the shift,
-Carter-Fenk and Head-Gordon, J. Chem. Phys. 158, 234108 (2023), doi:10.1063/5.0150033.
+Sources: thermal perturbation theory, Landau and Lifshitz, Statistical Physics, part 1, section 32;
+the shift, Carter-Fenk and Head-Gordon, J. Chem. Phys. 158, 234108 (2023), doi:10.1063/5.0150033.
 """
 
 from typing import NamedTuple
@@ -61,8 +66,8 @@ class Row(NamedTuple):
       known: the same sum of the known elements alone.      []
       products: of the sum of W^2 h and of `known` with `known`.    [2]
       moved: sum of W^2 h with the energies moved along `heg.observables.second_order.levels.Levels.directions`.    [2]
-      alike: over the doubles of the kinetic energy of K: sums of W^2, of W times its known part, and of the square of
-        that, for equal and opposite spins, by |n|^2 of q.    [3, 2, Q]
+      alike: over the doubles of the kinetic energy of K: sums of W^2, of W times its known part,
+        and of the square of that, for equal and opposite spins, by |n|^2 of q.    [3, 2, Q]
       spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of `spectrum_energies`.    [BINS]
       response: changes of observables to first order, by name.
     """
@@ -153,7 +158,9 @@ def thermal_denominator(gap: np.ndarray, beta: float) -> np.ndarray:
     return beta / 2 * np.tanh(half) / half
 
 
-def unbiased_square(known: np.ndarray, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+def unbiased_square(
+    known: np.ndarray, first: np.ndarray, second: np.ndarray, count: int
+) -> np.ndarray:
     """W^2 from `count` samples.
 
     Args:
@@ -171,7 +178,8 @@ def spectrum_energies(system: System) -> np.ndarray:
 
 
 def spectrum_of(squares: np.ndarray, gap: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.  [D], [D], [BINS] -> [BINS]"""
+    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.  [D], [D], [BINS] ->
+    [BINS]"""
     steps = np.log(np.abs(gap) / energies[0] + 1e-300) / np.log(energies[1] / energies[0])
     steps = np.clip(steps, 0, len(energies) - 1.001)
     lower = steps.astype(int)
