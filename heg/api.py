@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heg.config import Config, SystemConfig, suggestion, tables
+from heg.gas.ideal import ideal_reference
 from heg.gas.system import System, whole_number
 from heg.observables.evaluation import Measurement
 from heg.observables.momentum import ideal_momentum
@@ -20,7 +21,7 @@ from heg.runs.measure import measure as measure_run
 from heg.runs.run_directory import configuration
 from heg.runs.solve import HISTORY
 from heg.runs.solve import solve as solve_run
-from heg.runs.summary import QUANTITIES, history_row, ideal_reference
+from heg.runs.summary import QUANTITIES, history_row
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
@@ -89,7 +90,7 @@ def solve(
     Raises:
       ValueError: a flag is unknown, a value impossible, the directory holds another run, or the
         processes of a launcher ask for different runs.
-      heg.runs.solve.RunError, heg.runs.files.StorageError, heg.parallel.processes.ParallelError,
+      heg.errors.RunError, heg.errors.StorageError, heg.errors.ParallelError,
       OSError: it cannot go on.
     """
     config = _configuration(system, run_dir, flags)
@@ -146,7 +147,7 @@ def measure(
     Raises:
       ValueError: there is no such run, fewer samples than an error needs, or the processes of a
         launcher ask for different measurements.
-      heg.runs.solve.RunError, heg.runs.files.StorageError, OSError: it cannot go on.
+      heg.errors.RunError, heg.errors.StorageError, OSError: it cannot go on.
     """
     samples = whole_number("samples", samples)
     if samples < 2:

@@ -1,4 +1,5 @@
-"""What a table costs: warm and cold starts, the time to a first table, the overhead of a point, interruptions.
+"""What a table costs: warm and cold starts, the time to a first table, the overhead of a point,
+interruptions.
 
     python scripts/bench_eos.py warm
     python scripts/bench_eos.py table
@@ -6,10 +7,11 @@
     python scripts/bench_eos.py interrupted
     python scripts/bench_eos.py spread
 
-`warm`: a row of r_s of 3D polarised N = 7, each point from its neighbour and alone.  `table`: 3 x 3 of the same gas,
-from nothing to CSV and page.  `overhead`: 100 points of two electrons without flow and transformer.  `interrupted`: the
-3 x 3 grid, killed twice, once on two processes, beside the undisturbed one.  `spread`: the same grid with all cores on
-one point, and by one job for each core.  All begin in fresh processes, so that compilation counts.
+`warm`: a row of r_s of 3D polarised N = 7, each point from its neighbour and alone.  `table`: 3 x 3
+of the same gas, from nothing to CSV and page.  `overhead`: 100 points of two electrons without flow
+and transformer.  `interrupted`: the 3 x 3 grid, killed twice, once on two processes, beside the
+undisturbed one.  `spread`: the same grid with all cores on one point, and by one job for each core.
+All begin in fresh processes, so that compilation counts.
 """
 
 import csv
@@ -69,7 +71,8 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 
 
 def first_steps_at(run_dir: Path, point: dict) -> int:
-    """Steps until F, over ten steps, is within the accuracy of what was measured at the end, or below."""
+    """Steps until F, over ten steps, is within the accuracy of what was measured at the end, or
+    below."""
     history = [
         float(row["F_ha"])
         for row in csv.DictReader((run_dir / "history.csv").read_text().splitlines())
@@ -171,7 +174,8 @@ def interrupted(*, after: tuple[float, float] = (60.0, 60.0)):
 
 @app.command
 def spread():
-    """Seconds of the grid when one job takes all cores for each point, and when each core has a job of its own."""
+    """Seconds of the grid when one job takes all cores for each point, and when each core has a job
+    of its own."""
     with tempfile.TemporaryDirectory() as place:
         together = heg_eos(GAS | SMALL, Path(place) / "a")
         begin = time.monotonic()

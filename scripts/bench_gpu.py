@@ -1,11 +1,13 @@
-"""Everything about a GPU in ten minutes: right numbers, milliseconds for each sample, memory, share of its peak.
+"""Everything about a GPU in ten minutes: right numbers, milliseconds for each sample, memory, share
+of its peak.
 
     python scripts/bench_gpu.py --store               # on a CPU: writes scripts/bench_gpu.json
     python scripts/bench_gpu.py --minutes 8           # on a GPU
 
-First the walkers and local energies of shipped checkpoints beside those that a CPU has computed from the same random
-numbers; then the phases of a training step, from small gases to large ones and from small batches to large ones, until
-the time is over. Each line is printed as soon as it is known.
+First the walkers and local energies of shipped checkpoints beside those that a CPU has computed
+from the same random numbers; then the phases of a training step, from small gases to large ones and
+from small batches to large ones, until the time is over. Each line is printed as soon as it is
+known.
 """
 
 import json
@@ -20,11 +22,11 @@ import jax
 import numpy as np
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
+from heg.model.density_matrix import Params
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import start
 from heg.runs.run_directory import configuration, trained_state
 from heg.training.cost import operations, product_rate
-from heg.training.free_energy import Params
 from heg.training.state import MEASURING, stream
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +49,8 @@ ROWS = (
 
 
 def first_walkers(name: str) -> dict[str, list]:
-    """x and E_loc of the first walkers of the first batch that a measurement of a checkpoint draws."""
+    """x and E_loc of the first walkers of the first batch that a measurement of a checkpoint
+    draws."""
     run_dir = ROOT / "checkpoints" / name
     solver = build(configuration(run_dir))
     state = everywhere(trained_state(run_dir, solver.template))

@@ -2,8 +2,8 @@
 
     python scripts/bench_measure.py
 
-Both draw exact samples; `all` adds S(q), g(r), the displacement of pairs and n(k), with one displaced electron
-of each spin.  Flows of random parameters; the two are timed in turn, medians.
+Both draw exact samples; `all` adds S(q), g(r), the displacement of pairs and n(k), with one
+displaced electron of each spin.  Flows of random parameters; the two are timed in turn, medians.
 """
 
 import statistics

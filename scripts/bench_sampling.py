@@ -1,10 +1,12 @@
-"""Seconds to a given error of F with exact draws, Metropolis and MALA; what control variates and baseline save.
+"""Seconds to a given error of F with exact draws, Metropolis and MALA; what control variates and
+baseline save.
 
     python scripts/bench_sampling.py --electrons 13 29 --error 1e-4 --json sampling.json
 
-A chain's samples at a new K are independent of the last ones after some autocorrelation times of the local energy: here
-EQUILIBRATION of them, which leaves e^-10 of the start (the integrated time is twice the exponential one).  The time is
-measured on chains at fixed K, from exact draws, in moves.  The flow is the one of bench_step.py.
+A chain's samples at a new K are independent of the last ones after some autocorrelation times of
+the local energy: here EQUILIBRATION of them, which leaves e^-10 of the start (the integrated time
+is twice the exponential one).  The time is measured on chains at fixed K, from exact draws, in
+moves.  The flow is the one of bench_step.py.
 """
 
 import json
@@ -69,7 +71,8 @@ def adapted_width(solver, walkers, chain, target):
 
 
 def fitted_regression(solver, params):
-    """The regression of the energies as after training at these parameters, on samples of its own."""
+    """The regression of the energies as after training at these parameters, on samples of its
+    own."""
     regression = first_regression()
     for number in range(BATCHES):
         samples, _ = solver.measure(params, jax.random.fold_in(jax.random.key(11), number))

@@ -1,12 +1,14 @@
-"""What more processes and devices bring: a training step on each layout, and what has to be moved for it.
+"""What more processes and devices bring: a training step on each layout, and what has to be moved
+for it.
 
     python scripts/bench_scaling.py                    # up to as many processes as there are cores
-    python scripts/bench_scaling.py --processes 8 --launcher "srun -n {n}" --batch 4096    # on a cluster
+    python scripts/bench_scaling.py --processes 8 --launcher "srun -n {n}" --batch 4096    # on a
+    cluster
 
-A device is a core of the CPU or a GPU.  Strong scaling: the same batch on every layout; weak: the same batch for each
-device.  Every number of devices is used by one process, then by as many processes.  Bytes are those of the collectives
-in the compiled programs, as one device receives them; the time of moving them is that of one gathering of as many bytes
-alone.
+A device is a core of the CPU or a GPU.  Strong scaling: the same batch on every layout; weak: the
+same batch for each device.  Every number of devices is used by one process, then by as many
+processes.  Bytes are those of the collectives in the compiled programs, as one device receives
+them; the time of moving them is that of one gathering of as many bytes alone.
 """
 
 import itertools
@@ -48,7 +50,8 @@ COLLECTIVE = re.compile(
 
 
 def received(text: str, devices: int) -> float:
-    """Bytes that one device receives in a program, by its compiled text: what collectives give it beyond its share."""
+    """Bytes that one device receives in a program, by its compiled text: what collectives give it
+    beyond its share."""
     total = 0
     for result in COLLECTIVE.findall(text):
         for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
@@ -120,7 +123,8 @@ def collective(megabytes: float) -> None:
 
 
 def on_layout(words: list[str], processes: int, devices: int, launcher: str) -> dict:
-    """What a worker says, started in that many processes with so many devices in all, the first of this machine."""
+    """What a worker says, started in that many processes with so many devices in all, the first of
+    this machine."""
     variables, cores = dict(os.environ), sorted(os.sched_getaffinity(0))
     if Path("/dev/nvidia0").exists():
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(devices)))

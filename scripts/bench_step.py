@@ -1,11 +1,14 @@
-"""Milliseconds for each sample and memory of every phase of a training step, the generic path and a floor beside.
+"""Milliseconds for each sample and memory of every phase of a training step, the generic path and a
+floor beside.
 
-    python scripts/bench_step.py --dim 2 --electrons 13 29 --polarization 1 --json step.json --plot step.png
+    python scripts/bench_step.py --dim 2 --electrons 13 29 --polarization 1 --json step.json --plot
+    step.png
 
-All ratios are within this run.  The generic path is what the formulas stand beside: the kinetic energy forward over
-forward and the scores by reverse differentiation of the same ln Psi, 50 Metropolis moves in place of an exact draw.
-The floor of a phase is the larger of its operations over the rate of a large matrix product and of the bytes it must
-write over the rate of a copy, both measured here.  The flow is one that keeps electrons apart, as after training.
+All ratios are within this run.  The generic path is what the formulas stand beside: the kinetic
+energy forward over forward and the scores by reverse differentiation of the same ln Psi, 50
+Metropolis moves in place of an exact draw. The floor of a phase is the larger of its operations
+over the rate of a large matrix product and of the bytes it must write over the rate of a copy, both
+measured here.  The flow is one that keeps electrons apart, as after training.
 """
 
 import json
@@ -24,13 +27,14 @@ import numpy as np
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.gas.coulomb import coulomb_energy
+from heg.model.density_matrix import Params
 from heg.model.kinetic import generic_kinetic_energy, make_kinetic_energy
 from heg.parallel.chunks import divisor, walkers_at_once
 from heg.parallel.devices import map_walkers
 from heg.parallel.processes import start
 from heg.sampling.exact_draws import Walkers, first_width, make_chain
 from heg.training.cost import STEP, operations, parameters, product_rate
-from heg.training.free_energy import Params, scores
+from heg.training.free_energy import scores
 from heg.training.step import build_optimizer
 
 MOVES = 50  # Metropolis moves of the generic path: the published program's (docs/performance.md)
@@ -42,7 +46,8 @@ GENERIC = ("Metropolis", "generic kinetic", "generic scores")
 
 
 class Timed:
-    """A compiled function: temporary memory in MiB, seconds to compile, and the fewest milliseconds for a walker."""
+    """A compiled function: temporary memory in MiB, seconds to compile, and the fewest milliseconds
+    for a walker."""
 
     def __init__(self, function, arguments, walkers):
         begin = time.perf_counter()
@@ -64,7 +69,8 @@ class Timed:
 
 
 def in_rounds(functions: dict[str, Timed]) -> dict[str, Timed]:
-    """Times the functions in turn, so that a slow spell of the machine does not favour one of them."""
+    """Times the functions in turn, so that a slow spell of the machine does not favour one of
+    them."""
     begin = time.perf_counter()
     for number in range(ROUNDS):
         if number < 2 or time.perf_counter() - begin < SECONDS:
@@ -81,7 +87,8 @@ def rates() -> tuple[float, float]:
 
 
 def correlated(flow: dict, system) -> dict:
-    """Parameters of a flow whose layers push electrons apart as after training: eta = -0.15 exp(-(r / r_s)^2 / 2)."""
+    """Parameters of a flow whose layers push electrons apart as after training: eta = -0.15 exp(-(r
+    / r_s)^2 / 2)."""
     x = np.random.default_rng(0).random((2000, system.dim))
     distance = system.box / np.pi * np.linalg.norm(np.sin(np.pi * x), axis=1) / system.rs
     features = np.column_stack([np.cos(2 * np.pi * x), distance])
@@ -98,7 +105,8 @@ def correlated(flow: dict, system) -> dict:
 
 
 def floors(solver, config, peak: tuple[float, float]) -> dict[str, float]:
-    """Least milliseconds for a walker in each phase, from its operations or the bytes that it must write."""
+    """Least milliseconds for a walker in each phase, from its operations or the bytes that it must
+    write."""
     of_p, of_flow = parameters(solver)
     written = {"scores": 8 * (of_p + 2 * of_flow)}
     needed = {

@@ -1,11 +1,13 @@
-"""Every observable of the untrained ideal gas beside its exact canonical value, and whether its errors are right.
+"""Every observable of the untrained ideal gas beside its exact canonical value, and whether its
+errors are right.
 
     python scripts/check_observables.py                     # about ten minutes on two cores
 
-Three gases with coupling 0 and no flow: no point should be farther off than 5 errors, chi^2 per point should be 1
-within 3 of its own errors (points of one function are correlated: from their covariance), errors at most 1 % of the
-function's largest value.  Then many small measurements of a small gas: the share of results within one error, pooled
-over all observables, should be 0.683; its error is that of independent measurements.
+Three gases with coupling 0 and no flow: no point should be farther off than 5 errors, chi^2 per
+point should be 1 within 3 of its own errors (points of one function are correlated: from their
+covariance), errors at most 1 % of the function's largest value.  Then many small measurements of a
+small gas: the share of results within one error, pooled over all observables, should be 0.683; its
+error is that of independent measurements.
 """
 
 import math
@@ -47,7 +49,8 @@ class Case(NamedTuple):
       measure: number of a batch -> means of blocks.
       exact: values by name.
       evaluate: means of blocks -> Quantity by name, of those with an exact value.
-      counts: of events in a sample by name: pairs in each bin of g, electrons in each shell of n(k).
+      counts: of events in a sample by name: pairs in each bin of g, electrons in each shell of
+        n(k).
     """
 
     measure: callable
@@ -103,14 +106,16 @@ def joined(parts):
 
 
 def counted(name: str, case: Case, samples: int) -> np.ndarray:
-    """The points of which FEWEST events are expected; the fluctuations of fewer are not Gaussian."""
+    """The points of which FEWEST events are expected; the fluctuations of fewer are not
+    Gaussian."""
     return np.ravel(
         case.counts.get(name, np.full(np.shape(case.exact[name]), np.inf)) * samples > FEWEST
     )
 
 
 def compare(name: str, case: Case, quantity: Quantity, samples: int) -> str:
-    """A row: the farthest point in errors, chi^2 per point and its error, the largest error beside the function."""
+    """A row: the farthest point in errors, chi^2 per point and its error, the largest error beside
+    the function."""
     # n(k) is compared everywhere; errors of zero are those of identities
     keep = quantity.error.ravel() > 1e-12
     if name == "g_r":
@@ -154,7 +159,8 @@ def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
 
 
 def coverage(case: Case, repetitions: int, batch: int) -> None:
-    """Prints the share of results within one error, of each function and of all, with and without rare events."""
+    """Prints the share of results within one error, of each function and of all, with and without
+    rare events."""
     names, within, kept = list(case.exact), [], []
     for number in range(repetitions):
         found = case.evaluate(case.measure(number))

@@ -2,10 +2,11 @@
 
     python scripts/fault_test.py --count 50 --seed 0
 
-Every run is disturbed once, then the same command is given again, on another layout now and then, until it is done.  Of
-a farm, two runs of one launcher that work alone, one is killed.  A run has recovered if its history is that of an
-undisturbed run, row by row, and its free energy the same, up to the rounding of sums.  A disk is filled on a small
-tmpfs, which needs root; without it that kind is left out and named.
+Every run is disturbed once, then the same command is given again, on another layout now and then,
+until it is done.  Of a farm, two runs of one launcher that work alone, one is killed.  A run has
+recovered if its history is that of an undisturbed run, row by row, and its free energy the same, up
+to the rounding of sums.  A disk is filled on a small tmpfs, which needs root; without it that kind
+is left out and named.
 """
 
 import collections
@@ -197,7 +198,8 @@ def fill_disk(run, process, random):
 
 
 def farm(run: Run, random: np.random.Generator, reference: Run) -> Fault:
-    """Two runs of one launcher: refused where they would be mixed; alone, one is killed and both come to their end."""
+    """Two runs of one launcher: refused where they would be mixed; alone, one is killed and both
+    come to their end."""
     code, words = finish(run.start_farm())
     if (
         code != 2

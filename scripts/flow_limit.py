@@ -1,16 +1,18 @@
-r"""How much of the correlation of opposite spins a flow of pairs can reach when the coupling is weak.
+r"""How much of the correlation of opposite spins a flow of pairs can reach when the coupling is
+weak.
 
     python scripts/flow_limit.py
 
-A unitary e^S whose matrix element between two determinants that differ by a momentum q exchanged between two electrons
-is t changes the free energy, to second order in the coupling, by
+A unitary e^S whose matrix element between two determinants that differ by a momentum q exchanged
+between two electrons is t changes the free energy, to second order in the coupling, by
 
 .. math:: -\sum_q \sum (p_a - p_b)\,[2 V_q t - \Delta E\, t^2],
 
-dE > 0 the difference of their ideal energies.  The best is t = V_q / dE.  A flow of pairs, x -> x + sum grad w, has
-t = w_q dE whatever w; a Jastrow factor t = u_q; with backflow u_q + w_q dE.  A flow that knew the force grad ln|det|
-of the ground state could add w'_q dE^2.  The best of each kind is a least-squares problem in each shell of q.  At T = 0
-the shells are closed; above, occupations are those of the grand-canonical ideal gas, and one w_q serves all K.
+dE > 0 the difference of their ideal energies.  The best is t = V_q / dE.  A flow of pairs, x -> x +
+sum grad w, has t = w_q dE whatever w; a Jastrow factor t = u_q; with backflow u_q + w_q dE.  A flow
+that knew the force grad ln|det| of the ground state could add w'_q dE^2.  The best of each kind is
+a least-squares problem in each shell of q.  At T = 0 the shells are closed; above, occupations are
+those of the grand-canonical ideal gas, and one w_q serves all K.
 """
 
 import itertools
@@ -33,7 +35,8 @@ def lattice(dim: int, largest: int) -> np.ndarray:
 
 
 def occupations(n: np.ndarray, electrons: int, theta: float) -> np.ndarray:
-    """Of one spin, in the order of n; Theta = T / E_F with E_F = (highest |n|^2 of the infinite gas) / 2.  [M]"""
+    """Of one spin, in the order of n; Theta = T / E_F with E_F = (highest |n|^2 of the infinite
+    gas) / 2.  [M]"""
     energy, dim = np.sum(n**2, axis=1) / 2, n.shape[1]
     if theta == 0:
         return (energy <= np.sort(energy)[electrons - 1]) * 1.0

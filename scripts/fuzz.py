@@ -3,11 +3,11 @@
     python scripts/fuzz.py --count 1000            # of each kind
     python scripts/fuzz.py --kinds flags files
 
-`environment` starts a process for each input, with variables of launchers, JAX, matplotlib and locales set: give it a
-smaller count.
+`environment` starts a process for each input, with variables of launchers, JAX, matplotlib and
+locales set: give it a smaller count.
 
-A traceback, an exit code that is not documented, more than one sentence, a minute without an end, or a refusal that
-changed a file stops the campaign with the smallest such input that was found.
+A traceback, an exit code that is not documented, more than one sentence, a minute without an end,
+or a refusal that changed a file stops the campaign with the smallest such input that was found.
 """
 
 import contextlib
@@ -41,7 +41,8 @@ from heg.cli import common, eos, measure, solve
 from heg.config import Config, from_tables
 from heg.config import tables as tables_of
 from heg.eos.grid import TableConfig
-from heg.runs import files, text_files
+from heg.errors import StorageError
+from heg.runs import text_files
 
 LIMIT, PREPARING = 60, 600  # seconds for one input, and for what is damaged
 OUTCOMES = {
@@ -126,7 +127,8 @@ def damage(draw, whole: bytes) -> bytes:
 
 
 def outcome(command: Callable, arguments: list[str], limit: int = LIMIT) -> str:
-    """What a command made of its arguments; it must be one of OUTCOMES with the words that belong to it.
+    """What a command made of its arguments; it must be one of OUTCOMES with the words that belong
+    to it.
 
     Raises:
       AssertionError: it is not.
@@ -164,7 +166,8 @@ def digest(directory: Path) -> dict[str, str]:
 
 
 def refused_alike(arguments: list[str], run_dir: Path) -> str:
-    """Outcome of a dry run; where that is refused, so is the run itself, before it has a directory."""
+    """Outcome of a dry run; where that is refused, so is the run itself, before it has a
+    directory."""
     result = outcome(solve.solve, [*arguments, "--dry-run"])
     if result == "refused":
         assert outcome(solve.solve, arguments) == "refused"
@@ -319,7 +322,7 @@ def of_tables(place: Path) -> tuple:
         path.write_bytes(content)
         try:
             heg.load_table(path).free_energy(*state)
-        except (ValueError, files.StorageError) as error:
+        except (ValueError, StorageError) as error:
             assert str(error) and "\n" not in str(error)
             return "refused"
         return "done"
@@ -449,7 +452,8 @@ VARIABLES = {
 
 
 def of_environment(place: Path) -> tuple:
-    """heg-solve in a process of its own, with variables that mean something to it or to what it rests on."""
+    """heg-solve in a process of its own, with variables that mean something to it or to what it
+    rests on."""
     flags = (
         GAS
         | SMALL

@@ -6,5 +6,7 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh mpi,plot,test
 ruff check .
 ruff format --check .
-pytest -n 2 --dist loadfile "$@"
+lint-imports
+mypy heg
+pytest -n 2 --dist loadfile --durations 10 "$@"
 if [ $# -eq 0 ] && [ -z "${PYTHON:-}" ]; then bash scripts/docs.sh; fi

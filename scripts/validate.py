@@ -1,12 +1,13 @@
 """The validation ladder: heg beside references that cannot be argued with.
 
-    python scripts/validate.py                 # runs what is missing, then writes docs/validation.md
-    python scripts/validate.py --page          # writes the page from the results at hand
-    python scripts/validate.py --rungs '3D 2u' # those rungs alone whose name matches
+    python scripts/validate.py                 # runs what is missing, then writes
+    docs/validation.md python scripts/validate.py --page          # writes the page from the results
+    at hand python scripts/validate.py --rungs '3D 2u' # those rungs alone whose name matches
 
-Every rung is what heg-solve computes, with the same settings; a run that was interrupted goes on, one that is in
-docs/validation.json is not repeated.  Gases that differ by r_s alone follow each other in one process, which compiles
-once for all.  For 2 to 4 electrons the reference is full diagonalisation (heg.reference.diagonalisation).
+Every rung is what heg-solve computes, with the same settings; a run that was interrupted goes on,
+one that is in docs/validation.json is not repeated.  Gases that differ by r_s alone follow each
+other in one process, which compiles once for all.  For 2 to 4 electrons the reference is full
+diagonalisation (heg.reference.diagonalisation).
 """
 
 import csv
@@ -26,6 +27,7 @@ import cyclopts
 import numpy as np
 
 from heg.cli.solve import parse
+from heg.errors import RunError
 from heg.gas.coulomb import madelung
 from heg.gas.system import System
 from heg.observables.evaluation import draw_states
@@ -34,7 +36,7 @@ from heg.parallel import processes
 from heg.reference.diagonalisation import infinite_basis, spectrum
 from heg.runs.measure import freeze
 from heg.runs.second_order_rows import collect
-from heg.runs.solve import RunError, solve
+from heg.runs.solve import solve
 from heg.runs.text_files import read_history
 from heg.statistics import Estimate
 from heg.training.convergence import thirds
@@ -46,7 +48,8 @@ GOOD = 2e-4  # hartree per electron: what the second order aims at
 RESOLUTION = (
     1e-6  # hartree per electron: what the orbital cutoff of p(K) and the references leave open
 )
-# highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and dimension
+# highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and
+# dimension
 CUTOFFS = {(2, 2): 200, (2, 3): 30, (3, 2): 35, (3, 3): 14, (4, 2): 15, (4, 3): 8}
 TWIST = (0.1, 0.2, 0.3)
 
@@ -114,7 +117,8 @@ def spectra(system: System) -> dict:
 
 
 def references(rung: Rung) -> dict[str, tuple[float, float]]:
-    """F of the exact gas, of determinants mixed within degenerate shells, and of single ones; hartree per electron."""
+    """F of the exact gas, of determinants mixed within degenerate shells, and of single ones;
+    hartree per electron."""
     system = rung.system
     levels = spectra(dataclasses.replace(system, theta=1.0, twist=(0.0,) * system.dim))
     found = infinite_basis(system, levels)
@@ -143,7 +147,8 @@ def run(rung: Rung, run_dir: Path) -> dict:
 
 
 def beyond(rung: Rung, run_dir: Path) -> dict[str, float]:
-    """F_2 of a run and the parts of its error, hartree per electron, from the default number of states."""
+    """F_2 of a run and the parts of its error, hartree per electron, from the default number of
+    states."""
     directory = Path(rung.command(run_dir)[-1])
     frozen = freeze(directory)
     never = lambda *_: False
@@ -416,7 +421,8 @@ def alike(rungs: list[Rung]) -> list[list[Rung]]:
 
 
 def climb(group: list[Rung], run_dir: Path, end: float) -> tuple[list[dict], list[str]]:
-    """Rows of the rungs that begin before `end`, and what stopped the others: a rung that fails costs no other."""
+    """Rows of the rungs that begin before `end`, and what stopped the others: a rung that fails
+    costs no other."""
     rows, failures = [], []
     for rung in group:
         if time.time() > end:

@@ -2,7 +2,8 @@
 
 import os
 
-# tests compile much and compute little: a quarter of their time is spared.  test_processes runs as users do
+# tests compile much and compute little: a quarter of their time is spared.  test_processes runs as
+# users do
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import jax

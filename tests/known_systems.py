@@ -15,6 +15,7 @@ from heg.gas.coulomb import madelung
 from heg.gas.ideal import log_partition
 from heg.gas.plane_waves import Orbitals, plane_waves, shell_ends
 from heg.gas.system import System
+from heg.model.density_matrix import Model, Params
 from heg.model.flow import FlowSize, make_flow
 from heg.model.kinetic import make_kinetic_energy
 from heg.model.local_energy import make_local_energy
@@ -22,7 +23,6 @@ from heg.model.occupations import TransformerSize, make_occupations
 from heg.model.wavefunction import make_log_psi, make_score
 from heg.sampling.exact_draws import Walkers, make_draw
 from heg.training.control_variates import make_controls
-from heg.training.free_energy import Model, Params
 
 # a gas of each kind: two and three dimensions, one spin and two
 POLARIZED_2D = System(3, 0, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
@@ -83,7 +83,8 @@ def random_positions(system: System, key, *batch: int) -> jax.Array:
 def make_model(
     system: System, orbitals: int, flow_layers: int = 2, transformer_layers: int = 1
 ) -> Model:
-    """A density matrix of small networks on the lowest orbitals; one for all tests, its functions jitted."""
+    """A density matrix of small networks on the lowest orbitals; one for all tests, its functions
+    jitted."""
     kept = lowest_shells(system, orbitals)
     occupations = make_occupations(
         system, kept, TransformerSize(transformer_layers, width=8, heads=2)
@@ -143,7 +144,8 @@ def ideal_log_prob(system: System, orbitals: Orbitals, states) -> jax.Array:
 
 
 def hartree_fock_energy(system: System) -> tuple[float, float]:
-    """Kinetic and Coulomb energy of the filled Fermi sea in three dimensions in closed form, Madelung term included."""
+    """Kinetic and Coulomb energy of the filled Fermi sea in three dimensions in closed form,
+    Madelung term included."""
     kinetic, coulomb = 0.0, system.electrons * madelung(system) / 2
     for count in system.spins:
         k = lowest_shells(system, count).k[:count]
@@ -154,7 +156,8 @@ def hartree_fock_energy(system: System) -> tuple[float, float]:
 
 
 def assert_equal_within_errors(value, error, expected, bound: float):
-    """|value - expected| < 4 sigma; sigma itself is bounded, lest a noisy test pass by its noise."""
+    """|value - expected| < 4 sigma; sigma itself is bounded, lest a noisy test pass by its
+    noise."""
     assert np.all(np.asarray(error) < bound), f"the error {np.max(error)} exceeds {bound}"
     deviation = np.max(np.abs(np.asarray(value) - expected) / np.asarray(error))
     assert deviation < 4, f"{deviation} standard errors"

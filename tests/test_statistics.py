@@ -133,7 +133,8 @@ def test_jackknife_of_a_mean_is_the_plain_error_and_keeps_correlations():
 
 
 def test_jackknife_of_a_ratio_has_its_error_and_little_bias():
-    # mean of y over mean of x with y = 2 x + noise: the ratio is 2, its error the noise's alone, over the mean of x
+    # mean of y over mean of x with y = 2 x + noise: the ratio is 2, its error the noise's alone,
+    # over the mean of x
     rng = np.random.default_rng(4)
     x = 1 + 0.5 * rng.normal(size=(300, 40))
     y = 2 * x + 0.1 * rng.normal(size=x.shape)

@@ -16,9 +16,9 @@ import jax
 from cyclopts import App, Parameter
 
 from heg.config import suggestion
+from heg.errors import ParallelError, RunError, StorageError
 from heg.parallel import processes
 from heg.runs import files, text_files
-from heg.runs.solve import RunError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
             code, result = (0, None) if asked is None else act(asked)
         if "--json" in arguments and result is not None:
             print(text_files.as_json(result), file=output)
-    except (ValueError, files.StorageError) as error:
+    except (ValueError, StorageError) as error:
         code = complain(error, BAD_INPUT, program)
     except (RunError, OSError) as error:
         code = complain(error, FAILED, program)
@@ -86,7 +86,7 @@ def begin(program: str, alone: bool = False) -> None:
             stream.reconfigure(errors="backslashreplace")  # what the locale has no letter for
     try:
         processes.start(alone)
-    except processes.ParallelError as error:
+    except ParallelError as error:
         sys.exit(complain(error, BAD_INPUT, program))
     if not processes.is_first():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")

@@ -23,6 +23,7 @@ from heg.cli.common import (
     save_figure,
     stop_signals,
 )
+from heg.errors import StorageError
 from heg.observables.evaluation import difference
 from heg.observables.momentum import ideal_momentum
 from heg.parallel import processes
@@ -216,6 +217,6 @@ def _draw(run_dir, output, found):
 def _energies(path):
     """Energies of the final samples of the run, in a list; empty where there are none that can be
     used."""
-    with contextlib.suppress(files.StorageError, KeyError, OSError):
+    with contextlib.suppress(StorageError, KeyError, OSError):
         return [files.load_arrays(path)[0]["E"]]
     return []

@@ -31,6 +31,7 @@ from heg.config import (
     SystemConfig,
     tables,
 )
+from heg.gas.ideal import ideal_reference, system_facts
 from heg.observables.evaluation import infinite_gas
 from heg.observables.thermodynamics import Quantity
 from heg.parallel import processes
@@ -39,7 +40,6 @@ from heg.report import run_figures
 from heg.runs import text_files
 from heg.runs.solve import HISTORY
 from heg.runs.solve import solve as solve_run
-from heg.runs.summary import ideal_reference, system_facts
 from heg.statistics import Estimate
 from heg.training.cost import cost, product_rate
 from heg.training.step import build
@@ -270,7 +270,13 @@ def _dry_run(config, dry=Dry()):
         processes.on_first(_write_config, config, dry.file)
     ideal = {name: estimate.mean for name, estimate in ideal_reference(solver.system).items()}
     found = cost(solver, config, product_rate())
-    lines = ["system", *(f"  {name} = {value}" for name, value in system_facts(solver).items())]
+    lines = [
+        "system",
+        *(
+            f"  {name} = {value}"
+            for name, value in system_facts(solver.system, solver.cutoff).items()
+        ),
+    ]
     lines += [
         "  exact ideal gas, per electron: "
         + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items())
@@ -286,7 +292,7 @@ def _dry_run(config, dry=Dry()):
     print("\n".join(f"# {line}" for line in lines))
     return 0, {
         "config": tables(config),
-        "system": system_facts(solver),
+        "system": system_facts(solver.system, solver.cutoff),
         "ideal": ideal,
         "cost": found,
     }

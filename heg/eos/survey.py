@@ -16,18 +16,19 @@ import jax
 
 from heg.config import FREE_FIELDS, TOLD_FIELDS, tables
 from heg.eos.grid import Point, TableConfig, points, run_config
+from heg.errors import InUse, RunError, StorageError
 from heg.parallel.processes import any_process, is_first, on_first
-from heg.runs import files, text_files
+from heg.runs import text_files
 from heg.runs.measure import measure
 from heg.runs.run_directory import configuration
-from heg.runs.solve import HISTORY, RunError, solve
+from heg.runs.solve import HISTORY, solve
 from heg.statistics import Estimate
 from heg.training.convergence import settled
 
 # too little memory among them
 FAILURES_OF_A_POINT = (
     RunError,
-    files.StorageError,
+    StorageError,
     ValueError,
     RuntimeError,
     MemoryError,
@@ -181,7 +182,7 @@ def finished(run_dir: Path, point: Point) -> dict:
     """What point.json holds; empty if the point is not done or the file cannot be used."""
     try:
         found = text_files.load_json(run_dir / point.name / DONE)
-    except files.StorageError:
+    except StorageError:
         return {}
     measured = found.get("measured")
     whole = (
@@ -207,7 +208,7 @@ def status(table: TableConfig, run_dir: Path, point: Point) -> Status:
         )
     try:
         rows = text_files.read_history(directory / HISTORY)
-    except files.StorageError:  # told when the point is computed
+    except StorageError:  # told when the point is computed
         rows, failed = [], True
     state = "failed" if failed else "begun" if directory.exists() else "waiting"
     latest = Estimate(float(rows[-1]["F_ha"]), float(rows[-1]["F_error_ha"])) if rows else None
@@ -219,12 +220,12 @@ def _attempts(table, run_dir, point, hooks):
     for attempt in range(table.grid.retries + 1):
         try:
             return "done" if _compute(table, run_dir, point, attempt, hooks) else "stopped"
-        except files.InUse as error:
+        except InUse as error:
             hooks.say(f"{point.name} is passed over: {error}.")
             return "held"
         except FAILURES_OF_A_POINT as error:
             if jax.process_count() > 1 and not isinstance(
-                error, RunError | files.StorageError | ValueError
+                error, RunError | StorageError | ValueError
             ):
                 raise  # the other processes may not know of it
             sentence = " ".join(str(error).split())

@@ -23,6 +23,7 @@ from scipy.special import expit
 
 from heg.gas.plane_waves import Orbitals, plane_waves, shell_ends
 from heg.gas.system import System
+from heg.statistics import Estimate
 
 LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
 MOST = 4 * 10**6  # plane waves to choose from
@@ -301,3 +302,34 @@ def _log_ratio(levels, electrons):
     """ln (Z_{N-1} / Z_N) for the given levels (beta * energy)."""
     table = log_partition_table(padded(levels), electrons)
     return float(table[0, electrons - 1] - table[0, electrons])
+
+
+@functools.lru_cache(maxsize=16)
+def ideal_reference(system: System) -> dict[str, Estimate]:
+    """Exact F, E, kinetic, potential, S of the ideal gas, per electron; cutoff error below 1e-12
+    T."""
+    ideal = thermodynamics(choose_cutoff(system, 1e-12).orbitals.energy, system.beta, system.spins)
+    free_energy, energy, entropy = (value / system.electrons for value in ideal)
+    values = {"F": free_energy, "E": energy, "kinetic": energy, "potential": 0.0, "S": entropy}
+    return {name: Estimate(value, 0.0) for name, value in values.items()}
+
+
+def system_facts(system: System, cutoff: Cutoff) -> dict:
+    """The gas and its cutoff in numbers, units in the names."""
+    return {
+        "n_up": system.n_up,
+        "n_down": system.n_down,
+        "dim": system.dim,
+        "rs_bohr": system.rs,
+        "theta": system.theta,
+        "twist": list(system.twist),
+        "coupling": system.coupling,
+        "box_bohr": system.box,
+        "fermi_energy_ha": system.fermi_energy,
+        "temperature_ha": system.temperature,
+        "orbitals": len(cutoff.orbitals.energy),
+        "orbitals_missing_probability": cutoff.missing,
+        "cutoff_error_of_ideal_F_ha_per_electron": system.temperature
+        * cutoff.missing
+        / system.electrons,
+    }

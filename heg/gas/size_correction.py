@@ -36,8 +36,8 @@ from heg.gas import rpa
 from heg.gas.coulomb import fourier_transform
 from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
+from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
-from heg.observables.structure import plasmon_structure
 
 NODES = 24  # of the integral over the coupling; four times as many over q
 WIDTH, CUTOFF = (

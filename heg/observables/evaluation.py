@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from heg.config import Config, suggestion
-from heg.gas.ideal import choose_cutoff, heat_capacity
+from heg.gas.ideal import choose_cutoff, heat_capacity, ideal_reference, system_facts
 from heg.gas.plane_waves import Orbitals
 from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
 from heg.observables.programs import Instruments, block_size
 from heg.observables.quasiparticles import Landau, landau_fit, trained_levels
+from heg.observables.second_order.contributions import Rows
 from heg.observables.second_order.corrected import corrected, number, second_order_facts
 from heg.observables.second_order.perturbation import second_order
 from heg.observables.thermodynamics import (
@@ -26,8 +27,6 @@ from heg.observables.thermodynamics import (
     thermodynamics,
 )
 from heg.reference.published import out_of_range, published
-from heg.runs.second_order_rows import Rows
-from heg.runs.summary import ideal_reference, system_facts
 from heg.statistics import Estimate, independent, intercept
 from heg.training.state import OCCUPYING, REPEATING, TrainState, stream
 from heg.training.step import Solver
@@ -174,7 +173,7 @@ def evaluate(
     levels = trained_levels(system, orbitals, frozen.state.average.occupations)
     facts = {
         "units": {name: quantity.unit for name, quantity in quantities.items()},
-        "system": system_facts(frozen.solver),
+        "system": system_facts(system, frozen.solver.cutoff),
         "ideal": ideal_values(system),
         "infinite_gas": (infinite := infinite_gas(system, quantities)),
         "outside_of_fits": [

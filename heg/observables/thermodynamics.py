@@ -30,7 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from heg.gas.plane_waves import Orbitals
+from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
+from heg.model.density_matrix import Model, Params
 from heg.observables.momentum import (
     Momentum,
     control_weight,
@@ -38,10 +40,10 @@ from heg.observables.momentum import (
     momentum_distribution,
     momentum_shells,
 )
-from heg.observables.structure import Grid, Structure, make_structure, plasmon_structure, total
+from heg.observables.structure import Grid, Structure, make_structure, total
 from heg.sampling.exact_draws import Walkers
 from heg.statistics import Derived, Estimate, jackknife
-from heg.training.free_energy import Model, Params, Samples, per_electron, sample_of
+from heg.training.free_energy import Samples, per_electron, sample_of
 
 CONTACT = 0.7  # g is fitted up to CONTACT r_s for its value at contact
 

@@ -31,10 +31,7 @@ LAUNCHED = {
     "PMI_SIZE": "mpirun of MPICH or Intel MPI",
     "SLURM_STEP_NUM_TASKS": "Slurm's srun",
 }
-
-
-class ParallelError(Exception):
-    """The processes cannot work together; the message is one sentence for the user."""
+from heg.errors import ParallelError
 
 
 @dataclasses.dataclass

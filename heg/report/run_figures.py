@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
 from heg.observables.quasiparticles import Landau
-from heg.observables.structure import plasmon_structure, total
+from heg.observables.structure import total
 from heg.observables.thermodynamics import Quantity
 from heg.statistics import Estimate
 

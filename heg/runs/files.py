@@ -27,14 +27,7 @@ PROGRAM = "heg checkpoint"
 FORMAT = f"{PROGRAM} 1"
 # what says nothing about the file that could not be read
 NOT_ITS_FAULT = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
-
-
-class StorageError(Exception):
-    """A file cannot be used; the message is one sentence for the user."""
-
-
-class InUse(StorageError):
-    """Another process holds the directory."""
+from heg.errors import InUse, StorageError
 
 
 def save_tree(path: Path, tree, each: dict[str, dict] | None = None, **attributes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from heg.errors import StorageError
 from heg.observables.evaluation import Frozen, Measurement, draw_states, evaluate
 from heg.observables.programs import block_size, instruments
 from heg.parallel.devices import everywhere
@@ -17,11 +18,11 @@ from heg.parallel.processes import any_process, on_first
 from heg.runs import files, text_files
 from heg.runs.run_directory import configuration, trained_state
 from heg.runs.second_order_rows import collect
-from heg.runs.solve import HISTORY, check_draws
+from heg.runs.solve import HISTORY
 from heg.statistics import BLOCKS
 from heg.training.state import OBSERVING, stream
 from heg.training.step import build
-from heg.training.verdict import sentence_of
+from heg.training.verdict import check_draws, sentence_of
 
 SAVE_SECONDS = 30.0  # between writings of the samples at hand
 
@@ -120,7 +121,7 @@ def save(run_dir: Path, found: Measurement) -> None:
 def _verdict(run_dir, step):
     """That of the run, if it was on the parameters of this step; nothing in runs of older
     versions."""
-    with contextlib.suppress(files.StorageError):
+    with contextlib.suppress(StorageError):
         summary = text_files.load_json(run_dir / "summary.json")
         if summary.get("steps") == step and sentence_of(summary):
             return {"verdict": summary["verdict"]}
@@ -182,7 +183,7 @@ def _earlier(path, shapes, marks):
         return []
     blocks = files.stored_length(path, "energies/F")
     template = jax.tree.map(lambda leaf: np.zeros((blocks, *leaf.shape[1:]), leaf.dtype), shapes())
-    with contextlib.suppress(files.StorageError):
+    with contextlib.suppress(StorageError):
         found, attributes = files.load_tree(path, template)
         if all(attributes.get(name) == mark for name, mark in marks.items()):
             return [found]

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 
 from heg.config import Config, from_tables
+from heg.errors import StorageError
 from heg.gas.plane_waves import Orbitals
+from heg.model.density_matrix import Params
 from heg.parallel.processes import on_first
 from heg.runs import files, text_files
-from heg.training.free_energy import Params
 from heg.training.state import NUMBERS, TrainState
 from heg.training.step import Solver, build
 
@@ -47,7 +48,7 @@ def load_state(path: Path, template: TrainState) -> tuple[TrainState, dict]:
     state, attributes = files.load_tree(path, template, resized="walkers")
     numbers = attributes.get("random_numbers", NUMBERS)  # older files do not say it
     if numbers != NUMBERS:
-        raise files.StorageError(
+        raise StorageError(
             f"{path} goes on with the random numbers of {numbers}, here they are {NUMBERS}"
         )
     return state, attributes
@@ -66,7 +67,7 @@ def trained_state(run_dir: Path, template: TrainState, step: int | None = None) 
             continue
         try:
             return load_state(path, template)[0]
-        except files.StorageError as error:
+        except StorageError as error:
             refusals.append(str(error))
     wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
     raise ValueError(

@@ -6,21 +6,25 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from heg.errors import RunError, StorageError
 from heg.observables.second_order.calibration import calibrate
-from heg.observables.second_order.contributions import beyond_second_order, contribution, known_part
+from heg.observables.second_order.contributions import (
+    Rows,
+    beyond_second_order,
+    contribution,
+    known_part,
+)
 from heg.observables.second_order.excitations import Excitations, largest_transfer
 from heg.observables.second_order.levels import Levels
 from heg.observables.second_order.pair_operators import count_operators
-from heg.observables.second_order.perturbation import BINS, Correction, Known, Row, second_order
+from heg.observables.second_order.perturbation import BINS, Known, Row, second_order
 from heg.observables.structure import grid_of
 from heg.parallel.processes import any_process, on_first
 from heg.runs import files
-from heg.runs.solve import RunError
 from heg.training.state import EXCITING, stream
 
 FEWEST_ROWS = 32
@@ -29,21 +33,6 @@ MANY = 2048  # states for the mean of the known elements
 SHELLS = 256  # states for the correction by degenerate ones
 SKIPPED = 4096  # draws of K that serve the regression of the energies and the means over many K
 SAVE_SECONDS = 30.0  # between writings of the states at hand
-
-
-class Rows(NamedTuple):
-    """What is known of the states of a run.
-
-    Attributes:
-      levels: energies of the states.
-      known, beyond: of `heg.observables.second_order.perturbation.second_order`.
-      rows: with the states along the first axis.
-    """
-
-    levels: Levels
-    known: Known
-    beyond: Correction | None
-    rows: Row | None
 
 
 def collect(
@@ -165,7 +154,7 @@ def _earlier(path, excitations, marks):
     if not path.exists():
         return None
     count = files.stored_length(path, "rows/variance")
-    with contextlib.suppress(files.StorageError):
+    with contextlib.suppress(StorageError):
         tree, attributes = files.load_tree(path, _template(excitations, count))
         if all(attributes.get(name) == mark for name, mark in marks.items()):
             return Rows(tree["levels"], Known(*map(float, tree["known"])), None, tree["rows"])

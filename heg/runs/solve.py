@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from heg.config import Config, changes, tables
+from heg.errors import RunError, StorageError
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import any_process, is_first, on_first
 from heg.runs import files, text_files
@@ -19,15 +20,11 @@ from heg.runs.summary import QUANTITIES, history_row, summarise
 from heg.training.convergence import settled
 from heg.training.state import MEASURING, NUMBERS, SAMPLING, TrainState, key_of_run, stream
 from heg.training.step import Solver, build
-from heg.training.verdict import REDRAWN_FEW, too_many_redrawn, verdict
+from heg.training.verdict import REDRAWN_FEW, check_draws, verdict
 
 REDRAWN_IN_STEP = 0.02  # share of the draws of one step
 TROUBLES = 3  # steps that may fail in a row
 HISTORY, TROUBLE = "history.csv", "trouble.jsonl"
-
-
-class RunError(Exception):
-    """The run cannot go on; the message is one sentence for the user."""
 
 
 def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool]) -> dict:
@@ -123,7 +120,7 @@ def _first(config, solver, params, say):
 
 def _begun(path, solver, say):
     """The state in a file, if it can be used."""
-    with contextlib.suppress(files.StorageError):
+    with contextlib.suppress(StorageError):
         return load_state(path, solver.template)[0]
     _set_aside([path], say)
     return None
@@ -197,7 +194,7 @@ def _newest(config, solver, say):
     for path in files.checkpoints(run_dir):
         try:
             state, attributes = load_state(path, solver.template)
-        except files.StorageError as error:
+        except StorageError as error:
             say(f"{error}; the checkpoint before it is used.")
             unused.append(path)
             continue
@@ -232,7 +229,7 @@ def _samples(path, count, frozen):
         return {}
     try:
         values, attributes = files.load_arrays(path)
-    except files.StorageError:
+    except StorageError:
         return {}  # they are drawn again, the same numbers
     if attributes.get("parameters") != files.fingerprint(frozen):
         files.set_aside(path)
@@ -270,20 +267,4 @@ def _give_up_on(config, troubles):
         raise RunError(
             f"steps {first} to {last} failed one after the other, the last because {troubles[-1]['cause']} "
             f"({TROUBLE} has the samples): continue from the last checkpoint with a smaller step, {smaller}"
-        )
-
-
-def check_draws(step: int, lost: int, redrawn: int, draws: int) -> None:
-    """Of a measurement at that step: how many draws failed for good and were repeated, of so many.
-
-    Raises:
-      RunError: any failed, or too many were repeated.
-    """
-    if lost:
-        raise RunError(
-            f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm"
-        )
-    if too_many_redrawn(redrawn, draws):
-        raise RunError(
-            f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: lower max_norm"
         )

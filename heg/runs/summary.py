@@ -1,15 +1,13 @@
 """What a run says of itself: rows of history.csv, and summary.json."""
 
-import functools
 from importlib import metadata
 
 import jax
 import numpy as np
 
 from heg.config import Config
-from heg.gas.ideal import choose_cutoff, thermodynamics
-from heg.gas.system import System
-from heg.statistics import Estimate, independent
+from heg.gas.ideal import ideal_reference, system_facts
+from heg.statistics import independent
 from heg.training.state import FOLDING, StepInfo, TrainState, stream
 from heg.training.step import Solver
 
@@ -45,7 +43,7 @@ def summarise(
         "units": "hartree per electron; S: k_B per electron",
         "initial": estimates(initial),
         "ideal": {name: estimate._asdict() for name, estimate in exact.items()},
-        "system": system_facts(solver),
+        "system": system_facts(solver.system, solver.cutoff),
         "steps": int(state.step),
         "samples": config.run.samples,
         "quality": {
@@ -61,36 +59,4 @@ def summarise(
             "redrawn": int(state.redrawn),
         },
         "version": metadata.version("heg"),
-    }
-
-
-@functools.lru_cache(maxsize=16)
-def ideal_reference(system: System) -> dict[str, Estimate]:
-    """Exact F, E, kinetic, potential, S of the ideal gas, per electron; cutoff error below 1e-12
-    T."""
-    ideal = thermodynamics(choose_cutoff(system, 1e-12).orbitals.energy, system.beta, system.spins)
-    free_energy, energy, entropy = (value / system.electrons for value in ideal)
-    values = {"F": free_energy, "E": energy, "kinetic": energy, "potential": 0.0, "S": entropy}
-    return {name: Estimate(value, 0.0) for name, value in values.items()}
-
-
-def system_facts(solver: Solver) -> dict:
-    """The gas and its cutoff in numbers, units in the names."""
-    system, cutoff = solver.system, solver.cutoff
-    return {
-        "n_up": system.n_up,
-        "n_down": system.n_down,
-        "dim": system.dim,
-        "rs_bohr": system.rs,
-        "theta": system.theta,
-        "twist": list(system.twist),
-        "coupling": system.coupling,
-        "box_bohr": system.box,
-        "fermi_energy_ha": system.fermi_energy,
-        "temperature_ha": system.temperature,
-        "orbitals": len(cutoff.orbitals.energy),
-        "orbitals_missing_probability": cutoff.missing,
-        "cutoff_error_of_ideal_F_ha_per_electron": system.temperature
-        * cutoff.missing
-        / system.electrons,
     }

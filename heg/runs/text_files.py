@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from heg.runs.files import StorageError, replace
+from heg.errors import StorageError
+from heg.runs.files import replace
 
 # columns of a history that something is made of, and the most digits of a step
 NEEDED, DIGITS = {"step", "F_ha", "F_error_ha", "S_kb", "S_error_kb", "E_variance_cell_ha2"}, 15

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from heg.config import SamplerConfig
 from heg.gas.system import System
+from heg.model.density_matrix import Model
 from heg.parallel.devices import map_walkers
 from heg.sampling.exact_draws import Walkers, adapt_width, first_width, make_chain
-from heg.training.free_energy import Model
 
 
 class Walk(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 from jax import lax
 
 from heg.gas.system import System
+from heg.model.density_matrix import Model
 from heg.parallel.devices import map_walkers
 from heg.sampling.exact_draws import Walkers
-from heg.training.free_energy import Model
 
 DESCENTS = 8  # walkers from which the lowest determinant is sought, those with the closest pairs
 

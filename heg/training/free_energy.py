@@ -12,7 +12,6 @@ batches, as are the control variates that take noise out of E_loc (heg.training.
 Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,44 +19,14 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from heg.gas.system import System
-from heg.model.flow import Flow
+from heg.model.density_matrix import Model, Params
 from heg.model.local_energy import LocalEnergy
-from heg.model.occupations import Occupations
 from heg.parallel.devices import map_walkers
 from heg.sampling.exact_draws import Walkers
 from heg.statistics import Estimate
 from heg.training.control_variates import Controls, Regression, controlled
 
 CLIP = 5.0  # deviations beyond CLIP mean absolute deviations are shortened, in gradients only
-
-
-class Params(NamedTuple):
-    """Parameters of p(K) and of the flow."""
-
-    occupations: dict
-    flow: dict
-
-
-class Model(NamedTuple):
-    """The density matrix as pure functions.
-
-    Attributes:
-      occupations: p(K).
-      flow: x -> z.
-      log_psi: flow params, x [N, d], state [N] -> ln Psi.
-      score: the same -> Score, the derivatives of ln Psi.
-      local_energy: the same as ln Psi -> LocalEnergy, z [N, d].
-      controls: z [N, d], state [N] -> Controls.
-      draw: flow params, state [B, N], keys [B] -> Draws.
-    """
-
-    occupations: Occupations
-    flow: Flow
-    log_psi: Callable
-    score: Callable
-    local_energy: Callable
-    controls: Callable
-    draw: Callable
 
 
 class Samples(NamedTuple):

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import optax
 
+from heg.model.density_matrix import Params
 from heg.sampling.exact_draws import Walkers
 from heg.statistics import Estimate
 from heg.training.control_variates import Regression
-from heg.training.free_energy import Params
 
 RANDOM = "threefry2x32"  # the generator; heg.gas.system sets jax_threefry_partitionable
 NUMBERS = f"{RANDOM}, partitionable"  # which random numbers a seed means, as checkpoints say it

@@ -13,6 +13,7 @@ from heg.config import Config, ModelConfig, OptimizerConfig, SamplerConfig
 from heg.gas.ideal import Cutoff, choose_cutoff
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
+from heg.model.density_matrix import Model, Params
 from heg.model.flow import FlowSize, make_flow
 from heg.model.kinetic import make_kinetic_energy
 from heg.model.local_energy import make_local_energy
@@ -31,8 +32,6 @@ from heg.training.control_variates import (
     update_regression,
 )
 from heg.training.free_energy import (
-    Model,
-    Params,
     batch_estimate,
     clip_deviation,
     evaluate,

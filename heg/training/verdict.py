@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from heg.errors import RunError
 from heg.statistics import Estimate
 from heg.training.convergence import SHORTEST, drift
 
@@ -128,3 +129,19 @@ def _tail(summary):
             )
         ]
     return []
+
+
+def check_draws(step: int, lost: int, redrawn: int, draws: int) -> None:
+    """Of a measurement at that step: how many draws failed for good and were repeated, of so many.
+
+    Raises:
+      RunError: any failed, or too many were repeated.
+    """
+    if lost:
+        raise RunError(
+            f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm"
+        )
+    if too_many_redrawn(redrawn, draws):
+        raise RunError(
+            f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: lower max_norm"
+        )

@@ -1,4 +1,5 @@
-"""heg-solve as its user runs it: whole runs of a small gas, stops and continuations, and bad input."""
+"""heg-solve as its user runs it: whole runs of a small gas, stops and continuations, and bad
+input."""
 
 import csv
 import json

@@ -1,4 +1,5 @@
-"""The surface of f_xc: derivatives against closed forms, known limits, and errors that hold what they promise."""
+"""The surface of f_xc: derivatives against closed forms, known limits, and errors that hold what
+they promise."""
 
 import dataclasses
 
@@ -21,7 +22,8 @@ TWISTS = special_twists(2, 3)
 
 
 def h(rs, theta):
-    """A smooth stand-in for r_s f_xc beyond first order: it vanishes with r_s, grows with temperature."""
+    """A smooth stand-in for r_s f_xc beyond first order: it vanishes with r_s, grows with
+    temperature."""
     return -0.1 * rs / (2 + rs) * (1 + 0.5 * jnp.tanh(jnp.log(theta)))
 
 
@@ -116,7 +118,8 @@ def test_first_order_is_all_there_is_at_high_density(smooth):
 
 
 def test_errors_hold_what_they_promise():
-    """Of many noisy data sets the truth lies within one error for two thirds, and within three nearly always."""
+    """Of many noisy data sets the truth lies within one error for two thirds, and within three
+    nearly always."""
     deviations = []
     for seed in range(25):
         noisy = noisy_surface(2e-3, seed)

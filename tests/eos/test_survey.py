@@ -1,4 +1,5 @@
-"""heg-eos: a small table from nothing to its page, goes on, points that fail, points held by others, bad input."""
+"""heg-eos: a small table from nothing to its page, goes on, points that fail, points held by
+others, bad input."""
 
 import contextlib
 import csv
@@ -14,8 +15,8 @@ from heg.cli import eos
 from heg.eos import survey
 from heg.eos.grid import points
 from heg.eos.table import load_table
+from heg.errors import RunError
 from heg.runs import files, text_files
-from heg.runs.solve import RunError
 
 GRID = """
 [grid]

@@ -1,4 +1,5 @@
-"""Tables: rows from twists, errors with their spread, files, the infinite gas between the rows, what is refused."""
+"""Tables: rows from twists, errors with their spread, files, the infinite gas between the rows,
+what is refused."""
 
 import dataclasses
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 from heg.eos.surface import excess
 from heg.eos.table import extrapolated, load_table, save, table_of
 from heg.eos.twist_average import Part, row_of
+from heg.errors import StorageError
 from heg.gas import ideal_infinite
 from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
 from heg.gas.twists import Twist
 from heg.reference.published import gdsmfb
-from heg.runs.files import StorageError, save_tree
+from heg.runs.files import save_tree
 
 ONE = [Twist((0.0, 0.0, 0.0), 1.0)]
 ERROR = 1e-3
@@ -22,7 +24,8 @@ F_2, F_2_ERROR, F_2_SYSTEMATIC = -3e-3, 0.0, 0.0
 
 
 def part(system, f_xc, weight=1.0, error=ERROR):
-    """What a run of a gas with this f_xc would leave; e_xc, s_xc, p_xc as if f_xc were a constant over r_s."""
+    """What a run of a gas with this f_xc would leave; e_xc, s_xc, p_xc as if f_xc were a constant
+    over r_s."""
     ideal = {"F": 1.0, "E": 2.0, "S": 3.0, "pressure": 0.1}
     added = {"F": f_xc, "E": f_xc, "S": 0.0, "pressure": f_xc * system.density / 3}
     facts = {
@@ -38,7 +41,8 @@ def part(system, f_xc, weight=1.0, error=ERROR):
 
 
 def published_cell(system):
-    """f_xc of a cell from the published one, so that the infinite gas of the table is the published one."""
+    """f_xc of a cell from the published one, so that the infinite gas of the table is the published
+    one."""
     return gdsmfb(system) - size_correction(system).free_energy
 
 

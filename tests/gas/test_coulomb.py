@@ -44,7 +44,8 @@ def test_independent_of_splitting(gas, kappa, key):
 
 
 def test_rock_salt():
-    # eight ions in a cell of side 2, neighbours at distance 1: minus the Madelung constant for each of four ion pairs
+    # eight ions in a cell of side 2, neighbours at distance 1: minus the Madelung constant for each
+    # of four ion pairs
     cell = System(2, 0, 3, rs=2 / (8 * math.pi / 3) ** (1 / 3), theta=1.0, twist=(0.0,) * 3)
     ions = np.stack(np.meshgrid([0.0, 1.0], [0.0, 1.0], [0.0, 1.0]), axis=-1).reshape(-1, 3)
     charges = (-1.0) ** ions.sum(axis=1)
@@ -54,7 +55,8 @@ def test_rock_salt():
     first, second = np.triu_indices(8, 1)
     pairs = charges[first] * charges[second] * pair_potential(ions[first] - ions[second])
     energy = jnp.sum(pairs) + 8 * madelung(cell) / 2
-    # Benson's series: M = 12 pi sum over odd m, n > 0 of sech^2(pi sqrt(m^2 + n^2) / 2), the textbook's 1.747565
+    # Benson's series: M = 12 pi sum over odd m, n > 0 of sech^2(pi sqrt(m^2 + n^2) / 2), the
+    # textbook's 1.747565
     odd = np.arange(1, 30, 2)
     series = 12 * math.pi * np.sum(np.cosh(math.pi / 2 * np.hypot(odd[:, None], odd)) ** -2.0)
     np.testing.assert_allclose(series, 1.747565, rtol=0, atol=5e-7)

@@ -12,7 +12,8 @@ from heg.gas.system import System
 
 
 def by_states(system, highest):
-    """Mean of the exchange energies of all determinants of one spin, weighted by Boltzmann factors."""
+    """Mean of the exchange energies of all determinants of one spin, weighted by Boltzmann
+    factors."""
     orbitals = plane_waves(system, highest)
     weight, energy = [], []
     for state in map(list, itertools.combinations(range(len(orbitals.n)), system.electrons)):
@@ -34,7 +35,8 @@ def test_it_is_the_mean_over_all_determinants(dim, electrons, twist):
 
 def test_spins_add_and_the_scale_is_the_inverse_of_r_s():
     both, one = System(3, 3, 2, 2.0, 0.4, (0.1, 0.2)), System(3, 0, 2, 2.0, 0.4, (0.1, 0.2))
-    # the same cell and temperature: k_F and L of 3 + 3 electrons at r_s are those of 3 at sqrt(2) r_s
+    # the same cell and temperature: k_F and L of 3 + 3 electrons at r_s are those of 3 at sqrt(2)
+    # r_s
     same = System(3, 0, 2, 2.0 * np.sqrt(2), 0.4, (0.1, 0.2))
     assert first_order(both) - madelung(both) / 2 == pytest.approx(
         first_order(same) - madelung(same) / 2, rel=1e-9
@@ -52,7 +54,8 @@ def test_the_published_value_of_29_electrons():
 
 
 def test_a_hundred_thousand_orbitals_by_boltzmann_factors():
-    """Two electrons of one spin: <n_k n_k'> is x_k x_k' over its sum, and x factors over the directions."""
+    """Two electrons of one spin: <n_k n_k'> is x_k x_k' over its sum, and x factors over the
+    directions."""
     gas = System(2, 1, 3, 1.0, 60.0)
     unit, highest = 2 * np.pi / gas.box, 40
     x = np.exp(-gas.beta * unit**2 * np.arange(-highest, highest + 1) ** 2 / 2)

@@ -40,12 +40,14 @@ def test_free_energy_energy_and_entropy_of_the_exact_table(row):
     ideal = thermodynamics(energy, gas.beta, gas.spins)
     rydberg = 0.5  # hartree; the table is in Ry r_s^2, and here r_s = 1
     expected = [float(row["F_tot"]) * rydberg, float(row["E_tot"]) * rydberg, float(row["S_tot"])]
-    # the levels of the hottest row were cut off: its energy is 2.1e-10 too low (the next test), its F and S less so
+    # the levels of the hottest row were cut off: its energy is 2.1e-10 too low (the next test), its
+    # F and S less so
     np.testing.assert_allclose(ideal, expected, rtol=1e-10 if float(row["Theta"]) < 8 else 3e-10)
 
 
 def test_hot_gas_in_exact_arithmetic():
-    # Z_N = sum_k (-1)^{k+1} z(k beta) Z_{N-k} / N, where z is the cube of a theta function: no cutoff, no rounding
+    # Z_N = sum_k (-1)^{k+1} z(k beta) Z_{N-k} / N, where z is the cube of a theta function: no
+    # cutoff, no rounding
     gas = System(33, 0, 3, 1.0, 8.0, (0.0,) * 3)
     unit = Decimal(2 * math.pi / gas.box) ** 2 / 2
 
@@ -125,7 +127,8 @@ def test_occupation_numbers_obey_pauli_and_count_the_electrons():
 
 
 def test_many_electrons_approach_the_grand_canonical_gas():
-    # spinless, d = 2: F/NT = ln(e^{1/Theta} - 1) + Theta Li2(1 - e^{1/Theta}) + ln(2 pi var N)/2N + O(N^-2)
+    # spinless, d = 2: F/NT = ln(e^{1/Theta} - 1) + Theta Li2(1 - e^{1/Theta}) + ln(2 pi var N)/2N +
+    # O(N^-2)
     theta, electrons = 1.0, 150
     gas = System(electrons, 0, 2, 1.0, theta, (0.0, 0.0))
     ideal = thermodynamics(choose_cutoff(gas, 1e-10).orbitals.energy, gas.beta, gas.spins)

@@ -1,4 +1,5 @@
-"""The infinite ideal gas against closed forms, its limits, thermodynamic identities and large cells."""
+"""The infinite ideal gas against closed forms, its limits, thermodynamic identities and large
+cells."""
 
 import dataclasses
 
@@ -78,7 +79,8 @@ def test_large_cells_come_near(dim):
 
 @each_theta
 def test_exchange_in_three_dimensions_is_an_integral_over_the_chemical_potential(theta):
-    # Horovitz and Thieberger, Physica 71, 99 (1974): -(T^2 / 4 pi^3 n) times the integral of (Gamma(1/2) F_{-1/2})^2
+    # Horovitz and Thieberger, Physica 71, 99 (1974): -(T^2 / 4 pi^3 n) times the integral of
+    # (Gamma(1/2) F_{-1/2})^2
     system = gas(3, theta)
     (_, eta), density = chemical_potentials(3, 1.0, theta)[0], 3 / (4 * np.pi)
     square = lambda t: np.pi * fermi_dirac(-0.5, t) ** 2
@@ -91,7 +93,8 @@ def test_exchange_in_three_dimensions_is_an_integral_over_the_chemical_potential
 
 
 def test_exchange_of_the_cold_gas():
-    # -3 k_F / 4 pi and -4 k_F / 3 pi of a polarised gas: Giuliani and Vignale, Quantum Theory of the Electron Liquid
+    # -3 k_F / 4 pi and -4 k_F / 3 pi of a polarised gas: Giuliani and Vignale, Quantum Theory of
+    # the Electron Liquid
     for dim, factor in ((3, 3 / 4), (2, 4 / 3)):
         system = gas(dim, 2e-3, rs=3.0)
         assert exchange(system) == pytest.approx(
@@ -105,7 +108,8 @@ def test_the_lowest_temperature_is_as_accurate_as_promised(dim, accuracy):
     assert exchange(system) == pytest.approx(
         -factor / np.pi * system.fermi_wavevector, rel=accuracy
     )
-    # S_0 of the ground state, Giuliani and Vignale: the overlap of two Fermi circles or spheres apart by q
+    # S_0 of the ground state, Giuliani and Vignale: the overlap of two Fermi circles or spheres
+    # apart by q
     half = np.array([0.05, 0.3, 0.7, 0.95])  # q / 2 k_F
     flat = 2 / np.pi * (np.arcsin(half) + half * np.sqrt(1 - half**2))
     expected = flat if dim == 2 else 3 / 2 * half - half**3 / 2

@@ -84,7 +84,8 @@ def test_long_waves_have_the_compressibility_and_the_sum_rule(dim, theta):
 
 
 def by_states(system, m, omega):
-    """chi_0 of one spin from all states, their probabilities and the states that a wave turns them into."""
+    """chi_0 of one spin from all states, their probabilities and the states that a wave turns them
+    into."""
     orbitals = plane_waves(system, 6 * system.fermi_energy)
     numbers = [tuple(n) for n in orbitals.n.tolist()]
     states = list(itertools.combinations(range(len(numbers)), system.n_up))

@@ -11,8 +11,8 @@ from heg.gas import rpa
 from heg.gas.coulomb import fourier_transform
 from heg.gas.matsubara import frequencies, gauss_sum
 from heg.gas.plane_waves import plane_waves
+from heg.gas.plasmon import plasma_frequency
 from heg.gas.system import System
-from heg.observables.structure import plasma_frequency
 
 
 @pytest.mark.parametrize("nodes", [3, 8])
@@ -37,7 +37,8 @@ def test_few_frequencies_sum_what_is_known_in_closed_form(energy):
 
 
 def excitations(system, m):
-    """<n_k (1 - n_{k+q})> and e_{k+q} - e_k, from the probabilities of all pairs of electrons of one spin."""
+    """<n_k (1 - n_{k+q})> and e_{k+q} - e_k, from the probabilities of all pairs of electrons of
+    one spin."""
     orbitals = plane_waves(system, 12 * system.fermi_energy)
     numbers = {tuple(n): place for place, n in enumerate(orbitals.n.tolist())}
     boltzmann = np.exp(-system.beta * orbitals.energy)
@@ -98,14 +99,16 @@ def test_the_cells_sum_is_that_over_states_and_frequencies(twist):
 def test_short_waves_that_are_not_summed_are_in_the_integral():
     system = System(2, 0, 2, 4.0, 0.3)
     near, far = (naive(system, highest, 1500) for highest in (5, 10))
-    # what is left beyond the squares of 11 and 21 wavevectors a side falls as the inverse of their area
+    # what is left beyond the squares of 11 and 21 wavevectors a side falls as the inverse of their
+    # area
     expected = (21**2 * far - 11**2 * near) / (21**2 - 11**2)
     assert rpa.cell(system).free_energy == pytest.approx(expected, rel=2e-4)
     assert expected < far
 
 
 def test_at_weak_coupling_it_is_the_ring_of_second_order_in_imaginary_time():
-    # -1/2 sum_q v^2 int_0^beta dt C_q(t)^2 / 2N, C = sum <n (1 - n)> e^{-t gain} / L^d = C(beta - t)
+    # -1/2 sum_q v^2 int_0^beta dt C_q(t)^2 / 2N, C = sum <n (1 - n)> e^{-t gain} / L^d = C(beta -
+    # t)
     coupling = 1e-4
     system = System(2, 0, 2, 1.0, 0.4, coupling=coupling)
     node, weight = np.polynomial.legendre.leggauss(60)
@@ -140,9 +143,11 @@ def test_the_ideal_gas_has_none():
 
 @pytest.mark.parametrize("rs", [1e-3, 1e-2])
 def test_the_dense_ground_state_has_the_rings_known_in_closed_form(rs):
-    """Three dimensions: Gell-Mann and Brueckner, Phys. Rev. 106, 364 (1957), doi:10.1103/PhysRev.106.364.
+    """Three dimensions: Gell-Mann and Brueckner, Phys. Rev. 106, 364 (1957),
+    doi:10.1103/PhysRev.106.364.
 
-    Two: Rajagopal and Kimball, Phys. Rev. B 15, 2819 (1977), doi:10.1103/PhysRevB.15.2819.  Both without their
+    Two: Rajagopal and Kimball, Phys. Rev. B 15, 2819 (1977), doi:10.1103/PhysRevB.15.2819.  Both
+      without their
     exchange of second order.
     """
     logarithm = rs * abs(np.log(rs))
@@ -238,5 +243,6 @@ def test_a_wider_window_changes_little(system, monkeypatch):
 def test_sizes_lack_less_the_more_electrons_there_are(dim):
     lacking = [rpa.missing(System(count, count, dim, 2.0, 2.0)).free_energy for count in (7, 28)]
     assert lacking[0] < lacking[1] < 0
-    # hot and weakly coupled: one degree of freedom of each long wave, T / 2N ln(1 + x) of few of them
+    # hot and weakly coupled: one degree of freedom of each long wave, T / 2N ln(1 + x) of few of
+    # them
     assert 1.2 < lacking[0] / lacking[1] < 4

@@ -8,6 +8,7 @@ import pytest
 from heg.gas.coulomb import fourier_transform, madelung
 from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
+from heg.gas.plasmon import plasma_frequency, plasmon_structure
 from heg.gas.size_correction import (
     correlation_correction,
     interpolated,
@@ -17,7 +18,6 @@ from heg.gas.size_correction import (
     uncertainty,
 )
 from heg.gas.system import System
-from heg.observables.structure import plasma_frequency, plasmon_structure
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -52,7 +52,8 @@ def test_what_a_cell_lacks_of_a_constant_is_the_madelung_energy_and_of_the_plasm
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("spins", [(20, 0), (10, 10)], ids=["polarised", "unpolarised"])
 def test_what_a_cell_lacks_of_the_ideal_gas_is_known_but_for_one_electrons_share(dim, spins):
-    """First order, where both sides are exact: the leading order leaves 1 / N, as the number of electrons is fixed."""
+    """First order, where both sides are exact: the leading order leaves 1 / N, as the number of
+    electrons is fixed."""
     left = []
     for factor in (1, 4):
         system = System(spins[0] * factor, spins[1] * factor, dim, 1.0, 1.0, (0.0,) * dim)
@@ -65,7 +66,8 @@ def test_what_a_cell_lacks_of_the_ideal_gas_is_known_but_for_one_electrons_share
 
 
 def test_size_effects_of_the_energies_belong_together():
-    # v = 2 f + r_s df/dr_s at fixed Theta: f = phi(Theta, coupling r_s) / r_s^2, and v the derivative by the coupling
+    # v = 2 f + r_s df/dr_s at fixed Theta: f = phi(Theta, coupling r_s) / r_s^2, and v the
+    # derivative by the coupling
     at = lambda rs: System(33, 0, 3, rs, 0.3, (0.0,) * 3)
     step = 1e-2
     slope = (
@@ -90,9 +92,10 @@ def test_exact_potential_energies_of_66_electrons_become_those_of_the_infinite_g
 ):
     """At r_s = 20, hartree per electron.
 
-    The cell: sums over the S(q) of path-integral Monte Carlo by Dornheim, Sjostrom, Tanaka and Vorberger, Phys. Rev.
-    B 101, 045129 (2020), doi:10.1103/PhysRevB.101.045129; the infinite gas: integral over that of Groth et al., Phys.
-    Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001.
+    The cell: sums over the S(q) of path-integral Monte Carlo by Dornheim, Sjostrom, Tanaka and
+      Vorberger, Phys. Rev.
+    B 101, 045129 (2020), doi:10.1103/PhysRevB.101.045129; the infinite gas: integral over that of
+    Groth et al., Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001.
     """
     system = System(33, 33, 3, 20.0, theta)
     exchange_part = exchange(system) - first_order(system)

@@ -93,7 +93,8 @@ def test_inverse_returns_to_the_start(gas, key):
 
 
 def test_inverse_of_a_folded_flow_is_never_a_place_turned_over():
-    # many electrons and a strong flow: several places map to one, some with det J < 0, of which none may be returned
+    # many electrons and a strong flow: several places map to one, some with det J < 0, of which
+    # none may be returned
     gas, key = System(7, 0, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0)), jax.random.key(1)
     model = make_model(gas, 7, 1)
     flow, params = model.flow, jax.tree.map(lambda leaf: 5 * leaf, random_params(model, key).flow)

@@ -19,7 +19,8 @@ each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 
 
 def local_energy(gas, key, flow_layers=2):
-    """x, state -> E_loc at random parameters; the same ones for gases that differ by r_s or coupling alone."""
+    """x, state -> E_loc at random parameters; the same ones for gases that differ by r_s or
+    coupling alone."""
     model = make_model(gas, 9, flow_layers)
     params = random_params(model, key).flow
     return lambda x, state: model.local_energy(params, x, state)[0]
@@ -36,7 +37,8 @@ def test_ideal_gas_has_no_variance(gas, key):
 
 @pytest.mark.parametrize("name", ["2D-polarized", "3D-spins"])
 def test_kinetic_and_potential_energy_scale_with_density_and_coupling(name, key):
-    # the flow measures lengths in the box and r_s; between opposite spins in 2D the cusp brings the bohr
+    # the flow measures lengths in the box and r_s; between opposite spins in 2D the cusp brings the
+    # bohr
     gas = GASES[name]
     other = dataclasses.replace(gas, rs=3 * gas.rs, coupling=0.25)
     x, state = random_positions(gas, key), ground_state(gas)

@@ -23,7 +23,8 @@ CASES = {"polarized": (POLARIZED_2D, 9), "spins": (SPINS_2D, 6), "3D": (GASES["3
 
 @functools.cache
 def make_case(name, layers=SIZE.layers):
-    """p(K) at random parameters, its log_prob for many states and jitted, its orbitals and every state."""
+    """p(K) at random parameters, its log_prob for many states and jitted, its orbitals and every
+    state."""
     gas, count = CASES[name]
     orbitals = lowest_shells(gas, count)
     model = make_occupations(gas, orbitals, dataclasses.replace(SIZE, layers=layers))

@@ -1,4 +1,5 @@
-"""Double excitations beside the Hamiltonian of heg.reference.determinants and beside determinants themselves."""
+"""Double excitations beside the Hamiltonian of heg.reference.determinants and beside determinants
+themselves."""
 
 import numpy as np
 import pytest

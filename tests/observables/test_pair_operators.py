@@ -55,7 +55,8 @@ def test_the_local_value_of_a_commutator_is_what_differentiation_gives(gas, key)
 
 @each_gas
 def test_elements_are_the_means_that_samples_have(gas, key):
-    """E[C* Phi_K' / Phi_K] by exact draws, in units of its errors: chi^2 over all doubles and operators."""
+    """E[C* Phi_K' / Phi_K] by exact draws, in units of its errors: chi^2 over all doubles and
+    operators."""
     orbitals, state = lowest_shells(gas, 9), ground_state(gas)
     operators, waves = make_pair_operators(gas, orbitals), make_waves(gas, orbitals)
     ratios = make_ratios(gas, orbitals, LARGEST)

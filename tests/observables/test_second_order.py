@@ -88,7 +88,8 @@ def test_the_spectrum_keeps_the_sum_and_its_denominators():
 
 
 def test_few_states_that_differ_little_do_not_lose_the_others():
-    """Two states, one of them rare: the value is right on average and its error holds what it says."""
+    """Two states, one of them rare: the value is right on average and its error holds what it
+    says."""
     gas, rng = System(2, 0, 3, 4.0, 0.5), np.random.default_rng(3)
     truth, found = [], []
     for share in np.repeat((0.01, 0.03, 0.1), 60):
@@ -124,7 +125,8 @@ def test_few_states_that_differ_little_do_not_lose_the_others():
 
 
 def excitations_of(gas):
-    """An untrained density matrix, whose wavefunctions are determinants: ideal p(K), W the bare interaction."""
+    """An untrained density matrix, whose wavefunctions are determinants: ideal p(K), W the bare
+    interaction."""
     config = Config(gas, RunConfig("unused"), model=SMALL)
     solver = build(config)
     params = solver.init(jax.random.key(0)).average
@@ -181,7 +183,8 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
 
 
 def test_a_degenerate_shell_is_that_of_the_hamiltonian():
-    """Two electrons of one spin and one of the other, four states of one kinetic energy and momentum."""
+    """Two electrons of one spin and one of the other, four states of one kinetic energy and
+    momentum."""
     excitations, solver = excitations_of(SystemConfig(3, 2, 4.0, 0.02, "1/3"))
     system, doubles_of = solver.system, excitations.doubles_of
     beta = system.beta

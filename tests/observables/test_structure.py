@@ -1,4 +1,5 @@
-"""S(q) and g(r): against sums over pairs, geometry, exact limits of the ideal gas and of the plasmon."""
+"""S(q) and g(r): against sums over pairs, geometry, exact limits of the ideal gas and of the
+plasmon."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +8,9 @@ import pytest
 from known_systems import GASES, POLARIZED_2D, SPINS_3D, lowest_shells, random_positions
 
 from heg.gas.ideal import occupation_numbers, pair_occupations
+from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
-from heg.observables.structure import (
-    ball_in_cell,
-    grid_of,
-    ideal_structure,
-    make_structure,
-    plasmon_structure,
-)
+from heg.observables.structure import ball_in_cell, grid_of, ideal_structure, make_structure
 
 
 @pytest.mark.parametrize("dim", [2, 3])

@@ -40,8 +40,10 @@ def test_virial_pressure_is_the_derivative_of_F_at_fixed_dimensionless_parameter
 
     @jax.jit
     def energies(rs):
-        """Kinetic and potential energy where x / L is the same; p(K) and T are, so that the entropy is no matter."""
-        # the length of the cusp is 1 / coupling: to scale with the cell, the flow is made with a coupling that does
+        """Kinetic and potential energy where x / L is the same; p(K) and T are, so that the entropy
+        is no matter."""
+        # the length of the cusp is 1 / coupling: to scale with the cell, the flow is made with a
+        # coupling that does
         gas = dataclasses.replace(system, rs=rs, coupling=system.coupling * system.rs / rs)
         kinetic = make_kinetic_energy(gas, reduced.at_density(rs), make_flow(gas, size))
         of, _ = make_local_energy(gas, kinetic)(params, gas.box * x, state)
@@ -108,7 +110,8 @@ def test_landau_finds_the_interaction_that_is_there():
     energy = np.sum(orbitals.energy[states], axis=1) + 0.05 * counts[:, 1] * counts[:, 3]
     found = landau_fit(system, orbitals, states, -system.beta * energy + 2.0)
     assert found.explained[2] > 0.9999 > found.explained[1] > found.explained[0]
-    # N is fixed, so that f is known up to what adds a function of N; its double differences are known
+    # N is fixed, so that f is known up to what adds a function of N; its double differences are
+    # known
     f = found.interaction
     assert f[1, 3] + f[0, 2] - f[1, 2] - f[0, 3] == pytest.approx(0.05, rel=0.02)
 

@@ -1,4 +1,5 @@
-"""Runs of several processes and devices, as mpirun starts them: one history, whoever computes it."""
+"""Runs of several processes and devices, as mpirun starts them: one history, whoever computes
+it."""
 
 import json
 import os
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from small_runs import command_line
 
+from heg.errors import ParallelError
 from heg.parallel import processes
 from heg.runs import text_files
 
-# relative, over 20 steps; seen: 6e-12.  What differs is the rounding of products in groups of other sizes.  The control
-# variates of the second step are fitted on the samples of the first: enough of them to determine 11 coefficients well
+# relative, over 20 steps; seen: 6e-12.  What differs is the rounding of products in groups of other
+# sizes.  The control variates of the second step are fitted on the samples of the first: enough of
+# them to determine 11 coefficients well
 BOUND, BATCH = 1e-10, "64"
 
 
@@ -129,7 +132,7 @@ def test_processes_that_ask_for_different_runs_are_all_refused(tmp_path):
         "for call in (lambda: heg.solve(gas, 'farm', **sizes), lambda: heg.solve(same, 'farm' + rank, **sizes),\n"
         "             lambda: heg.measure('farm' + rank), lambda: heg.solve(gas, 'farm', alone=True, **sizes)):\n"
         "    try: call()\n"
-        "    except (ValueError, heg.parallel.processes.ParallelError) as error: os.write(1, f'{error}\\n'.encode())\n"
+        "    except (ValueError, heg.errors.ParallelError) as error: os.write(1, f'{error}\\n'.encode())\n"
     )
     done = run(f"import os; os.chdir({str(tmp_path)!r})\n{code}", launcher=mpirun(2))
     assert done.returncode == 0, done.stderr
@@ -220,5 +223,5 @@ def test_processes_of_a_host_share_its_gpus(gpus, shares):
 
 
 def test_more_processes_than_gpus_are_refused():
-    with pytest.raises(processes.ParallelError, match="3 processes share 2 GPUs"):
+    with pytest.raises(ParallelError, match="3 processes share 2 GPUs"):
         processes.share_of_gpus([(None, TWO)] * 3, 0)

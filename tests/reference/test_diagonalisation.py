@@ -178,7 +178,8 @@ def test_occupations_are_those_of_all_electrons_and_as_symmetric_as_the_cell(gas
 
 
 def test_kinetic_energy_of_the_occupations_is_a_derivative_of_the_free_energy():
-    # a gas of r_s s and coupling s at the same temperature has H = T / s^2 + V, so that dF / ds = -2 <T> at s = 1
+    # a gas of r_s s and coupling s at the same temperature has H = T / s^2 + V, so that dF / ds =
+    # -2 <T> at s = 1
     gas = dataclasses.replace(SPINS_3D, theta=0.6, twist=(0.1, 0.2, -0.3))
     grid = np.indices((13,) * 3).reshape(3, -1).T - 6
     k = 2 * np.pi / gas.box * (grid + np.asarray(gas.twist))

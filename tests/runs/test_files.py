@@ -1,9 +1,11 @@
-"""Files: what was written comes back, what is damaged is refused in one sentence, nothing is half written."""
+"""Files: what was written comes back, what is damaged is refused in one sentence, nothing is half
+written."""
 
 import h5py
 import numpy as np
 import pytest
 
+from heg.errors import StorageError
 from heg.runs import files, text_files
 
 
@@ -57,14 +59,14 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, tree, damage):
     path = tmp_path / "checkpoint-1.h5"
     files.save_tree(path, tree)
     damage(path)
-    with pytest.raises(files.StorageError) as caught:
+    with pytest.raises(StorageError) as caught:
         files.load_tree(path, tree)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_another_model_is_refused(tmp_path, tree):
     files.save_tree(tmp_path / "a.h5", tree)
-    with pytest.raises(files.StorageError, match="another model"):
+    with pytest.raises(StorageError, match="another model"):
         files.load_tree(tmp_path / "a.h5", tree | {"flow": {"layer_0/w": np.zeros((2, 4))}})
 
 
@@ -119,7 +121,7 @@ def test_a_damaged_history_is_named(tmp_path, before, after):
     for step in (1, 2):
         text_files.append_history(path, history_row(step))
     path.write_bytes(path.read_bytes().replace(before, after, 1))
-    with pytest.raises(files.StorageError, match=r"history\.csv is damaged in line .*move it away"):
+    with pytest.raises(StorageError, match=r"history\.csv is damaged in line .*move it away"):
         text_files.read_history(path)
 
 
@@ -139,10 +141,10 @@ def test_config_round_trip(tmp_path):
         "run": {},
     }
     (tmp_path / "bad.toml").write_text("[system")
-    with pytest.raises(files.StorageError, match="not TOML"):
+    with pytest.raises(StorageError, match="not TOML"):
         text_files.load_config(tmp_path / "bad.toml")
     (tmp_path / "bad.toml").write_text("run = 3")
-    with pytest.raises(files.StorageError, match="run is 3, no table"):
+    with pytest.raises(StorageError, match="run is 3, no table"):
         text_files.load_tables(tmp_path / "bad.toml")
 
 
@@ -154,5 +156,5 @@ def test_json_is_an_object_without_nan(tmp_path):
         "pairs": [[1.5, None]],
     }
     path.write_text("[1]")
-    with pytest.raises(files.StorageError, match="no object"):
+    with pytest.raises(StorageError, match="no object"):
         text_files.load_json(path)

@@ -1,4 +1,5 @@
-"""heg-measure: a whole measurement of a small trained gas, added samples, stops, what it leaves, bad input."""
+"""heg-measure: a whole measurement of a small trained gas, added samples, stops, what it leaves,
+bad input."""
 
 import dataclasses
 import json
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from small_runs import small_config
 
-from heg.cli import measure
+from heg.cli.measure import measure as heg_measure
 from heg.config import RunConfig, SystemConfig
 from heg.observables import evaluation
 from heg.observables.structure import grid_of
@@ -43,7 +44,7 @@ def run(tmp_path_factory):
 def measured(run):
     """Its measurement by the command line, and what it printed."""
     with pytest.raises(SystemExit) as caught:
-        measure.measure([str(run), "--samples", "250"])
+        heg_measure([str(run), "--samples", "250"])
     assert caught.value.code == 0
     return json.loads((run / "observables.json").read_text())
 
@@ -232,7 +233,7 @@ def test_an_error_of_few_blocks_is_refused_before_anything_is_drawn(run, measure
 
 def exit_code(arguments):
     with pytest.raises(SystemExit) as caught:
-        measure.measure(arguments)
+        heg_measure(arguments)
     return caught.value.code
 
 

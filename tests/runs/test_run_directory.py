@@ -8,12 +8,12 @@ import pytest
 from small_runs import small_config
 
 from heg.config import RunConfig, SystemConfig
+from heg.model.density_matrix import Params
 from heg.runs import files
 from heg.runs.run_directory import start_from, transfer
 from heg.runs.solve import solve
 from heg.statistics import Estimate
 from heg.training.convergence import SHORTEST, drift, settled
-from heg.training.free_energy import Params
 from heg.training.step import build
 
 NEVER, NOTHING = lambda: False, lambda *_: None

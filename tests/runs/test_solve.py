@@ -14,6 +14,7 @@ import pytest
 from small_runs import small_config
 
 from heg.config import RunConfig, SystemConfig
+from heg.errors import StorageError
 from heg.runs import files, text_files
 from heg.runs import solve as loop
 from heg.training.step import build
@@ -159,7 +160,7 @@ def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_p
 def test_a_directory_in_use_is_refused_and_a_dead_run_is_recognised(tmp_path):
     (tmp_path / "a").mkdir()
     with files.locked(tmp_path / "a"):
-        with pytest.raises(files.StorageError, match=r"is in use by process \d+ on .* since"):
+        with pytest.raises(StorageError, match=r"is in use by process \d+ on .* since"):
             solve(config(tmp_path / "a"))
     (tmp_path / "a" / "lock").write_text("process 1 on elsewhere since 2020-01-01 00:00:00")
     _, said = solve(config(tmp_path / "a", steps=0))

@@ -50,8 +50,9 @@ def distance_counts(x, box, edges):
 
 
 def test_draws_have_the_one_and_two_body_density_of_the_determinant(key):
-    # rho_2(r) = N^2 - |sum_k e^{ikr}|^2 by its Fourier components: sum over i != j of e^{-iG(x_i - x_j)} averages to
-    # minus the number of occupied pairs with k - k' = G; the density itself is uniform
+    # rho_2(r) = N^2 - |sum_k e^{ikr}|^2 by its Fourier components: sum over i != j of e^{-iG(x_i -
+    # x_j)} averages to minus the number of occupied pairs with k - k' = G; the density itself is
+    # uniform
     orbitals, unit = lowest_shells(POLARIZED_2D, 5), 2 * math.pi / POLARIZED_2D.box
     state = np.array([0, 1, 2, 4])  # an open shell
     n = orbitals.n[state]

@@ -36,7 +36,8 @@ def test_rungs_are_those_of_the_ladder():
     names = [rung.name for rung in RUNGS]
     assert len(set(names)) == len(names)
     small = validate.small_rungs()
-    # four kinds of electrons, two dimensions, two twists, three r_s, with and without flow; Theta = 1 for N <= 3
+    # four kinds of electrons, two dimensions, two twists, three r_s, with and without flow; Theta =
+    # 1 for N <= 3
     assert len(small) == 2 * 2 * 3 * 2 * (4 * 2 + 3)
     assert {rung.system.theta for rung in small if sum(rung.system.spins) == 4} == {0.1, 0.5}
 
@@ -87,7 +88,8 @@ def test_page_holds_every_result_at_hand(tmp_path, monkeypatch):
 def test_published_values_are_in_hartree_per_electron():
     found = {(gas, method): value for gas, method, value in validate.published()}
     gas = "3D 7u7d rs 5 Theta 0.02 twist 0"
-    # with the self-image the Hartree-Fock energy of the cell is -0.81254870 Ha, that of a Slater VMC -0.812484(27)
+    # with the self-image the Hartree-Fock energy of the cell is -0.81254870 Ha, that of a Slater
+    # VMC -0.812484(27)
     np.testing.assert_allclose(14 * found[gas, "Hartree-Fock"].mean, -0.81254870, atol=1e-6)
     np.testing.assert_allclose(
         14 * np.array(found[gas, "fixed-node DMC"]), (-1.110199, 0.000032), rtol=1e-12

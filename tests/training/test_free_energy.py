@@ -20,6 +20,7 @@ from known_systems import (
 )
 
 from heg.gas.ideal import thermodynamics
+from heg.model.density_matrix import Model, Params
 from heg.model.kinetic import generic_kinetic_energy
 from heg.model.local_energy import LocalEnergy
 from heg.model.occupations import Occupations
@@ -28,8 +29,6 @@ from heg.sampling.exact_draws import Walkers
 from heg.statistics import independent
 from heg.training.control_variates import SHELLS, Controls, first_regression
 from heg.training.free_energy import (
-    Model,
-    Params,
     Samples,
     batch_estimate,
     clip_deviation,
@@ -42,7 +41,8 @@ from heg.training.free_energy import (
 
 
 class Toy(NamedTuple):
-    """One electron on a ring of side 2 pi, four plane waves, an external cosine, a flow of two parameters."""
+    """One electron on a ring of side 2 pi, four plane waves, an external cosine, a flow of two
+    parameters."""
 
     temperature: float = 0.7
     k: tuple = (-1.0, 0.0, 1.0, 2.0)
@@ -171,7 +171,8 @@ def test_gradient_of_interacting_electrons_equals_finite_differences(block, accu
         lambda leaf: leaf.reshape(20, -1, *leaf.shape[1:]), (walkers, f_loc, energy.total)
     )
     gradients = [estimate(jax.tree.map(lambda leaf: leaf[i], parts)) for i in range(20)]
-    # along the gradient of the first parts, where F changes by more than its error; judged on the others
+    # along the gradient of the first parts, where F changes by more than its error; judged on the
+    # others
     first, others = gradients[:5], gradients[5:]
     steepest = jax.tree.map(lambda *leaves: sum(leaves) / 5, *first)
     direction = jax.tree.map(jnp.zeros_like, params)._replace(**{block: getattr(steepest, block)})

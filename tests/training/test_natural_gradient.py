@@ -5,8 +5,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from known_systems import POLARIZED_2D, all_states, make_model, random_params, random_positions
 
+from heg.model.density_matrix import Params
 from heg.sampling.exact_draws import Walkers
-from heg.training.free_energy import Params, scores
+from heg.training.free_energy import scores
 from heg.training.natural_gradient import bound_step, natural_gradient
 
 FEW, MANY = 5, 40  # rows of the scores; the blocks below have nine and six parameters

@@ -18,7 +18,8 @@ from heg.training.step import LATE, build, late_average
     "dim, polarization, flow_layers", [(2, "1/3", 1), (2, "1", 0), (3, "1/3", 0)]
 )
 def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, flow_layers, key):
-    # three electrons without interaction: a flow starts as the identity, between opposite spins in 2D too
+    # three electrons without interaction: a flow starts as the identity, between opposite spins in
+    # 2D too
     solver = build(
         small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0), flow_layers)
     )
@@ -77,7 +78,8 @@ def test_chains_take_a_step(sampler, optimizer, key):
 
 
 def test_one_electron_is_exact_from_the_start_and_stays(key):
-    # no partner to flow with, no correlation: F is that of the ideal gas and the interaction with its own images
+    # no partner to flow with, no correlation: F is that of the ideal gas and the interaction with
+    # its own images
     solver = build(small_config(SystemConfig(1, 2, 2.0, 0.5, "1"), transformer_layers=0))
     gas = solver.system
     state, info = solver.step(solver.init(key))

@@ -53,6 +53,21 @@ class Amplitudes(NamedTuple):
         return self.known + self.first / self.count
 
 
+class Rows(NamedTuple):
+    """What is known of the states of a run.
+
+    Attributes:
+      levels: energies of the states.
+      known, beyond: of `heg.observables.second_order.perturbation.second_order`.
+      rows: with the states along the first axis.
+    """
+
+    levels: Levels
+    known: Known
+    beyond: Correction | None
+    rows: Row | None
+
+
 def contribution(
     excitations: Excitations, levels: Levels, state: np.ndarray, key: jax.Array
 ) -> Row:

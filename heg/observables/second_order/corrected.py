@@ -4,10 +4,10 @@ perturbation."""
 import numpy as np
 
 from heg.gas.system import System
+from heg.observables.second_order.contributions import Rows
 from heg.observables.second_order.perturbation import Row, SecondOrder, response
 from heg.observables.structure import Grid
 from heg.observables.thermodynamics import Quantity, contact
-from heg.runs.second_order_rows import Rows
 from heg.statistics import Estimate, jackknife
 
 

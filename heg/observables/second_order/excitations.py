@@ -10,6 +10,7 @@ from heg.config import Config
 from heg.gas.ideal import choose_cutoff
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
+from heg.model.density_matrix import Params
 from heg.observables.second_order.amplitudes import (
     AmplitudePrograms,
     Looked,
@@ -19,8 +20,7 @@ from heg.observables.second_order.amplitudes import (
 from heg.observables.second_order.doubles import DoublesOf, count_doubles
 from heg.observables.second_order.perturbation import thermal_denominator
 from heg.parallel.devices import everywhere
-from heg.runs.solve import check_draws
-from heg.training.free_energy import Params
+from heg.training.verdict import check_draws
 
 SAMPLES = {10: 512}  # of x at each K, in gases of at most so many electrons
 FEWEST_SAMPLES = 256  # in larger ones
