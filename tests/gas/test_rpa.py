@@ -9,9 +9,10 @@ from scipy.special import zeta
 
 from heg.gas import rpa
 from heg.gas.coulomb import fourier_transform
-from heg.gas.matsubara import frequencies, gauss_sum
+from heg.gas.matsubara import frequencies
 from heg.gas.plane_waves import plane_waves
 from heg.gas.plasmon import plasma_frequency
+from heg.gas.quadrature import gauss_sum
 from heg.gas.system import System
 
 
