@@ -87,10 +87,7 @@ def lattice(dim: int, kappa: float | None = None) -> Lattice:
 
 def _reciprocal_weights(dim, kappa, highest):
     """w_G as in Lattice.  [(2 highest + 1)^(d - 1), highest + 1]"""
-    both_signs = np.arange(-highest, highest + 1)
-    positive = np.arange(highest + 1)
-    axes = [both_signs] * (dim - 1) + [positive]
-    n = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    n = _half_space(dim, highest)
     length = 2 * np.pi * np.linalg.norm(n, axis=-1)
     inside = (length > 0) & (length < 2 * kappa * DIGITS)
     length = np.where(inside, length, 1.0)  # no division by zero where the weight is none
@@ -102,6 +99,14 @@ def _reciprocal_weights(dim, kappa, highest):
     signs = np.where(n[..., -1] > 0, 2, 1)  # rho_-n is the conjugate of rho_n
     weight = inside * signs * weight
     return weight.reshape(-1, highest + 1)
+
+
+def _half_space(dim, highest):
+    """Vectors n with |n_a| <= highest and n_d >= 0, the last axis their components."""
+    both_signs = np.arange(-highest, highest + 1)
+    positive = np.arange(highest + 1)
+    axes = [both_signs] * (dim - 1) + [positive]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
 def madelung(system: System) -> float:
@@ -146,8 +151,8 @@ def coulomb_energy(
     images = nearest[:, None] + sums.images
     distance = jnp.linalg.norm(images, axis=-1)
     short = jnp.sum(erfc(sums.kappa * distance) / distance)
-    density = density_waves(2 * np.pi * s, sums.highest)
-    squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2
+    rho = density_waves(2 * np.pi * s, sums.highest)
+    squared = jnp.real(rho) ** 2 + jnp.imag(rho) ** 2
     # |rho|^2 holds each pair twice and each electron with itself once
     long = jnp.sum(sums.weight * (squared - electrons)) / 2
     constant = electrons / 2 * sums.madelung - len(first) * sums.background

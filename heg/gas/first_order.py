@@ -38,15 +38,17 @@ def _at_unit_density(gas):
     """v_1 of a gas of r_s = 1 and coupling 1."""
     orbitals = choose_cutoff(gas, MISSING).orbitals
     levels = gas.beta * orbitals.energy
-    pairs = sum(pairs_by_transfer(orbitals, levels, count) for count in gas.spins)
+    of_spins = [pairs_by_transfer(orbitals, levels, count) for count in gas.spins]
+    pairs = sum(of_spins)
     # integer vectors of the transfers, as the transform orders them
     axes = [fft.fftfreq(side, 1 / side) for side in pairs.shape]
     n = np.stack(np.meshgrid(*axes, indexing="ij"))
     q = gas.wavevector_unit * np.linalg.norm(n, axis=0)
     q.flat[0] = np.inf  # an electron does not interact with itself
-    total = np.sum(pairs * fourier_transform(q, gas.dim))
+    v = fourier_transform(q, gas.dim)
     volume = gas.box**gas.dim
-    return float(madelung(gas) / 2 - total / (2 * gas.electrons * volume))
+    exchange = np.sum(pairs * v) / (2 * gas.electrons * volume)
+    return float(madelung(gas) / 2 - exchange)
 
 
 def pairs_by_transfer(
@@ -68,6 +70,7 @@ def pairs_by_transfer(
     sides = [fft.next_fast_len(width, real=True) for width in widths]
     axes = range(1, len(sides) + 1)
     index = tuple(n.T)
+    # of c(q): a convolution becomes a product
     spectrum = 0.0
     for weight, occupation in projections(levels, electrons):
         grid = np.zeros((2, *sides))

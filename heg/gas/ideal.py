@@ -81,6 +81,7 @@ def log_partition_table(
         row = jnp.maximum(jnp.logaddexp(row, occupied), LOG_ZERO)
         return row, row
 
+    # row m holds Z_0(m) ... Z_N(m), from the last orbital down
     _, rows = lax.scan(add_orbital, vacuum, levels, reverse=True)
     return jnp.concatenate([rows, vacuum[None]])
 
@@ -137,6 +138,7 @@ def shell_pairs(levels: Float[np.ndarray, " orbitals"], electrons: int) -> Shell
     lower = np.where(gap > 0, occupation, column)
     pairs = (upper - lower * boltzmann) / (1 - boltzmann)
     pairs = np.where(same, 0.0, pairs)
+    # the sum rule leaves the rest to the other orbitals of the same shell
     within = (electrons - 1) * occupation - pairs @ size
     pairs = pairs + np.diag(within / np.maximum(size - 1, 1))
     return ShellPairs(
@@ -262,6 +264,7 @@ def thermodynamics(
             f"{most} electrons of one spin do not fit in {len(energy)} orbitals: raise the cutoff"
         )
     energy = np.asarray(energy)
+    # the padding is never occupied, so that it changes nothing
     levels = jnp.asarray(padded(beta * energy))
     log_z = 0.0
     mean_energy = 0.0
@@ -271,7 +274,11 @@ def thermodynamics(
         mean_energy += occupation @ energy
     free_energy = -log_z / beta
     entropy = beta * (mean_energy - free_energy)
-    return IdealGas(float(free_energy), float(mean_energy), float(entropy))
+    return IdealGas(
+        free_energy=float(free_energy),
+        energy=float(mean_energy),
+        entropy=float(entropy),
+    )
 
 
 def heat_capacity(

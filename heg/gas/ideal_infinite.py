@@ -70,12 +70,16 @@ def fermi_dirac(order: float, eta: float) -> float:
     # the occupation is 1 up to `low` and falls to 0 about `edge`
     low = np.sqrt(max(eta - REACH, 0.0))
     edge = np.sqrt(max(eta, 0.0))
-    last = np.sqrt(max(eta, 0.0) + REACH)
-    ends = sorted({0.0, low, edge, last})
+    ends = sorted({0.0, low, edge, _last_wavevector(eta)})
     total = 0.0
     for start, end in zip(ends, ends[1:]):
         total += quad(integrand, start, end, epsabs=0, epsrel=1e-11, limit=200)[0]
     return total / gamma(order + 1)
+
+
+def _last_wavevector(eta):
+    """Wavevector, in sqrt(2 T), from which on levels are empty."""
+    return np.sqrt(max(eta, 0.0) + REACH)
 
 
 def thermodynamics(system: System) -> Thermodynamics:
@@ -191,25 +195,32 @@ def _exchange(dim, polarization, theta):
 
 def _structure_factor(dim, polarization, theta, q):
     """S_0; q in units of k_F of the majority spin.  [Q]"""
+    half = dim / 2
     total = np.zeros(len(q))
     for share, eta in chemical_potentials(dim, polarization, theta):
-        # units: k in sqrt(2 T), so that energies over T are k^2
-        wave = q[:, None] / np.sqrt(theta)
-        last = np.sqrt(max(eta, 0.0) + REACH)
-        edge = last + wave / 2
-        across = _across(dim, eta)
-        # midpoints of one half of the axis; the other half is its mirror
-        midpoints = (np.arange(POINTS) + 0.5) / POINTS
-        x = edge * midpoints
-        difference = across(x - wave / 2) - across(x + wave / 2)
-        exponent = np.minimum(2 * x * wave, LARGEST_EXPONENT)
-        # of x and of -x, where the difference changes sign: 1 / (1 - e^-a) and 1 / (e^a - 1)
-        both = difference * (2 / np.expm1(exponent) + 1)
-        integral = np.sum(both, axis=1) * edge[:, 0] / POINTS
         # int d^dk n = pi^h F_{h-1}
-        density = np.pi ** (dim / 2) * fermi_dirac(dim / 2 - 1, eta)
-        total += share * integral / density
+        density = np.pi**half * fermi_dirac(half - 1, eta)
+        total += share * _overlap(dim, eta, q / np.sqrt(theta)) / density
     return total
+
+
+def _overlap(dim, eta, q):
+    """The integral of n_k (1 - n_{k+q}) over k of one spin, wavevectors in sqrt(2 T).  [Q]
+
+    In these units an energy over T is k^2.
+    """
+    across = _across(dim, eta)
+    q = q[:, None]
+    half_q = q / 2
+    edge = _last_wavevector(eta) + half_q
+    # midpoints of one half of the axis; the other half is its mirror
+    midpoints = (np.arange(POINTS) + 0.5) / POINTS
+    x = edge * midpoints
+    difference = across(x - half_q) - across(x + half_q)
+    exponent = np.minimum(2 * x * q, LARGEST_EXPONENT)
+    # of x and of -x, where the difference changes sign: 1 / (1 - e^-a) and 1 / (e^a - 1)
+    both = difference * (2 / np.expm1(exponent) + 1)
+    return np.sum(both, axis=1) * edge[:, 0] / POINTS
 
 
 @functools.lru_cache(maxsize=512)
@@ -220,7 +231,8 @@ def _across(dim, eta) -> Callable[[np.ndarray], np.ndarray]:
     """
     if dim == 3:
         return lambda x: np.pi * np.logaddexp(0.0, eta - x * x)
-    last = np.sqrt(max(eta, 0.0) + REACH)
+    # in two dimensions by a table, as the integral has no closed form
+    last = _last_wavevector(eta)
     position = np.linspace(0, last, TABLE_POINTS)
     spline = CubicSpline(position, _line_integrals(position, eta))
 

@@ -101,6 +101,7 @@ def powers(angle: Float[Array, "*batch"], highest: int) -> Complex[Array, "*batc
         doubled = positive * positive[..., -1:]
         positive = jnp.concatenate([positive, doubled], axis=-1)
     positive = positive[..., :highest]
+    # e^{-i n angle} is the conjugate, and n = 0 gives one
     negative = jnp.conj(positive[..., ::-1])
     one = jnp.ones((*angle.shape, 1))
     table = jnp.concatenate([negative, one, positive], axis=-1)
@@ -121,6 +122,7 @@ def density_waves(
     Returns:
       By n_1 ... n_{d-1} and n_d.                           [(2 highest + 1)^(d - 1), highest + 1]
     """
+    # the rows combine all directions except the last
     *others, last = powers(angle, highest).swapaxes(0, 1)
     rows = others[0]
     for waves in others[1:]:

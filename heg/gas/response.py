@@ -112,7 +112,9 @@ def _excitations(occupied, energy, omega, least):
     """
     square = energy[:, None] ** 2 + omega**2
     nothing = square < least**2
-    lorentz = np.where(nothing, 0.0, 1 / np.where(nothing, 1.0, square))
+    square = np.where(nothing, 1.0, square)
+    lorentz = np.where(nothing, 0.0, 1 / square)
+    # n / (e - iw) = n (e + iw) / (e^2 + w^2)
     return (occupied * energy) @ lorentz + 1j * omega * (occupied @ lorentz)
 
 
@@ -174,7 +176,8 @@ def _fermi_levels(eta, edge):
     t, weights = gauss_legendre(NODES)
     level = start + length * t**2 * (3 - 2 * t)
     weight = length * weights * 6 * t * (1 - t)
-    weight /= 4 * np.cosh((level - eta) / 2) ** 2  # -df/de
+    # -df/de = 1 / 4 cosh^2
+    weight /= 4 * np.cosh((level - eta) / 2) ** 2
     kept = weight > NEGLIGIBLE * weight.max()
     return level[kept], weight[kept]
 

@@ -108,6 +108,7 @@ def _exchange(system):
 
 def _entropy_energy(free_energy, system):
     """T s = -T df/dT at fixed r_s."""
+    # a central difference in ln Theta
     gas = system.inside_by(STEP)
     hotter = dataclasses.replace(gas, theta=gas.theta * (1 + STEP))
     colder = dataclasses.replace(gas, theta=gas.theta * (1 - STEP))
@@ -170,6 +171,7 @@ def missing_waves(system: System) -> WeightedWaves:
 
     Accuracy: 1e-5 for functions that are smooth except at q = 0; that of 1 gives -v_M / 2.
     """
+    # what the cell lacks is the integral less the sum
     integral = _integral_over_waves(system)
     lattice_sum = _sum_over_waves(system)
     q = np.append(integral.q, lattice_sum.q)
@@ -185,9 +187,10 @@ def _integral_over_waves(system):
     dim = system.dim
     last = int(CUTOFF * WIDTH)  # in units of 2 pi / L
     nodes, weights = gauss_legendre(4 * NODES)
-    q = system.wavevector_unit * (last * nodes)
+    unit = system.wavevector_unit
+    q = unit * (last * nodes)
     surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
-    volume = surface * q ** (dim - 1) * weights * last * system.wavevector_unit
+    volume = surface * q ** (dim - 1) * weights * last * unit
     return WeightedWaves(q, volume)
 
 

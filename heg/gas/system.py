@@ -124,6 +124,7 @@ class System:
     coupling: float = 1.0
 
     def __post_init__(self):
+        # numbers first: whatever is compared below is one
         for name in ("n_up", "n_down", "dim"):
             self._set(name, whole_number(name, getattr(self, name)))
         for name in RANGES:
@@ -150,6 +151,7 @@ class System:
         )
 
     def _check_ranges(self):
+        # a traced value has no size to compare
         for name, (low, high, unit) in RANGES.items():
             value = getattr(self, name)
             if _is_traced(value):

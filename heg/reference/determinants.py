@@ -85,7 +85,11 @@ def second_order(
     highest = block.kinetic.max()
     couplings = _couplings(system, block.n, block.kinetic, BEYOND * highest)
     couplings = couplings.where(couplings.kinetic > highest)
-    word, first, index = np.unique(couplings.word, return_index=True, return_inverse=True)
+    word, first, index = np.unique(
+        couplings.word,
+        return_index=True,
+        return_inverse=True,
+    )
     # <D|H|D> of the determinants outside
     n = _words_up_to(system, BEYOND * highest).decode(word)
     energy = _kinetic_energy(system, couplings.kinetic[first])
@@ -140,7 +144,7 @@ def _determinants(system, total, highest):
     # the others cost at least what undoes the momentum of one
     cost = distance * electrons / (electrons - 1)
     candidates = np.flatnonzero(cost <= highest + ROUNDING)
-    sets = np.zeros((1, 0), int)  # indices of the grid
+    sets = np.zeros((1, 0), int)  # one without electrons; then indices of the grid
     for electron in range(electrons):
         left = electrons - 1 - electron
         if left:
@@ -264,12 +268,16 @@ def _couplings_of_pair(system, n, kinetic, highest, transfers, pair):
     first, second = pair
     q = transfers.q
     words = _words_up_to(system, highest)
+    # |k + q|^2 + |k' - q|^2 less |k|^2 + |k'|^2, times N
     apart = n[:, first] - n[:, second]
     cost = 2 * system.electrons * (np.sum(q**2, axis=1) + apart @ q.T)
+    # rows of the block and transfers that stay below the bound
     row, index = np.nonzero(kinetic[:, None] + cost <= highest)
+    # k + q and k' - q in the places of k and k'
     waves = words.encode_waves(n)[row]
-    waves[:, first] = words.encode_waves(n[row, first] + q[index])
-    waves[:, second] = words.encode_waves(n[row, second] - q[index])
+    transfer = q[index]
+    waves[:, first] = words.encode_waves(n[row, first] + transfer)
+    waves[:, second] = words.encode_waves(n[row, second] - transfer)
     sign = _bring_in_order(system, waves)
     couplings = _Couplings(
         row=row,
@@ -288,6 +296,7 @@ def _bring_in_order(system, waves):
     electrons = range(system.electrons)
     sign = np.ones(len(waves))
     for part in system.parts:
+        # one factor -1 for each pair in the wrong order
         for i, j in itertools.combinations(electrons[part], 2):
             sign *= np.sign(waves[:, j] - waves[:, i])
         waves[:, part] = np.sort(waves[:, part], axis=1)
@@ -315,7 +324,10 @@ def _transfers(system, n, highest):
     q = integer_vectors(system.dim, int(longest))
     size = np.linalg.norm(q, axis=1)
     inside = (0 < size) & (size <= longest)
-    return _Transfers(q[inside], _strength(system, size[inside]))
+    return _Transfers(
+        q=q[inside],
+        strength=_strength(system, size[inside]),
+    )
 
 
 def _strength(system, size):
@@ -340,6 +352,7 @@ def _interaction(system, n, kinetic):
     highest = kinetic.max()
     words = _words_up_to(system, highest)
     couplings = _couplings(system, n, kinetic, highest)
+    # columns of the words, by a sorted list of those of the block
     known = words.encode_determinants(words.encode_waves(n))
     order = np.argsort(known)
     column = order[np.searchsorted(known, couplings.word, sorter=order)]

@@ -102,6 +102,7 @@ def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, 
     exponent = system.dim / 2 if system.n_down else system.dim / 2 + 1
     cutoffs = np.array(sorted(spectra))
     tables = [canonical(system, spectra[cutoff]) for cutoff in cutoffs]
+    # F, E, S of the ideal gas in each basis, and in all orbitals
     in_basis = np.array([table["ideal"] for table in tables])
     levels = choose_cutoff(system, 1e-12).orbitals.energy
     ideal = thermodynamics(levels, system.beta, system.spins)
@@ -145,14 +146,17 @@ def occupations(system: System, cutoff: float, n: np.ndarray) -> np.ndarray:
     totals = _classes(system)
     blocks = [block_of(system, total, cutoff) for total in totals]
     solutions = [np.linalg.eigh(block.hamiltonian) for block in blocks]
+    levels_of_classes = [solution.eigenvalues for solution in solutions]
     motion = _centre_of_mass(system, totals)
-    log_z = _log_partition(system, motion, [solution.eigenvalues for solution in solutions])
+    log_z = _log_partition(system, motion, levels_of_classes)
     occupied = np.zeros((len(system.spins), len(n)))
+    # each class once, then its images under shifts and symmetries
     for number, (levels, vectors) in enumerate(solutions):
         # of each determinant, without its centre of mass
         weight = vectors**2 @ np.exp(-system.beta * levels - log_z)
         table = _occupation_table(system, blocks[number], weight)
-        for index in np.flatnonzero(motion.number == number):
+        members = np.flatnonzero(motion.number == number)
+        for index in members:
             boltzmann = np.exp(-system.beta * motion.energy[index])
             occupied += boltzmann * table.at(motion.image(index, n))
     return occupied
@@ -182,7 +186,9 @@ def _occupation_table(system, block, weight):
     values = np.zeros((len(system.spins), *sides))
     for spin, part in enumerate(system.parts):
         index = block.n[:, part] + reach + 1
-        np.add.at(values[spin], tuple(index.transpose(2, 0, 1)), weight[:, None])
+        components = tuple(index.transpose(2, 0, 1))
+        # add.at counts a plane wave again for each determinant that has it
+        np.add.at(values[spin], components, weight[:, None])
     return _OccupationTable(reach, values)
 
 
@@ -252,6 +258,7 @@ def _centre_of_mass(system, totals):
 def _log_partition(system, motion, levels):
     """ln Z from the relative levels of each class."""
     logs = []
+    # Z of a class is a product, and the sum over classes is Z
     for number, relative in enumerate(levels):
         moving = motion.of_class(number)
         if len(moving):
@@ -264,13 +271,20 @@ def _log_partition(system, motion, levels):
 def _canonical(system, motion, levels):
     """Thermodynamics from the relative levels of each class."""
     log_z = _log_partition(system, motion, levels)
+    beta = system.beta
     energy = 0.0
     for number, relative in enumerate(levels):
+        # energies of the centre of mass and of the relative motion add
         both = np.add.outer(motion.of_class(number), relative)
-        energy += np.sum(both * np.exp(-system.beta * both - log_z))
-    free_energy = -log_z / system.beta
-    entropy = system.beta * (energy - free_energy)
-    return IdealGas(float(free_energy), float(energy), float(entropy))
+        probability = np.exp(-beta * both - log_z)
+        energy += np.sum(both * probability)
+    free_energy = -log_z / beta
+    entropy = beta * (energy - free_energy)
+    return IdealGas(
+        free_energy=float(free_energy),
+        energy=float(energy),
+        entropy=float(entropy),
+    )
 
 
 def _levels(system: System, block: Block) -> dict[str, np.ndarray]:

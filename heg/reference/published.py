@@ -137,14 +137,15 @@ def amgb(system: System) -> float:
         raise ValueError("AMGB is for two dimensions at coupling 1")
     rs = system.rs
     zeta = system.polarization
-    alphas = np.array([coefficients.alpha(rs) for coefficients in AMGB])
-    # exchange, and what is left of it from zeta^6 on
-    scaling = ((1 + zeta) ** 1.5 + (1 - zeta) ** 1.5) / 2
     unpolarised = -4 * np.sqrt(2) / (3 * np.pi * rs)
+    scaling = ((1 + zeta) ** 1.5 + (1 - zeta) ** 1.5) / 2
+    exchange = unpolarised * scaling
+    # e_x^(6): exchange without its terms up to zeta^4
     higher = unpolarised * (scaling - 1 - 3 / 8 * zeta**2 - 3 / 128 * zeta**4)
+    alphas = np.array([coefficients.alpha(rs) for coefficients in AMGB])
     powers = zeta ** (2.0 * np.arange(3))
     correlation = alphas @ powers + np.expm1(-BETA * rs) * higher
-    return float(unpolarised * scaling + correlation)
+    return float(exchange + correlation)
 
 
 FITS = {
