@@ -15,7 +15,7 @@ doi:10.1016/0039-6028(75)90362-3, in the plane of the charges.
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from jaxtyping import Array, Float, Int
 
 from heg.gas.plane_waves import density_waves, integer_vectors
 from heg.gas.system import System
+
+Wavevectors = TypeVar("Wavevectors", float, np.ndarray, jax.Array)
 
 SPLITTING = {2: 12.0, 3: 5.0}  # kappa L: balances the two sums
 DIGITS = 5.9  # terms below erfc(DIGITS), 7e-17, are left out
@@ -114,7 +116,7 @@ def madelung(system: System) -> float:
     return lattice(system.dim).madelung / system.box
 
 
-def fourier_transform(q, dim: int):
+def fourier_transform(q: Wavevectors, dim: int) -> Wavevectors:
     """v(q) of the interaction 1/r: 4 pi / q^2 in three and 2 pi / q in two dimensions.
 
     Args:

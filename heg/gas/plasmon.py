@@ -1,12 +1,16 @@
 """The plasmon of the electron gas, which exhausts the f-sum rule at long wavelengths."""
 
+from typing import TypeVar
+
 import numpy as np
 
 from heg.gas.coulomb import fourier_transform
 from heg.gas.system import System
 
+Wavevectors = TypeVar("Wavevectors", float, np.ndarray)
 
-def plasma_frequency(system: System, q: np.ndarray | float) -> np.ndarray:
+
+def plasma_frequency(system: System, q: Wavevectors) -> Wavevectors:
     """w(q) for q -> 0: w^2 = n coupling v(q) q^2, 4 pi n in three dimensions, 2 pi n q in two.
 
     Args:
@@ -20,7 +24,7 @@ def plasma_frequency(system: System, q: np.ndarray | float) -> np.ndarray:
     return np.sqrt(system.coupling * system.density * fourier_transform(q, system.dim)) * q
 
 
-def plasmon_structure(system: System, q: np.ndarray | float) -> np.ndarray:
+def plasmon_structure(system: System, q: Wavevectors) -> Wavevectors:
     r"""The exact S(q) for q -> 0: (q^2 / 2 w) coth(beta w / 2), w the plasma frequency of q.
 
     One plasmon exhausts the f-sum rule there.
