@@ -7,8 +7,8 @@ It is the slope of F in the coupling at 0, so that f_xc -> v_1 for r_s -> 0 at f
 and twist.  F of the ideal gas plus v_1 bounds F from above (Gibbs, Bogoliubov): it is the F of the
 untrained model.
 
-<n_k n_k'> is a sum of a few products (`heg.gas.ideal.projections`).  The sum over all pairs with
-one k - k' is then a convolution, for which fast Fourier transforms serve.
+<n_k n_k'> is a sum of a few products (`heg.gas.ideal_pairs.projections`).  The sum over all pairs
+with one k - k' is then a convolution, for which fast Fourier transforms serve.
 """
 
 import functools
@@ -18,7 +18,8 @@ from jaxtyping import Float
 from scipy import fft
 
 from heg.gas.coulomb import fourier_transform, madelung
-from heg.gas.ideal import choose_cutoff, projections
+from heg.gas.ideal import choose_cutoff
+from heg.gas.ideal_pairs import projections
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 

@@ -31,8 +31,9 @@ import numpy as np
 from jaxtyping import Complex, Float, Int
 from scipy.special import comb
 
-from heg.gas.ideal import choose_cutoff, occupation_numbers, padded, shell_pairs
+from heg.gas.ideal import choose_cutoff, occupation_numbers, padded
 from heg.gas.ideal_infinite import chemical_potentials
+from heg.gas.ideal_pairs import shell_pairs
 from heg.gas.quadrature import gauss_legendre
 from heg.gas.system import System
 

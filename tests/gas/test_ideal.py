@@ -16,8 +16,6 @@ from heg.gas.ideal import (
     log_partition,
     log_partition_table,
     occupation_numbers,
-    pair_occupations,
-    projections,
     thermodynamics,
 )
 from heg.gas.plane_waves import plane_waves
@@ -182,16 +180,3 @@ def test_a_gas_of_too_many_plane_waves_is_refused_before_they_are_made():
     gas = System(7, 0, 3, 1.0, theta=1000.0)
     with pytest.raises(ValueError, match=r"theta is 1000\.0: that takes .* plane waves"):
         choose_cutoff(gas, 1e-6)
-
-
-@pytest.mark.parametrize("electrons", [1, 2, 4, 7, 8])
-@pytest.mark.parametrize("beta", [1e-3, 1.0, 8.0, 1e4])
-def test_projections_add_up_to_the_occupations_of_pairs(electrons, beta):
-    levels = beta * np.array([0.0, 1, 1, 1, 2, 2, 3, 4.5])
-    gases = list(projections(levels, electrons))
-    pairs = sum(np.real(weight * np.outer(n, n)) for weight, n in gases)
-    expected = pair_occupations(levels, electrons)
-    apart = ~np.eye(len(levels), dtype=bool)
-    np.testing.assert_allclose(pairs[apart], expected[apart], atol=1e-9)  # that of pair_occupations
-    single = sum(np.real(weight * n) for weight, n in gases)
-    np.testing.assert_allclose(single, occupation_numbers(levels, electrons), atol=1e-12)
