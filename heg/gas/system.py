@@ -30,7 +30,7 @@ class Range(NamedTuple):
     unit: str
 
 
-MOST = 1000  # electrons
+MAX_ELECTRONS = 1000  # electrons
 # what the program can be expected to compute; far beyond the gases of any use
 RANGES = {
     "rs": Range(1e-4, 1e5, "bohr"),
@@ -147,7 +147,8 @@ class System:
             f"n_up is {self.n_up}: it must be at least 1 and at least n_down",
         )
         _require(
-            self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}"
+            self.electrons <= MAX_ELECTRONS,
+            f"there are {self.electrons} electrons: give at most {MAX_ELECTRONS}",
         )
 
     def _check_ranges(self):
