@@ -173,6 +173,7 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     window = np.searchsorted(energy, highest + WINDOW * system.temperature)
     missing = _missing_probability(system, energy, int(window))
     ends = shell_ends(energy)
+    # the fewest whole shells that hold the electrons and reach the tolerance
     ends = ends[ends >= max(system.spins)]
     enough = ends[missing[ends] < tolerance]
     count = int(enough[0]) if len(enough) else int(ends[-1])
@@ -191,7 +192,8 @@ def _missing_probability(system, energy, window):
       window: how many of the lowest give the ratio a.
     """
     levels = system.beta * energy
-    log_tail = np.logaddexp.accumulate(-levels[::-1])[::-1]  # ln q, from each orbital on
+    # ln q, from each orbital on, and from none
+    log_tail = np.logaddexp.accumulate(-levels[::-1])[::-1]
     log_tail = np.append(log_tail, -np.inf)
     missing = 0.0
     for count in system.spins:
@@ -236,6 +238,7 @@ def _filled_level(system):
     """Energy of the first orbital that is empty at T = 0, hartree."""
     cutoff = system.fermi_energy
     energy = plane_waves(system, cutoff).energy
+    # the shells of a small cell may begin above the Fermi energy of the infinite gas
     while len(energy) <= max(system.spins):
         cutoff *= 1.5
         energy = plane_waves(system, cutoff).energy

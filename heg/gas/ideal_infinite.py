@@ -149,6 +149,7 @@ def chemical_potentials(dim: int, polarization: float, theta: float) -> list[Spi
         # Fermi energy of this spin in units of T; F_{h-1}(eta) Gamma(h + 1) = (E_F / T)^h
         level = (2 * share / (1 + polarization)) ** (2 / dim) / theta
         target = level**half / gamma(half + 1)
+        # between the classical value, which is too low, and far above the Fermi level
         excess = lambda eta: np.log(fermi_dirac(half - 1, eta) / target)
         eta = brentq(excess, np.log(target) - 1, level + 10, xtol=1e-13)
         spins.append(Spin(share, float(eta)))

@@ -53,6 +53,7 @@ def plane_waves(system: System, cutoff: float) -> Orbitals:
     """
     unit = system.wavevector_unit
     twist = np.asarray(system.twist)
+    # one more than the radius, as the twist shifts the vectors
     radius = np.sqrt(2 * cutoff) / unit
     n = integer_vectors(system.dim, int(np.ceil(radius)) + 1)
     square = np.sum((n + twist) ** 2, axis=1)

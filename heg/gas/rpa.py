@@ -144,6 +144,7 @@ def _energies(system, waves):
     gas = _natural(system)
     nodes = _frequencies(gas.theta)
     q = waves.q
+    # at fixed Theta v chi_0 is proportional to coupling and r_s
     scale = system.coupling * system.rs / gas.rs
     x = scale * waves.x
     rings = np.real(_log1p(x) - x) @ nodes.weight
@@ -190,6 +191,7 @@ def infinite_waves(dim: int, polarization: float, theta: float) -> Waves:
     last = REACH * np.sqrt(1 + theta)
     q = last * t**2
     dq = 2 * last * t * weights
+    # the sum over waves per electron is an integral over d^dq / (2 pi)^d n
     surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
     unpolarised = {2: 1 / (2 * np.pi), 3: 1 / (3 * np.pi**2)}[dim]
     density = unpolarised / (1 + polarization)

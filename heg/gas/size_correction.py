@@ -152,7 +152,7 @@ def interpolated(system: System) -> Interpolation:
         gas = dataclasses.replace(system, coupling=share * system.coupling)
         return half_v @ (long_wave_structure(gas, q, ideal) - ideal)
 
-    # the coupling enters as its square root
+    # by the square root of the coupling, in which S_plasmon is smooth
     nodes, weights = gauss_legendre(NODES)
     by_share = np.array([potential(node**2) for node in nodes])
     free_energy = 2 * (weights * nodes) @ by_share

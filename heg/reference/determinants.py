@@ -95,11 +95,12 @@ def second_order(
     energy = _kinetic_energy(system, couplings.kinetic[first])
     energy = energy + system.coupling * _exchange(system, n)
     energy += _image_energy(system)
-    # <D|V|K> between those outside and those of the block
+    # <D|V|K> between those outside and those of the block; the matrix adds terms of equal indices
     elements = system.coupling * couplings.value
     shape = (len(word), len(block.n))
     matrix = csr_array((elements, (index, couplings.row)), shape=shape)
     reach = _kinetic_energy(system, highest) / 2
+    # high levels may lie above determinants outside, where perturbation theory fails
     chosen = np.flatnonzero(levels < levels[0] + reach)
     lowered = np.zeros(len(levels))
     for part in np.array_split(chosen, -(-len(chosen) // LEVELS_AT_ONCE)):
@@ -139,6 +140,7 @@ def _determinants(system, total, highest):
     electrons = system.electrons
     centre = total / electrons
     reach = int(np.sqrt(highest)) + 2
+    # the two more hold the distance of the centre from n = 0
     grid = integer_vectors(system.dim, reach)
     distance = np.sum((grid - centre) ** 2, axis=1)
     # the others cost at least what undoes the momentum of one

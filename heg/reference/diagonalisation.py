@@ -99,6 +99,7 @@ def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, 
       Means from the three highest cutoffs.  The error is how far these move with the highest two
       alone and with the three before, a bound rather than a standard deviation.
     """
+    # two electrons of one spin meet less often: the error falls faster
     exponent = system.dim / 2 if system.n_down else system.dim / 2 + 1
     cutoffs = np.array(sorted(spectra))
     tables = [canonical(system, spectra[cutoff]) for cutoff in cutoffs]
@@ -245,6 +246,7 @@ def _centre_of_mass(system, totals):
     axes = np.argsort(-((sign * total) % electrons), axis=1, kind="stable")
     sign = np.take_along_axis(sign, axes, axis=1)
     image = sign * np.take_along_axis(total, axes, axis=1)
+    # the class whose totals are the images modulo N
     same = np.all((image % electrons)[:, None] == totals, axis=2)
     return _Motion(
         energy=energy[inside],
