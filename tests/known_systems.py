@@ -21,7 +21,8 @@ from heg.model.kinetic import make_kinetic_energy
 from heg.model.local_energy import make_local_energy
 from heg.model.occupations import Occupations, TransformerSize, make_occupations
 from heg.model.wavefunction import make_log_psi, make_score
-from heg.sampling.exact_draws import Walkers, make_draw
+from heg.sampling.batch import Walkers
+from heg.sampling.exact_draws import make_draw
 from heg.training.control_variates import make_controls
 
 # a gas of each kind: two and three dimensions, one spin and two

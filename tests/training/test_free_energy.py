@@ -25,7 +25,7 @@ from heg.model.density_matrix import Model, Params
 from heg.model.kinetic import generic_kinetic_energy
 from heg.model.local_energy import LocalEnergy
 from heg.model.wavefunction import Score
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import independent
 from heg.training.control_variates import SHELLS, Controls, first_regression
 from heg.training.free_energy import (
