@@ -265,12 +265,16 @@ def _lowest_on_descent(log_determinant: Callable, x, steps):
     """Lowest det J on a path of steepest descent from x, which ends where det J <= 0.  []"""
 
     def move(descent, step):
-        sign, log, gradient = log_determinant(descent.x)
-        lowest = jnp.minimum(descent.lowest, sign * jnp.exp(log))
-        # the electron with the largest gradient moves by the whole step; a flat place is no 0 / 0
-        direction = gradient / jnp.maximum(jnp.max(jnp.abs(gradient)), 1e-300)
-        x = jnp.where(lowest > 0, descent.x - step * direction, descent.x)
-        return _Descent(x, lowest), None
+        x = descent.x
+        sign, log, gradient = log_determinant(x)
+        determinant = sign * jnp.exp(log)
+        lowest = jnp.minimum(descent.lowest, determinant)
+        # the largest component moves by the whole step; the bound keeps a flat place from 0 / 0
+        largest = jnp.max(jnp.abs(gradient))
+        direction = gradient / jnp.maximum(largest, 1e-300)
+        moved = x - step * direction
+        return _Descent(jnp.where(lowest > 0, moved, x), lowest), None
 
-    end, _ = lax.scan(move, _Descent(x, jnp.array(np.inf)), steps)
+    start = _Descent(x, jnp.array(np.inf))
+    end, _ = lax.scan(move, start, steps)
     return end.lowest

@@ -72,45 +72,62 @@ def invert_layer(layer: Callable, z: Float[Array, "electrons dim"], system: Syst
         return ~search.verified & (search.attempt < len(STRIDES))
 
     def newton(search):
-        attempt, step, x, _ = search
-        stride = strides[attempt]
-        t = jnp.minimum(step / stride, 1.0)
+        x = search.x
+        stride = strides[search.attempt]
+        t = jnp.minimum(search.step / stride, 1.0)
         image, jacobian = layer(x)
         residual = x + t * (image - x) - z
         identity = jnp.eye(x.size)
         derivative = identity + t * (jacobian - identity)
 
         move, positive = _solve(derivative, residual)
-        small = jnp.max(jnp.abs(residual)) < RESIDUAL * system.box
-        verified = (t == 1) & positive & small
+        solved = _largest(residual) < RESIDUAL * system.box
+        verified = (t == 1) & positive & solved
         # no electron moves further than half of r_s
-        move *= jnp.minimum(1, system.rs / 2 / jnp.max(jnp.abs(move)))
+        move *= jnp.minimum(1, system.rs / 2 / _largest(move))
         # an attempt that ends without a verified x is followed by one of more steps, from z again
-        again = (step == stride + NEWTON_STEPS) & ~verified
+        last_step = search.step == stride + NEWTON_STEPS
+        again = last_step & ~verified
         return _Search(
-            attempt=attempt + again,
-            step=jnp.where(again, 1, step + 1),
+            attempt=search.attempt + again,
+            step=jnp.where(again, 1, search.step + 1),
             x=jnp.where(again, z, x - move),
             verified=verified,
         )
 
-    start = _Search(attempt=0, step=1, x=z, verified=jnp.array(False))
+    start = _Search(
+        attempt=0,
+        step=1,
+        x=z,
+        verified=jnp.array(False),
+    )
     end = lax.while_loop(unfinished, newton, start)
     return Inverse(end.x, end.verified)
 
 
+def _largest(vectors):
+    return jnp.max(jnp.abs(vectors))
+
+
 def _solve(matrix, residual):
-    """The step of Newton's from one factorisation, made for batches on a GPU."""
+    """One step of Newton's from one factorisation, in a form that GPUs batch."""
     size = residual.size
     # The right-hand side goes through the factorisation as one more column, with the swaps of the
     # rows.  A last row that no swap touches makes the matrix square: GPUs factorise a batch of
     # square matrices at once, others one by one.
     extended = jnp.column_stack([matrix, residual.ravel()])
-    last_row = jnp.zeros((1, size + 1)).at[0, -1].set(1.0)
+    last_row = jnp.zeros((1, size + 1))
+    last_row = last_row.at[0, -1].set(1.0)
     extended = jnp.concatenate([extended, last_row])
     lu, pivots, _ = lax.linalg.lu(extended)
+
+    upper = lu[:-1, :-1]
+    right_hand_side = lu[:-1, -1:]
+    move = lax.linalg.triangular_solve(upper, right_hand_side, left_side=True)
     # every swap and every negative pivot changes the sign of the determinant
     swaps = jnp.sum(pivots != jnp.arange(size + 1))
-    changes = swaps + jnp.sum(jnp.diagonal(lu) < 0)
-    move = lax.linalg.triangular_solve(lu[:-1, :-1], lu[:-1, -1:], left_side=True)
-    return _NewtonStep(move.reshape(residual.shape), changes % 2 == 0)
+    negative = jnp.sum(jnp.diagonal(lu) < 0)
+    return _NewtonStep(
+        move=move.reshape(residual.shape),
+        positive=(swaps + negative) % 2 == 0,
+    )

@@ -37,7 +37,7 @@ class Derivatives(NamedTuple):
 
 
 class _Carried(NamedTuple):
-    """What the layers so far have done.
+    """The derivatives of what the layers so far have made of x.
 
     Attributes:
       z: image of x.                                        [N, d]
@@ -58,6 +58,22 @@ class _Carried(NamedTuple):
         """P = G G^T in blocks.  [N, d, N, d]"""
         return (self.g @ self.g.T).reshape(*self.z.shape, *self.z.shape)
 
+    def rows_of_g(self, electrons: slice) -> jax.Array:
+        """G of some of the electrons.  [electrons d, dN]"""
+        by_electron = self.g.reshape(*self.z.shape, -1)
+        return by_electron[electrons].reshape(-1, self.z.size)
+
+
+def _first_carried(x):
+    """No layer yet: z = x."""
+    return _Carried(
+        z=x,
+        g=jnp.eye(x.size),
+        q=jnp.zeros(x.shape),
+        gradient=jnp.zeros(x.size),
+        laplacian=jnp.zeros(()),
+    )
+
 
 def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """Local kinetic energy of the density matrix's wavefunctions, in closed form.
@@ -72,13 +88,7 @@ def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Calla
         return _through_layer(flow, carried, layer), None
 
     def kinetic_energy(params, x, state):
-        carried = _Carried(
-            z=x,
-            g=jnp.eye(x.size),
-            q=jnp.zeros(x.shape),
-            gradient=jnp.zeros(x.size),
-            laplacian=jnp.zeros(()),
-        )
+        carried = _first_carried(x)
         if params:
             carried, _ = lax.scan(through_layer, carried, flow.layers(params))
 
@@ -86,42 +96,46 @@ def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Calla
         gradient = carried.gradient
         laplacian = carried.laplacian
         for spin in system.parts:
-            matrix = waves(carried.z[spin], state[spin])
-            terms = log_determinant_derivatives(matrix, wavevectors[state[spin]])
+            orbital = state[spin]
+            matrix = waves(carried.z[spin], orbital)
+            terms = log_determinant_derivatives(matrix, wavevectors[orbital])
             # derivations, section 7: "iajb,iajb->" with P, "ia,ia->" with q and "ia,iax->x" with G
-            by_curvature = jnp.sum(terms.second * p[spin, :, spin])
-            laplacian += by_curvature + jnp.sum(terms.first * carried.q[spin])
-            g = carried.g.reshape(*x.shape, -1)[spin].reshape(-1, x.size)
-            gradient += terms.first.ravel() @ g
-        return -(laplacian + jnp.sum(gradient**2)) / 2, carried.z
+            by_p = jnp.sum(terms.second * p[spin, :, spin])
+            by_q = jnp.sum(terms.first * carried.q[spin])
+            laplacian += by_p + by_q
+            gradient += terms.first.ravel() @ carried.rows_of_g(spin)
+        energy = -(laplacian + jnp.sum(gradient**2)) / 2
+        return energy, carried.z
 
     return kinetic_energy
 
 
 def _through_layer(flow: Flow, carried: _Carried, layer) -> _Carried:
     """One layer more: its image and its part of the gradient and of the Laplacian."""
-    z, g, q, gradient, laplacian = carried
+    z = carried.z
+    pairs = flow.pairs
     image, jacobian = flow.apply(layer, z)
     p = carried.p
     m = inverse_blocks(jacobian, z.shape[1])
-    w = flow.pairs.second_differences(m)
-    c = flow.pairs.second_differences(p)
+    w = pairs.second_differences(m)
+    c = pairs.second_differences(p)
     d2, third = flow.curvature(layer, z, w, c)
 
-    # derivations, section 5: the gradient of ln det J by z, taken to x by G
-    by_z = flow.pairs.to_electrons(slope(w, d2))
-    gradient += by_z.ravel() @ g / 2
+    # derivations, section 5: the gradient of ln det J by z, which G takes to x
+    by_z = pairs.to_electrons(slope(w, d2))
+    gradient = by_z.ravel() @ carried.g
     # W_ba D3_abcd C_cd + w . q - t_2, summed over the pairs
-    response = squared_response(flow.pairs.to_grid(d2), m, p)
-    laplacian += (jnp.sum(third) + jnp.sum(by_z * q) - response) / 2
+    response = squared_response(pairs.to_grid(d2), m, p)
+    laplacian = jnp.sum(third) + jnp.sum(by_z * carried.q) - response
     # laplacian of the image: J q + sum over pairs of D2_abc C_bc, "abcp,bcp->ap"
-    bend = flow.pairs.to_electrons(jnp.sum(d2 * c, axis=(1, 2)))
+    bend = pairs.to_electrons(jnp.sum(d2 * c, axis=(1, 2)))
+    q = (jacobian @ carried.q.ravel()).reshape(z.shape)
     return _Carried(
         z=image,
-        g=jacobian @ g,
-        q=(jacobian @ q.ravel()).reshape(z.shape) + bend,
-        gradient=gradient,
-        laplacian=laplacian,
+        g=jacobian @ carried.g,
+        q=q + bend,
+        gradient=carried.gradient + gradient / 2,
+        laplacian=carried.laplacian + laplacian / 2,
     )
 
 
@@ -149,30 +163,35 @@ def log_determinant_derivatives(
     n, d = k.shape
     inverse = jnp.linalg.inv(matrix)
     # derivations, section 7: R = Q / i, "im,ma,mj->iaj"
-    weighted = (matrix[:, None] * k.T).reshape(n * d, n)
-    response = (weighted @ inverse).reshape(n, d, n)
-    # R^a_ij R^b_ji, "iaj,jbi->iajb"
-    crossed = response[..., None] * response.transpose(2, 0, 1)[:, None]
-    # of one electron twice: "im,mi,ma,mb->iab"
-    squares = (k[:, :, None] * k[:, None]).reshape(n, d * d)
-    own = ((matrix * inverse.T) @ squares).reshape(n, d, 1, d)
-    return DeterminantDerivatives(
-        first=1j * jnp.einsum("iai->ia", response),
-        second=crossed - own * np.eye(n)[:, None, :, None],
-    )
+    weighted = matrix[:, None] * k.T
+    response = weighted.reshape(n * d, n) @ inverse
+    response = response.reshape(n, d, n)
+    first = 1j * jnp.einsum("iai->ia", response)
+
+    # two electrons: R^a_ij R^b_ji, "iaj,jbi->iajb"
+    exchanged = response.transpose(2, 0, 1)
+    crossed = response[..., None] * exchanged[:, None]
+    # one electron twice: "im,mi,ma,mb->iab"
+    squares = k[:, :, None] * k[:, None]
+    own = (matrix * inverse.T) @ squares.reshape(n, d * d)
+    own = own.reshape(n, d, 1, d)
+    second = crossed - own * np.eye(n)[:, None, :, None]
+    return DeterminantDerivatives(first, second)
 
 
 def gradient_and_laplacian(f: Callable, x: jax.Array) -> Derivatives:
     """Gradient [like x] and Laplacian [] of a real -> complex function, forward over forward."""
-    basis = jnp.eye(x.size).reshape(-1, *x.shape)
+    basis = jnp.eye(x.size)
+    directions = basis.reshape(-1, *x.shape)
 
-    def along(y, v):
-        return jax.jvp(f, (y,), (v,))[1]
+    def first_and_second(direction):
+        def first(y):
+            _, tangent = jax.jvp(f, (y,), (direction,))
+            return tangent
 
-    def first_and_second(v):
-        return jax.jvp(lambda y: along(y, v), (x,), (v,))
+        return jax.jvp(first, (x,), (direction,))
 
-    gradient, second = jax.vmap(first_and_second)(basis)
+    gradient, second = jax.vmap(first_and_second)(directions)
     return Derivatives(gradient.reshape(x.shape), second.sum())
 
 
@@ -212,14 +231,19 @@ def squared_response(
       m: M.
       p: P.
     """
-    n, d = m.shape[:2]
-    h = d2.transpose(3, 2, 4, 0, 1)  # h_pcj with its indices a b: p c j a b
+    # h_pcj with its indices a b: p c j a b
+    h = d2.transpose(3, 2, 4, 0, 1)
     # P h, "pcqe,qejab->pcjab"
-    ph = (_as_matrix(p) @ _as_matrix(h)).reshape(h.shape)
+    ph = _as_matrix(p) @ _as_matrix(h)
+    ph = ph.reshape(h.shape)
     rank_one = _rank_one_products(h, m)
+
+    # P stands between the indices p c a of the first and q e b of the second term
+    p = p[:, :, None, :, :, None]
     total = _both_diagonal(h, ph, m)
     total += 2 * jnp.sum(ph * _one_diagonal(rank_one, m))
-    return total + jnp.sum(p[:, :, None, :, :, None] * _none_diagonal(rank_one, m))
+    total += jnp.sum(p * _none_diagonal(rank_one, m))
+    return total
 
 
 def _as_matrix(tensor):
@@ -229,19 +253,25 @@ def _as_matrix(tensor):
 
 
 def _rank_one_products(h, m):
+    """S^T M, M T and S^T M T by products of matrices."""
     n, d = m.shape[:2]
+    m = _as_matrix(m)
     # T: j a, p c b
     t = -_as_matrix(h.transpose(2, 3, 0, 1, 4))
     # S^T: p c a, j b
-    own = jnp.eye(n)[:, None, None, :, None] * h.sum(2)[:, :, :, None]
+    total = h.sum(2)[:, :, :, None]
+    own = jnp.eye(n)[:, None, None, :, None] * total
     s = own - h.transpose(0, 1, 3, 2, 4)
-    # "pcaib,ibjf->pcajf"
-    sm = (s.reshape(-1, n * d) @ _as_matrix(m)).reshape(n, d, d, n, d)
-    # "jaif,ifpcb->japcb"
-    mt = (_as_matrix(m) @ t).reshape(n, d, n, d, d)
-    # "pcaif,ifqeb->pcaqeb"
-    smt = (sm.reshape(-1, n * d) @ t).reshape(n, d, d, n, d, d)
-    return _RankOne(sm, mt, smt)
+    s = s.reshape(-1, n * d)
+
+    sm = s @ m  # "pcaib,ibjf->pcajf"
+    mt = m @ t  # "jaif,ifpcb->japcb"
+    smt = sm @ t  # "pcaif,ifqeb->pcaqeb"
+    return _RankOne(
+        sm=sm.reshape(n, d, d, n, d),
+        mt=mt.reshape(n, d, n, d, d),
+        smt=smt.reshape(n, d, d, n, d, d),
+    )
 
 
 def _both_diagonal(h, ph, m):
@@ -256,16 +286,17 @@ def _both_diagonal(h, ph, m):
 
 def _one_diagonal(rank_one, m):
     """Factor of (P h)_pcj in the traces of one diagonal and one term of rank one.  p c j a b"""
-    d = m.shape[1]
-    # derivations, section 5, terms 2 and 3: "pcvja,jbpv->pcjab" and "pvja,jbpcv->pcjab"
+    # derivations, section 5, terms 2 and 3
     with_s = 0
-    for v in range(d):
-        sm = rank_one.sm[:, :, v, :, :, None]
-        with_s += sm * m[..., v].transpose(2, 0, 1)[:, None, :, None]
     with_t = 0
-    for v in range(d):
-        mt = rank_one.mt[..., v].transpose(2, 3, 0, 1)[:, :, :, None]
-        with_t += m[:, v, None, :, :, None] * mt
+    for v in range(m.shape[1]):
+        # "pcja,jbp->pcjab" at each v of "pcvja,jbpv->pcjab"
+        sm = rank_one.sm[:, :, v]
+        m_v = m[..., v].transpose(2, 0, 1)
+        with_s += sm[:, :, :, :, None] * m_v[:, None, :, None]
+        # "pja,jbpc->pcjab" at each v of "pvja,jbpcv->pcjab"
+        mt = rank_one.mt[..., v].transpose(2, 3, 0, 1)
+        with_t += m[:, v, None, :, :, None] * mt[:, :, :, None]
     return with_s + with_t
 
 

@@ -66,20 +66,20 @@ class CausalTransformer(hk.Module):
     def __call__(self, tokens: Float[Array, "tokens features"], cache: jax.Array, start):
         """Hidden states [tokens, width] and the cache with the new keys and values."""
         width = self.size.width
-        h = hk.Linear(width, name="embed")(tokens)
+        h = _linear("embed", tokens, width)
         for layer in range(self.size.layers):
             attended, layer_cache = self._attention(h, cache[layer], start, f"attention_{layer}")
             cache = cache.at[layer].set(layer_cache)
             h = h + attended
-            hidden = jnp.tanh(hk.Linear(2 * width, name=f"hidden_{layer}")(h))
-            h = h + hk.Linear(width, name=f"output_{layer}")(hidden)
+            hidden = _linear(f"hidden_{layer}", h, 2 * width)
+            h = h + _linear(f"output_{layer}", jnp.tanh(hidden), width)
         return h, cache
 
     def _attention(self, h, cache, start, name):
         heads, depth = cache.shape[-2:]
 
         def project(role):
-            projected = hk.Linear(heads * depth, name=f"{name}_{role}")(h)
+            projected = _linear(f"{name}_{role}", h, heads * depth)
             return projected.reshape(-1, heads, depth)
 
         query = project("query")
@@ -87,13 +87,21 @@ class CausalTransformer(hk.Module):
         cache = lax.dynamic_update_slice(cache, keys_and_values, (0, start, 0, 0))
         keys = cache[0]
         values = cache[1]
-        scores = jnp.einsum("thd,shd->hts", query, keys) / np.sqrt(depth)
+
+        scores = jnp.einsum("thd,shd->hts", query, keys)
+        scores = scores / np.sqrt(depth)
         # positions of the cache that are still empty are later ones, which the mask hides
-        positions = start + jnp.arange(len(h))[:, None]
-        causal = jnp.arange(cache.shape[1]) <= positions
-        weights = jax.nn.softmax(jnp.where(causal, scores, LOG_ZERO), axis=-1)
-        mixed = jnp.einsum("hts,shd->thd", weights, values).reshape(len(h), -1)
-        return hk.Linear(self.size.width, name=f"{name}_mix")(mixed), cache
+        position = start + jnp.arange(len(h))[:, None]
+        seen = jnp.arange(len(keys)) <= position
+        weights = jax.nn.softmax(jnp.where(seen, scores, LOG_ZERO), axis=-1)
+        mixed = jnp.einsum("hts,shd->thd", weights, values)
+        mixed = mixed.reshape(len(h), -1)
+        return _linear(f"{name}_mix", mixed, self.size.width), cache
+
+
+def _linear(name, h, width):
+    # a function, as Haiku puts the name of a method into those of its parameters
+    return hk.Linear(width, name=name)(h)
 
 
 class _NoCorrection:
@@ -139,6 +147,22 @@ class _Slots(NamedTuple):
     spin: Int[np.ndarray, " electrons"]
     first: Bool[np.ndarray, " electrons"]
     left: Int[np.ndarray, " electrons"]
+
+
+class _SlotToFill(NamedTuple):
+    """What the sampling of one electron needs, stacked for all of them.
+
+    Attributes:
+      position: in the sequence.
+      known: before sampling.
+      ideal_logits: of the ideal gas.
+      key: random.
+    """
+
+    position: jax.Array
+    known: _Slots
+    ideal_logits: jax.Array
+    key: jax.Array
 
 
 class _Placed(NamedTuple):
@@ -200,14 +224,20 @@ class Occupations:
         """Exact conditionals of electrons without interaction at the trained levels.  [N, M]"""
         system = self.system
         slots = self._slots
-        zero = hk.initializers.Constant(0.0)
-        shape = (len(system.spins), len(self.energy))
-        shift = hk.get_parameter("levels", shape, float, init=zero)
-        levels = system.beta * (self.energy + system.fermi_energy * shift)
-        tables = jnp.stack([log_partition_table(level, max(system.spins)) for level in levels])
+        shift = hk.get_parameter(
+            "levels",
+            (len(system.spins), len(self.energy)),
+            float,
+            init=hk.initializers.Constant(0.0),
+        )
+        levels = self.energy + system.fermi_energy * shift
+        levels = system.beta * levels
+        most = max(system.spins)
+        tables = jnp.stack([log_partition_table(level, most) for level in levels])
         # ln Z_{r-1}(m + 1) by spin, r - 1 and m
         partitions = tables[:, 1:].transpose(0, 2, 1)
-        logits = partitions[slots.spin, slots.left - 1] - levels[slots.spin]
+        of_rest = partitions[slots.spin, slots.left - 1]
+        logits = of_rest - levels[slots.spin]
         return logits.clip(LOG_ZERO)
 
     def _correction(self):
@@ -232,29 +262,36 @@ class Occupations:
         previous = jnp.roll(state, 1)
         correction = self._correction()
         slots = jax.tree.map(jnp.asarray, self._slots)
-        ideal = self._ideal_logits()
-        update, _ = correction(self._tokens(previous, slots), correction.empty_cache, 0)
-        log_p = self._conditional(ideal + update, previous, slots)
-        return jnp.sum(jnp.take_along_axis(log_p, state[:, None], axis=1))
+        ideal_logits = self._ideal_logits()
+        tokens = self._tokens(previous, slots)
+        update, _ = correction(tokens, correction.empty_cache, 0)
+        log_p = self._conditional(ideal_logits + update, previous, slots)
+        chosen = jnp.take_along_axis(log_p, state[:, None], axis=1)
+        return jnp.sum(chosen)
 
     def _sample(self, key):
         electrons = self.system.electrons
         correction = self._correction()
 
-        def place(placed, inputs):
-            position, slot, ideal, key = inputs
-            slot = jax.tree.map(lambda value: value[None], slot)
-            tokens = self._tokens(placed.orbital, slot)
-            update, cache = correction(tokens, placed.cache, position)
-            log_p = self._conditional(ideal + update, placed.orbital, slot)
-            orbital = jax.random.categorical(key, log_p)
+        def place(placed, slot):
+            # one token at a time: an axis of length one for the network
+            known = jax.tree.map(lambda value: value[None], slot.known)
+            tokens = self._tokens(placed.orbital, known)
+            update, cache = correction(tokens, placed.cache, slot.position)
+            logits = slot.ideal_logits + update
+            log_p = self._conditional(logits, placed.orbital, known)
+            orbital = jax.random.categorical(slot.key, log_p)
             return _Placed(orbital, cache), orbital[0]
 
         keys = jax.random.split(key, electrons)
-        slots = jax.tree.map(jnp.asarray, self._slots)
-        inputs = (jnp.arange(electrons), slots, self._ideal_logits(), keys)
-        start = _Placed(jnp.zeros(1, int), correction.empty_cache)
-        _, state = lax.scan(place, start, inputs)
+        slots = _SlotToFill(
+            position=jnp.arange(electrons),
+            known=jax.tree.map(jnp.asarray, self._slots),
+            ideal_logits=self._ideal_logits(),
+            key=keys,
+        )
+        nobody = _Placed(jnp.zeros(1, int), correction.empty_cache)
+        _, state = lax.scan(place, nobody, slots)
         return state.astype(jnp.int32)
 
 

@@ -98,45 +98,59 @@ class PairNetwork(hk.Module):
         """The derivatives of eta plus those of the term -w a e^{-s/a}."""
         d = self.system.dim
         rs = self.system.rs
-        at_contact = jnp.append(jnp.ones(d), 0.0)[:, None]
-        value, gradient = _network_derivatives(weights, at_contact, 1)
-        # derivations, section 8, lengths in units of r_s: `missing` is what the slope lacks
-        factor = (d + 1) * (d - 1)
-        length = 1 / jnp.maximum(2.0, 3 * self.system.coupling * rs / factor)
-        missing = rs * cusp * (1 + 2 * value[0]) - factor * gradient[-1, 0]
-        amplitude = -length * missing / (factor + 2 * length * rs * cusp)
-        term = amplitude * jnp.exp(-features[-1] / length)
+        at_contact = jnp.append(jnp.ones(d), 0.0)
+        value, gradient = _network_derivatives(weights, at_contact[:, None], 1)
+        value = value[0]
+        slope = gradient[-1, 0]
+
+        # derivations, section 8, with lengths in units of r_s; w is the ratio below
+        kato = (d + 1) * (d - 1)
+        length = 1 / jnp.maximum(2.0, 3 * self.system.coupling * rs / kato)
+        missing_slope = rs * cusp * (1 + 2 * value) - kato * slope
+        amplitude = -length * missing_slope / (kato + 2 * length * rs * cusp)
+        distance = features[-1]
+        term = amplitude * jnp.exp(-distance / length)
 
         derivatives = []
         for order, tensor in enumerate(eta):
             # the term depends on the distance alone, which is the last feature
+            derivative = term * (-1 / length) ** order
             last = (-1,) * order
-            derivatives.append(tensor.at[last].add(term * (-1 / length) ** order))
+            derivatives.append(tensor.at[last].add(derivative))
         return tuple(derivatives)
 
 
 def _network_derivatives(weights, features, order):
-    """Derivatives by the features of b tanh(sum_h v_h tanh(a_h) / b), b = BOUND."""
-    hidden = weights.hidden
-    activation = hidden.T @ features + weights.shift[:, None]
-    inner = []
-    coefficients = weights.output
-    for slope in _tanh_derivatives(activation, order):
-        # derivations, section 3: "h,hp->p", then "h,fh,hp->fp", then "h,fh,gh,hp->fgp"
-        inner.append(jnp.tensordot(coefficients, slope, 1))
-        one_axis_more = (len(hidden), *(1,) * (coefficients.ndim - 1), -1)
-        coefficients = hidden.reshape(one_axis_more) * coefficients
-
+    """Derivatives by the features of b tanh(y / b), y = sum_h v_h tanh(a_h), b = BOUND."""
+    y = _hidden_layer_derivatives(weights, features, order)
     outer = []
-    for number, slope in enumerate(_tanh_derivatives(inner[0] / BOUND, order)):
+    for number, slope in enumerate(_tanh_derivatives(y[0] / BOUND, order)):
         outer.append(BOUND ** (1 - number) * slope)
 
+    # derivations, section 3
     eta = [outer[0]]
     if order >= 1:
-        eta.append(outer[1] * inner[1])
+        eta.append(outer[1] * y[1])
     if order >= 2:
-        eta.append(outer[1] * inner[2] + outer[2] * inner[1][:, None] * inner[1])
+        # "p,fgp->fgp" and "p,fp,gp->fgp"
+        straight = outer[1] * y[2]
+        bent = outer[2] * y[1][:, None] * y[1]
+        eta.append(straight + bent)
     return eta
+
+
+def _hidden_layer_derivatives(weights, features, order):
+    """Derivatives by the features of y = sum_h v_h tanh(a_h), a = w^T f + t."""
+    w = weights.hidden
+    a = w.T @ features + weights.shift[:, None]
+    derivatives = []
+    coefficients = weights.output
+    for slope in _tanh_derivatives(a, order):
+        # derivations, section 3: "h,hp->p", then "h,fh,hp->fp", then "h,fh,gh,hp->fgp"
+        derivatives.append(jnp.tensordot(coefficients, slope, 1))
+        between_axes = (1,) * (coefficients.ndim - 1)
+        coefficients = w.reshape(len(w), *between_axes, -1) * coefficients
+    return derivatives
 
 
 def _tanh_derivatives(a, order):
@@ -205,10 +219,16 @@ class PairNetworks:
         """
         values = []
         for kind, part in self.kinds.items():
-
-            def of_kind(leaf, part=part):
-                return leaf[..., part] if np.ndim(leaf) else leaf
-
-            own = jax.tree.map(of_kind, (between, *arguments))
-            values.append(function(self.eta(layer, kind), self.system, *own))
+            own = _part_of((between, *arguments), part)
+            eta = self.eta(layer, kind)
+            values.append(function(eta, self.system, *own))
         return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*values))
+
+
+def _part_of(tree, part):
+    """Some of the pairs of every array of a tree; plain numbers stay as they are."""
+
+    def pairs_of(leaf):
+        return leaf[..., part] if np.ndim(leaf) else leaf
+
+    return jax.tree.map(pairs_of, tree)

@@ -61,13 +61,16 @@ class Pairs(NamedTuple):
     ) -> Float[Array, "dim dim pairs"]:
         """Second differences X_ii + X_jj - X_ij - X_ji of the d x d blocks of X, for every pair."""
         row, column = np.ogrid[: blocks.shape[1], : blocks.shape[3]]
+        row = row[..., None]
+        column = column[..., None]
 
         def block(one, other):
-            return blocks[one, row[..., None], other, column[..., None]]
+            return blocks[one, row, other, column]
 
         i = self.first
         j = self.second
-        return lax.optimization_barrier(block(i, i) + block(j, j) - block(i, j) - block(j, i))
+        differences = block(i, i) + block(j, j) - block(i, j) - block(j, i)
+        return lax.optimization_barrier(differences)
 
     def to_electrons(self, odd: Float[Array, "dim pairs"]) -> Float[Array, "electrons dim"]:
         """Sum over the pairs of each electron of a vector that is odd under exchange."""
@@ -153,14 +156,22 @@ class Separations(NamedTuple):
 def separations(pairs: Pairs, system: System, x: Float[Array, "electrons dim"]) -> Separations:
     """Separations of all pairs, from one sine and one cosine of each coordinate."""
     half_angle = (np.pi / system.box * x).T
-    waves = lax.optimization_barrier(jnp.concatenate([jnp.sin(half_angle), jnp.cos(half_angle)]))
+    sines = jnp.sin(half_angle)
+    cosines = jnp.cos(half_angle)
+    # the barrier keeps XLA from computing a sine anew for each pair
+    waves = lax.optimization_barrier(jnp.concatenate([sines, cosines]))
     sine_i, cosine_i = _waves_of(pairs.first, waves)
     sine_j, cosine_j = _waves_of(pairs.second, waves)
-    # the addition theorems, for half of theta
+
+    # the addition theorems for theta / 2, then those for its double
     sine = sine_i * cosine_j - cosine_i * sine_j
-    distance = system.box / np.pi * jnp.sqrt(jnp.sum(sine**2, axis=0))
     cosine = cosine_i * cosine_j + sine_i * sine_j
-    return Separations(2 * sine * cosine, 1 - 2 * sine**2, distance)
+    distance = jnp.sqrt(jnp.sum(sine**2, axis=0))
+    return Separations(
+        distance=system.box / np.pi * distance,
+        sine=2 * sine * cosine,
+        cosine=1 - 2 * sine**2,
+    )
 
 
 def _waves_of(electron, waves):
@@ -203,6 +214,15 @@ def curvature(
       w: W.
       c: C, symmetric.
     """
+    eta, third = _eta_and_third(network, system, between, w)
+    eta, third = lax.optimization_barrier((eta, third))
+    contraction = _third_contraction(eta, third, between, system, w, c)
+    _, _, d2 = _times_u(eta, between, system)
+    return d2, contraction
+
+
+def _eta_and_third(network, system, between, w):
+    """eta and its derivatives by r up to the second, and y_b e_bcd of the third."""
     k = 2 * np.pi / system.box
     u = between.sine / k
     slope = between.cosine
@@ -217,26 +237,41 @@ def curvature(
     def up_to_second(between):
         return _eta(network, system, between, 2)
 
-    eta, (_, _, third) = jax.jvp(up_to_second, (between,), (along_y,))
-    eta, third = lax.optimization_barrier((eta, third))
+    eta, changes = jax.jvp(up_to_second, (between,), (along_y,))
+    _, _, third = changes
+    return eta, third
+
+
+def _third_contraction(eta, third, between, system, w, c):
+    """W_ba D3_abcd C_cd, the terms of derivations, section 4, in its order."""
+    k = 2 * np.pi / system.box
+    u = between.sine / k
+    slope = between.cosine
     value, first, second = eta
     diagonal_w = _diagonal(w)
     diagonal_c = _diagonal(c)
 
-    # the terms of derivations, section 4, in its order; e0, e1, e2, e3 the derivatives of eta
-    # y_b e3_bcd C_cd, "bp,bcdp,cdp->p", and W_aa cos_a e2_cd C_cd, "aap,ap,cdp,cdp->p"
+    # y_b e_bcd C_cd, "bp,bcdp,cdp->p", and W_aa cos_a e_cd C_cd, "aap,ap,cdp,cdp->p"
     trace = jnp.sum(diagonal_w * slope, axis=0)
-    total = jnp.sum(c * (third + second * trace), axis=(0, 1))
-    # 2 W_ba cos_a C_ad e2_bd: "bap,ap,adp,bdp->p"
+    bent = third + second * trace
+    total = jnp.sum(c * bent, axis=(0, 1))
+
+    # 2 W_ba cos_a C_ad e_bd: "bap,ap,adp,bdp->p"
     crossed = jnp.sum(c[:, None] * second, axis=2)
-    total += 2 * jnp.sum((w * slope).swapaxes(0, 1) * crossed, axis=(0, 1))
-    # -2 k^2 W_aa u_a C_ad e1_d, "aap,ap,adp,dp->p", and -k^2 W_ba u_a C_aa e1_b, "bap,ap,aap,bp->p"
-    by_trace = 2 * jnp.sum(c * (diagonal_w * u)[:, None], axis=0)
+    weighted = (w * slope).swapaxes(0, 1)
+    total += 2 * jnp.sum(weighted * crossed, axis=(0, 1))
+
+    # -2 k^2 W_aa u_a C_ad e_d, "aap,ap,adp,dp->p", and -k^2 W_ba u_a C_aa e_b, "bap,ap,aap,bp->p"
+    diagonal_wu = diagonal_w * u
+    by_trace = 2 * jnp.sum(c * diagonal_wu[:, None], axis=0)
     by_column = jnp.sum(w * (u * diagonal_c), axis=1)
-    total -= k**2 * jnp.sum((by_trace + by_column) * first, axis=0)
-    # -k^2 W_aa cos_a C_aa e0: "aap,ap,aap,p->p"
-    total -= k**2 * jnp.sum(diagonal_w * slope * diagonal_c, axis=0) * value
-    return _times_u(eta, between, system)[2], total
+    along = by_trace + by_column
+    total -= k**2 * jnp.sum(along * first, axis=0)
+
+    # -k^2 W_aa cos_a C_aa e: "aap,ap,aap,p->p"
+    diagonal = jnp.sum(diagonal_w * slope * diagonal_c, axis=0)
+    total -= k**2 * diagonal * value
+    return total
 
 
 def _diagonal(tensor):
@@ -262,17 +297,18 @@ def _by_cosines(by_features, distance, system):
 
     derivatives = [by_features[0]]
     if len(by_features) > 1:
-        gradient = by_features[1]
-        derivatives.append(gradient[:d] + slope * gradient[d])
+        by_cosine = by_features[1][:d]
+        by_distance = by_features[1][d]
+        derivatives.append(by_cosine + slope * by_distance)
     if len(by_features) > 2:
+        # derivations, section 3: h_ab + s' (h_as + h_bs) + s'^2 h_ss + s'' h_s
         hessian = by_features[2]
         mixed = hessian[:d, d]
-        # derivations, section 3: h_ab + s' (h_as + h_bs) + s'^2 h_ss + s'' h_s
         derivatives.append(
             hessian[:d, :d]
             + slope * (mixed[:, None] + mixed)
             + slope**2 * hessian[d, d]
-            + bend * gradient[d]
+            + bend * by_distance
         )
     return derivatives
 
@@ -286,11 +322,13 @@ def _by_separation(by_cosines, between, system):
 
     derivatives = [by_cosines[0]]
     if len(by_cosines) > 1:
-        derivatives.append(by_cosines[1] * slope)
+        gradient = by_cosines[1]
+        derivatives.append(gradient * slope)
     if len(by_cosines) > 2:
-        # derivations, section 3: e_ab cos'_a cos'_b, "abp,ap,bp->abp", + delta_ab e_a cos''_a
+        # derivations, section 3: e_ab cos'_a cos'_b, "abp,ap,bp->abp", and delta_ab e_a cos''_a
         outer = by_cosines[2] * slope[:, None] * slope
-        derivatives.append(outer + same_ab * (by_cosines[1] * bend))
+        own = same_ab * (gradient * bend)
+        derivatives.append(outer + own)
     return derivatives
 
 
@@ -301,18 +339,24 @@ def _times_u(eta, between, system):
     same_ab = same_bc[:, :, None]
     same_ac = same_bc[:, None]
     u = between.sine / k
-    slope = between.cosine
+    slope = between.cosine  # du_a / dr_a; the second derivative is -k^2 u_a
 
-    # the terms of derivations, section 2; u_a' = cos_a and u_a'' = -k^2 u_a
-    derivatives = [eta[0] * u]
+    # the terms of derivations, section 2
+    value = eta[0]
+    derivatives = [value * u]
     if len(eta) > 1:
+        gradient = eta[1]
         # u_a e_b + delta_ab cos_a e: "ap,bp->abp" and "ab,ap,p->abp"
-        derivatives.append(u[:, None] * eta[1] + same_bc * (eta[0] * slope))
+        outer = u[:, None] * gradient
+        own = same_bc * (value * slope)
+        derivatives.append(outer + own)
     if len(eta) > 2:
+        # u_a e_bc: "ap,bcp->abcp"
+        outer = u[:, None, None] * eta[2]
         # cos_a (delta_ab e_c + delta_ac e_b): "ab,ap,cp->abcp" and "ac,ap,bp->abcp"
-        bent = slope[:, None] * eta[1]
+        bent = slope[:, None] * gradient
         mixed = same_ab * bent[:, None] + same_ac * bent[:, :, None]
-        # u_a e_bc, "ap,bcp->abcp", and -k^2 delta_ab delta_bc u_a e
-        own = k**2 * same_ab * same_bc * (eta[0] * u)
-        derivatives.append(u[:, None, None] * eta[2] + mixed - own)
+        # k^2 delta_ab delta_bc u_a e: "ab,bc,ap,p->abcp"
+        own = k**2 * same_ab * same_bc * (value * u)
+        derivatives.append(outer + mixed - own)
     return tuple(derivatives)

@@ -31,23 +31,34 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     """
     waves = make_waves(system, orbitals)
     twist = 2 * np.pi / system.box * np.asarray(system.twist)
-    log_permutations = sum(math.lgamma(count + 1) for count in system.spins) / 2
-    log_norm = log_permutations + system.dim * system.electrons / 2 * jnp.log(system.box)
+    log_norm = _log_norm(system)
 
     def log_psi(params, x, state):
         z, jacobians = flow.forward(params, x)
         signs = []
         logs = []
         for spin in system.parts:
-            sign, log = jnp.linalg.slogdet(waves(z[spin], state[spin]))
+            matrix = waves(z[spin], state[spin])
+            sign, log = jnp.linalg.slogdet(matrix)
             signs.append(sign)
             logs.append(log)
-        # the plane waves above have no twist, which all of them share: its phase goes here
-        log_slater = sum(logs) + sum(map(jnp.log, signs)) + 1j * jnp.sum(z @ twist)
+        log_modulus = sum(logs)
+        phase = sum(jnp.log(sign) for sign in signs)
+        # the matrices have no twist, which all plane waves share: its phase goes here
+        twist_phase = 1j * jnp.sum(z @ twist)
+        log_slater = log_modulus + phase + twist_phase
         _, log_jacobians = jnp.linalg.slogdet(jacobians)
-        return log_slater + jnp.sum(log_jacobians) / 2 - log_norm
+        log_jacobian = jnp.sum(log_jacobians)
+        return log_slater + log_jacobian / 2 - log_norm
 
     return log_psi
+
+
+def _log_norm(system):
+    """ln of the norm of the determinants of plane waves in the box."""
+    permutations = sum(math.lgamma(count + 1) for count in system.spins)
+    coordinates = system.dim * system.electrons
+    return permutations / 2 + coordinates / 2 * jnp.log(system.box)
 
 
 def make_log_slater(system: System, orbitals: Orbitals) -> Callable:

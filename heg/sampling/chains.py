@@ -88,21 +88,30 @@ def mala(
         log_prob, gradient = log_prob_and_gradient(x)
         drift = width**2 / 2 * gradient
         length = jnp.maximum(jnp.linalg.norm(drift), 1e-300)
-        return _Place(x, log_prob, drift * jnp.minimum(1, longest / length))
+        return _Place(
+            x=x,
+            log_prob=log_prob,
+            drift=drift * jnp.minimum(1, longest / length),
+        )
 
     def move(here, key):
         key_move, key_accept = jax.random.split(key)
         noise = jax.random.normal(key_move, here.x.shape)
-        there = look_at(here.x + here.drift + width * noise)
+        step = width * noise
+        there = look_at(here.x + here.drift + step)
         # the noise that would bring the walker back: its chance makes up for the asymmetry
         noise_back = (here.x - there.x - there.drift) / width
-        log_asymmetry = (jnp.sum(noise_back**2) - jnp.sum(noise**2)) / 2
-        log_ratio = there.log_prob - here.log_prob - log_asymmetry
+        asymmetry = jnp.sum(noise_back**2) - jnp.sum(noise**2)
+        log_ratio = there.log_prob - here.log_prob - asymmetry / 2
         accept = jnp.log(jax.random.uniform(key_accept)) < log_ratio
-        after = jax.tree.map(lambda new, old: jnp.where(accept, new, old), there, here)
-        return after, accept
 
-    end, accepted = lax.scan(move, look_at(x), jax.random.split(key, moves))
+        def choose(new, old):
+            return jnp.where(accept, new, old)
+
+        return jax.tree.map(choose, there, here), accept
+
+    keys = jax.random.split(key, moves)
+    end, accepted = lax.scan(move, look_at(x), keys)
     return Chain(end.x, accepted.mean())
 
 

@@ -94,7 +94,8 @@ def draw_determinant(
     electrons, dim = shape
 
     def unfinished(block):
-        return (block.placed.number < electrons) & (block.number < BLOCKS * electrons)
+        missing = block.placed.number < electrons
+        return missing & (block.number < BLOCKS * electrons)
 
     def try_block(block):
         # a key for each block: the candidates do not depend on how many were needed before
@@ -102,33 +103,50 @@ def draw_determinant(
         key_where, key_accept = jax.random.split(block_key)
         candidates = box * jax.random.uniform(key_where, (CANDIDATES, dim))
         threshold = electrons * jax.random.uniform(key_accept, (CANDIDATES,))
-        phi = waves(candidates)
-
-        def any_accepted(thinned):
-            return jnp.any(threshold < thinned.chance) & (thinned.placed.number < electrons)
-
-        def place(thinned):
-            chance, placed = thinned
-            first = jnp.argmax(threshold < chance)
-            vector = _orthonormalised(phi[first], placed.basis)
-            placed = _Placed(
-                number=placed.number + 1,
-                z=placed.z.at[placed.number].set(candidates[first]),
-                basis=placed.basis.at[placed.number].set(vector),
-            )
-            return _Thinned(chance - _squared_modulus(phi @ vector.conj()), placed)
-
-        overlaps = _squared_modulus(phi @ block.placed.basis.conj().T)
-        thinned = _Thinned(electrons - jnp.sum(overlaps, axis=1), block.placed)
-        thinned = lax.while_loop(any_accepted, place, thinned)
-        return _Block(block.number + 1, thinned.placed)
+        placed = _place_candidates(candidates, threshold, waves(candidates), block.placed)
+        return _Block(block.number + 1, placed)
 
     nobody = _Placed(
         number=0,
         z=jnp.zeros((electrons, dim)),
         basis=jnp.zeros((electrons, electrons), complex),
     )
-    return lax.while_loop(unfinished, try_block, _Block(0, nobody)).placed.z
+    end = lax.while_loop(unfinished, try_block, _Block(0, nobody))
+    return end.placed.z
+
+
+def _place_candidates(candidates, threshold, phi, placed):
+    """The electrons placed once a block of candidates is used up.
+
+    Args:
+      candidates: positions, bohr.                          [P, d]
+      threshold: N times a uniform number; a candidate is accepted below N times its chance. [P]
+      phi: plane waves at the candidates.                   [P, N]
+      placed: the electrons placed before.
+    """
+    electrons = phi.shape[1]
+
+    def any_accepted(thinned):
+        accepted = jnp.any(threshold < thinned.chance)
+        return accepted & (thinned.placed.number < electrons)
+
+    def place(thinned):
+        chance, placed = thinned
+        number = placed.number
+        first = jnp.argmax(threshold < chance)
+        vector = _orthonormalised(phi[first], placed.basis)
+        placed = _Placed(
+            number=number + 1,
+            z=placed.z.at[number].set(candidates[first]),
+            basis=placed.basis.at[number].set(vector),
+        )
+        overlap = phi @ vector.conj()
+        return _Thinned(chance - _squared_modulus(overlap), placed)
+
+    overlaps = phi @ placed.basis.conj().T
+    taken = jnp.sum(_squared_modulus(overlaps), axis=1)
+    start = _Thinned(electrons - taken, placed)
+    return lax.while_loop(any_accepted, place, start).placed
 
 
 def _orthonormalised(vector, basis):
