@@ -85,18 +85,21 @@ class CausalTransformer(hk.Module):
         query = project("query")
         keys_and_values = jnp.stack([project("key"), project("value")])
         cache = lax.dynamic_update_slice(cache, keys_and_values, (0, start, 0, 0))
-        keys = cache[0]
-        values = cache[1]
-
-        scores = jnp.einsum("thd,shd->hts", query, keys)
-        scores = scores / np.sqrt(depth)
-        # positions of the cache that are still empty are later ones, which the mask hides
         position = start + jnp.arange(len(h))[:, None]
-        seen = jnp.arange(len(keys)) <= position
-        weights = jax.nn.softmax(jnp.where(seen, scores, LOG_ZERO), axis=-1)
-        mixed = jnp.einsum("hts,shd->thd", weights, values)
+        mixed = _attend(query, cache[0], cache[1], position)
         mixed = mixed.reshape(len(h), -1)
         return _linear(f"{name}_mix", mixed, self.size.width), cache
+
+
+def _attend(query, keys, values, position):
+    """Values mixed by the attention of every head.  [T, heads, depth]"""
+    depth = query.shape[-1]
+    scores = jnp.einsum("thd,shd->hts", query, keys)
+    scores = scores / np.sqrt(depth)
+    # positions of the cache that are still empty are later ones, which the mask hides
+    seen = jnp.arange(len(keys)) <= position
+    weights = jax.nn.softmax(jnp.where(seen, scores, LOG_ZERO), axis=-1)
+    return jnp.einsum("hts,shd->thd", weights, values)
 
 
 def _linear(name, h, width):
@@ -234,7 +237,7 @@ class Occupations:
         levels = system.beta * levels
         most = max(system.spins)
         tables = jnp.stack([log_partition_table(level, most) for level in levels])
-        # ln Z_{r-1}(m + 1) by spin, r - 1 and m
+        # ln Z_{r-1}(m + 1) by spin, r - 1 and m; it is zero where no room is left for the others
         partitions = tables[:, 1:].transpose(0, 2, 1)
         of_rest = partitions[slots.spin, slots.left - 1]
         logits = of_rest - levels[slots.spin]
@@ -259,6 +262,7 @@ class Occupations:
         return jax.nn.log_softmax(jnp.where(allowed, logits, LOG_ZERO), axis=-1)
 
     def _log_prob(self, state):
+        # the last electron before each; that of the first slot of a spin is not looked at
         previous = jnp.roll(state, 1)
         correction = self._correction()
         slots = jax.tree.map(jnp.asarray, self._slots)

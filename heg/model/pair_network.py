@@ -98,10 +98,7 @@ class PairNetwork(hk.Module):
         """The derivatives of eta plus those of the term -w a e^{-s/a}."""
         d = self.system.dim
         rs = self.system.rs
-        at_contact = jnp.append(jnp.ones(d), 0.0)
-        value, gradient = _network_derivatives(weights, at_contact[:, None], 1)
-        value = value[0]
-        slope = gradient[-1, 0]
+        value, slope = self._at_contact(weights)
 
         # derivations, section 8, with lengths in units of r_s; w is the ratio below
         kato = (d + 1) * (d - 1)
@@ -118,6 +115,12 @@ class PairNetwork(hk.Module):
             last = (-1,) * order
             derivatives.append(tensor.at[last].add(derivative))
         return tuple(derivatives)
+
+    def _at_contact(self, weights):
+        """The network's eta and its slope by s / r_s where two electrons meet."""
+        features = jnp.append(jnp.ones(self.system.dim), 0.0)
+        value, gradient = _network_derivatives(weights, features[:, None], 1)
+        return value[0], gradient[-1, 0]
 
 
 def _network_derivatives(weights, features, order):

@@ -62,6 +62,7 @@ class Walks:
 
     def draw(self, params: Params, key: jax.Array) -> Walk:
         """Exact draws."""
+        # the order of the random streams here and in `chain` is part of reproducibility
         key_state, key_x = jax.random.split(key)
         state = self._new_states(params, key_state)
         keys = jax.random.split(key_x, self.config.batch)
@@ -86,9 +87,11 @@ class Walks:
             state, x, key = walker
             return move(params.flow, state, x, width, key, config.moves)
 
+        # each walker goes on at another K; the moves must bring it to equilibrium there
         x, accepted = map_walkers(one, (state, walkers.x, keys), self.chunk)
         acceptance = accepted.mean()
         return Walk(
+            # back into the box: far from it, differences of positions lose digits
             walkers=Walkers(state, jnp.mod(x, self.system.box)),
             width=adapt_width(width, acceptance, config.acceptance),
             acceptance=acceptance,

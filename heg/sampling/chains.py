@@ -82,11 +82,12 @@ def mala(
       log_prob_and_gradient: x [N, d] -> ln |Psi|^2 [] and its gradient [N, d].
       x, width, key, moves: as in `metropolis`.
     """
-    longest = width * np.sqrt(x.size)
+    longest = width * np.sqrt(x.size)  # length of a typical Gaussian step
 
     def look_at(x):
         log_prob, gradient = log_prob_and_gradient(x)
         drift = width**2 / 2 * gradient
+        # the bound keeps a drift of zero from 0 / 0
         length = jnp.maximum(jnp.linalg.norm(drift), 1e-300)
         return _Place(
             x=x,
@@ -97,13 +98,14 @@ def mala(
     def move(here, key):
         key_move, key_accept = jax.random.split(key)
         noise = jax.random.normal(key_move, here.x.shape)
-        step = width * noise
-        there = look_at(here.x + here.drift + step)
+        proposed = here.x + here.drift + width * noise
+        there = look_at(proposed)
         # the noise that would bring the walker back: its chance makes up for the asymmetry
         noise_back = (here.x - there.x - there.drift) / width
         asymmetry = jnp.sum(noise_back**2) - jnp.sum(noise**2)
         log_ratio = there.log_prob - here.log_prob - asymmetry / 2
-        accept = jnp.log(jax.random.uniform(key_accept)) < log_ratio
+        log_uniform = jnp.log(jax.random.uniform(key_accept))
+        accept = log_uniform < log_ratio
 
         def choose(new, old):
             return jnp.where(accept, new, old)

@@ -181,6 +181,7 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
         return draw_determinant(occupied_waves, system.box, (count, system.dim), key)
 
     def attempt(params, state, key):
+        # the spins share the flow alone: their determinants are drawn independently
         keys = jax.random.split(key, len(system.spins))
         parts = []
         for spin, count, spin_key in zip(system.parts, system.spins, keys):
@@ -192,9 +193,10 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
             return ~attempts.inverse.verified & (attempts.number < ATTEMPTS)
 
         def again(attempts):
+            # the same K: another one would favour those that are easy to invert
             number = attempts.number
-            inverse = attempt(params, state, jax.random.fold_in(key, number))
-            return _Attempts(number + 1, inverse)
+            attempt_key = jax.random.fold_in(key, number)
+            return _Attempts(number + 1, attempt(params, state, attempt_key))
 
         first = attempt(params, state, jax.random.fold_in(key, 0))
         return lax.while_loop(unfinished, again, _Attempts(1, first))

@@ -41,6 +41,7 @@ def lowest_determinant(
     """
     if not flow_params:
         return jnp.ones(())
+    # a crowd folds a layer first, so that the search starts where electrons are closest
     closest = _closest_pair(walkers.x, system.box)
     start = walkers.x[jnp.argsort(closest)[:DESCENTS]]
 

@@ -26,10 +26,13 @@ CHAINS = 2000
 
 def draw_many(system, orbitals, state, key, draws):
     """Independent draws of one spin.  [draws, N, d]"""
-    waves, shape = make_waves(system, orbitals), (len(state), system.dim)
-    draw = lambda key: draw_determinant(
-        lambda z: waves(z, jnp.asarray(state)), system.box, shape, key
-    )
+    waves = make_waves(system, orbitals)
+    state = jnp.asarray(state)
+    shape = (len(state), system.dim)
+
+    def draw(key):
+        return draw_determinant(lambda z: waves(z, state), system.box, shape, key)
+
     return jax.jit(jax.vmap(draw))(jax.random.split(key, draws))
 
 
@@ -46,53 +49,56 @@ def test_draws_have_the_one_and_two_body_density_of_the_determinant(key):
     # rho_2(r) = N^2 - |sum_k e^{ikr}|^2 by its Fourier components: sum over i != j of e^{-iG(x_i -
     # x_j)} averages to minus the number of occupied pairs with k - k' = G; the density itself is
     # uniform
-    orbitals, unit = lowest_shells(POLARIZED_2D, 5), 2 * math.pi / POLARIZED_2D.box
+    orbitals = lowest_shells(POLARIZED_2D, 5)
+    unit = 2 * math.pi / POLARIZED_2D.box
     state = np.array([0, 1, 2, 4])  # an open shell
     n = orbitals.n[state]
     x = np.asarray(draw_many(POLARIZED_2D, orbitals, state, key, 8000))
     assert np.all((x >= 0) & (x < POLARIZED_2D.box))
     for g in [(1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2), (2, 1), (3, 0), (4, 1)]:
-        phases = np.exp(-1j * unit * x @ np.array(g))
-        amplitude = phases.sum(axis=1)
+        g = np.array(g)
+        amplitude = np.exp(-1j * unit * x @ g).sum(axis=1)
         for part in (amplitude.real, amplitude.imag):
             assert_equal_within_errors(*mean_and_error(part), 0.0, bound=0.03)
-        transfers = np.sum(np.all(n[:, None] - n == np.array(g), axis=-1))
+        transfers = np.sum(np.all(n[:, None] - n == g, axis=-1))
         structure = np.abs(amplitude) ** 2 - len(state)
         assert_equal_within_errors(*mean_and_error(structure), -transfers, bound=0.05)
 
 
 def test_coulomb_energy_of_the_fermi_sea_is_that_of_hartree_fock(key):
     sea = System(7, 7, 3, rs=5.0, theta=0.1, twist=(0.0,) * 3)
-    up, down = (
-        draw_many(sea, lowest_shells(sea, 7), np.arange(7), key, 4000)
-        for key in jax.random.split(key)
-    )
-    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, sea)))(
-        jnp.concatenate([up, down], axis=1)
-    )
+    orbitals = lowest_shells(sea, 7)
+    spins = [draw_many(sea, orbitals, np.arange(7), key, 4000) for key in jax.random.split(key)]
+    x = jnp.concatenate(spins, axis=1)
+    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, sea)))(x)
+    _, expected = hartree_fock_energy(sea)
     # bound: 0.7 per cent of it
-    assert_equal_within_errors(*mean_and_error(energy), hartree_fock_energy(sea)[1], bound=0.01)
+    assert_equal_within_errors(*mean_and_error(energy), expected, bound=0.01)
 
 
-@pytest.mark.parametrize("kind", ["metropolis", "mala"])
-def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, key):
+@pytest.mark.parametrize("kind, moves", [("metropolis", 150), ("mala", 80)])
+def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, moves, key):
     model, params, drawn, failures = exact_draws(SPINS_3D, 9, CHAINS)
     assert failures == 0
 
-    chain, moves = (
-        make_chain(kind, model.log_psi, model.score),
-        {"metropolis": 150, "mala": 80}[kind],
-    )
-    walk = lambda state, x, key: chain(params.flow, state, x, first_width(SPINS_3D), key, moves)
+    chain = make_chain(kind, model.log_psi, model.score)
+
+    def walk(state, x, key):
+        return chain(params.flow, state, x, first_width(SPINS_3D), key, moves)
+
     many = jax.jit(jax.vmap(walk))
-    start = drawn._replace(x=random_positions(SPINS_3D, key, CHAINS))
-    walked = many(*start, jax.random.split(key, CHAINS))
-    longer = many(start.state, walked.x, jax.random.split(jax.random.fold_in(key, 1), CHAINS))
+    uniform = random_positions(SPINS_3D, key, CHAINS)
+    walked = many(drawn.state, uniform, jax.random.split(key, CHAINS))
+    other_keys = jax.random.split(jax.random.fold_in(key, 1), CHAINS)
+    longer = many(drawn.state, walked.x, other_keys)
     assert 0.2 < walked.acceptance.mean() < 0.9
 
     energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, SPINS_3D)))
     edges = SPINS_3D.box * np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9])
-    moments = lambda x: np.column_stack([energy(x), distance_counts(x, SPINS_3D.box, edges)])
+
+    def moments(x):
+        return np.column_stack([energy(x), distance_counts(x, SPINS_3D.box, edges)])
+
     exact = moments(drawn.x)
     # energies in hartree: 1 % of the Coulomb energy; counts of six pairs
     bound = np.array([0.02] + [0.05] * 6)
@@ -100,17 +106,17 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, key):
     # equilibrated: twice as many moves change nothing
     assert_equal_within_errors(*mean_and_error(moments(longer.x) - moments(walked.x)), 0.0, bound)
     # the moments tell |Psi|^2 from the uniform start
-    uniform, error = mean_and_error(moments(start.x) - exact)
-    assert uniform[0] > 8 * error[0] and uniform[1] > 8 * error[1]
+    difference, error = mean_and_error(moments(uniform) - exact)
+    assert difference[0] > 8 * error[0]
+    assert difference[1] > 8 * error[1]
 
 
 def test_draw_of_a_walker_does_not_depend_on_its_place_in_the_batch(key):
     # so that the number of devices which share a batch changes nothing
     model, params, _, _ = exact_draws(SPINS_3D, 9, CHAINS)
-    state, keys = (
-        jnp.tile(jnp.arange(2, dtype=jnp.int32), (CHAINS, 2)),
-        jax.random.split(key, CHAINS),
-    )
-    x, reordered = (model.draw(params.flow, state, order).x for order in (keys, keys[::-1]))
+    state = jnp.tile(jnp.arange(2, dtype=jnp.int32), (CHAINS, 2))
+    keys = jax.random.split(key, CHAINS)
+    x = model.draw(params.flow, state, keys).x
+    reordered = model.draw(params.flow, state, keys[::-1]).x
     np.testing.assert_allclose(reordered[::-1], x, rtol=0, atol=1e-9)
     assert np.ptp(x, axis=0).min() > 0.9 * SPINS_3D.box
