@@ -24,7 +24,7 @@ from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.parallel.chunks import walkers_at_once
 from heg.parallel.devices import jit, map_walkers
 from heg.parallel.processes import start
-from heg.sampling.exact_draws import adapt_width, first_width, make_chain
+from heg.sampling.chains import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
 from heg.training.control_variates import baseline, controlled, first_regression, update_regression
 from heg.training.free_energy import evaluate, per_electron, scores

@@ -32,7 +32,8 @@ from heg.model.kinetic import generic_kinetic_energy, make_kinetic_energy
 from heg.parallel.chunks import divisor, walkers_at_once
 from heg.parallel.devices import map_walkers
 from heg.parallel.processes import start
-from heg.sampling.exact_draws import Walkers, first_width, make_chain
+from heg.sampling.batch import Walkers
+from heg.sampling.chains import first_width, make_chain
 from heg.training.cost import STEP, operations, parameters, product_rate
 from heg.training.free_energy import scores
 from heg.training.step import build_optimizer

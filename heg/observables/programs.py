@@ -14,8 +14,7 @@ from heg.observables.structure import Grid, grid_of
 from heg.observables.thermodynamics import make_sample, observe
 from heg.parallel.chunks import divisor, walkers_at_once
 from heg.parallel.devices import jit, map_walkers
-from heg.sampling.batch import make_walks
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers, make_walks
 from heg.training.free_energy import sample_of
 from heg.training.step import build_model
 

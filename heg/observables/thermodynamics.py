@@ -41,7 +41,7 @@ from heg.observables.momentum import (
     momentum_shells,
 )
 from heg.observables.structure import Grid, Structure, make_structure, total
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import Derived, Estimate, jackknife
 from heg.training.free_energy import Samples, per_electron, sample_of
 

@@ -22,7 +22,7 @@ from heg.gas.system import System
 from heg.model.density_matrix import Model, Params
 from heg.model.local_energy import LocalEnergy
 from heg.parallel.devices import map_walkers
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import Estimate
 from heg.training.control_variates import Controls, Regression, controlled
 

@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 
 from heg.model.density_matrix import Model, Params
 from heg.parallel.devices import map_walkers, shared_product
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 
 MEMORY = 0.95  # of the flow's Fisher matrix from batch to batch
 TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2

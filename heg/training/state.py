@@ -6,7 +6,7 @@ import jax
 import optax
 
 from heg.model.density_matrix import Params
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import Estimate
 from heg.training.control_variates import Regression
 

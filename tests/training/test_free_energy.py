@@ -1,5 +1,6 @@
 import functools
 import math
+import types
 from typing import NamedTuple
 
 import jax
@@ -23,9 +24,8 @@ from heg.gas.ideal import thermodynamics
 from heg.model.density_matrix import Model, Params
 from heg.model.kinetic import generic_kinetic_energy
 from heg.model.local_energy import LocalEnergy
-from heg.model.occupations import Occupations
 from heg.model.wavefunction import Score
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import independent
 from heg.training.control_variates import SHELLS, Controls, first_regression
 from heg.training.free_energy import (
@@ -71,8 +71,9 @@ class Toy(NamedTuple):
             )
             return Score(None, jax.jacfwd(parts)(params))
 
-        occupations = Occupations(
-            None, None, log_prob, lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2
+        occupations = types.SimpleNamespace(
+            log_prob=log_prob,
+            ideal_energy=lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2,
         )
         none = lambda z, state: Controls(jnp.zeros(3), jnp.zeros(1 + SHELLS))
         return Model(occupations, None, log_psi, score, local_energy, none, None)

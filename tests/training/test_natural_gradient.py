@@ -6,7 +6,7 @@ from jax.flatten_util import ravel_pytree
 from known_systems import POLARIZED_2D, all_states, make_model, random_params, random_positions
 
 from heg.model.density_matrix import Params
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.training.free_energy import scores
 from heg.training.natural_gradient import bound_step, natural_gradient
 
