@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from heg.config import SamplerConfig
+from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.model.density_matrix import Model
 from heg.parallel.devices import map_walkers
-from heg.sampling.exact_draws import Walkers, adapt_width, first_width, make_chain
+from heg.sampling.exact_draws import Walkers, adapt_width, first_width, make_chain, make_draw
 
 
 class Walk(NamedTuple):
@@ -43,9 +44,12 @@ class Walks(NamedTuple):
     chain: Callable
 
 
-def make_walks(system: System, model: Model, config: SamplerConfig, chunk: int) -> Walks:
+def make_walks(
+    system: System, orbitals: Orbitals, model: Model, config: SamplerConfig, chunk: int
+) -> Walks:
     """Both ways, `chunk` walkers at a time."""
     none = jnp.zeros((), int)
+    draw_x = make_draw(system, orbitals, model.flow, chunk)
 
     def new_states(params, key):
         sample = lambda key: model.occupations.sample(params.occupations, key)
@@ -54,7 +58,7 @@ def make_walks(system: System, model: Model, config: SamplerConfig, chunk: int) 
     def draw(params, key):
         key_state, key_x = jax.random.split(key)
         state = new_states(params, key_state)
-        draws = model.draw(params.flow, state, jax.random.split(key_x, config.batch))
+        draws = draw_x(params.flow, state, jax.random.split(key_x, config.batch))
         width = jnp.asarray(first_width(system))
         return Walk(Walkers(state, draws.x), width, jnp.ones(()), draws.redrawn, draws.lost)
 

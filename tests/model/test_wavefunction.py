@@ -11,6 +11,7 @@ from known_systems import (
     all_states,
     assert_equal_within_errors,
     lowest_shells,
+    make_exact_draw,
     make_model,
     random_params,
     random_positions,
@@ -91,7 +92,8 @@ def test_orthonormal_over_exact_draws(key):
         sorted(place[n] for n in [(0, 0), (0, 1), (0, -1), (1, 1), (-1, -1)]), dtype=jnp.int32
     )
     draws = 4000
-    drawn = model.draw(params, jnp.tile(state, (draws, 1)), jax.random.split(key, draws))
+    draw = make_exact_draw(gas, 9)
+    drawn = draw(params, jnp.tile(state, (draws, 1)), jax.random.split(key, draws))
     log_psi = jax.vmap(model.log_psi, (None, 0, None))
     ratio = jnp.exp(log_psi(params, drawn.x, other) - log_psi(params, drawn.x, state))
     overlap = np.array([ratio.real.mean(), ratio.imag.mean()])

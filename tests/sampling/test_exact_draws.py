@@ -12,6 +12,7 @@ from known_systems import (
     exact_draws,
     hartree_fock_energy,
     lowest_shells,
+    make_exact_draw,
     mean_and_error,
     random_positions,
 )
@@ -113,12 +114,12 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, key):
 
 def test_draw_of_a_walker_does_not_depend_on_its_place_in_the_batch(key):
     # so that the number of devices which share a batch changes nothing
-    model, params, _, _ = exact_draws(SPINS_3D, 9, CHAINS)
+    draw, params = make_exact_draw(SPINS_3D, 9), exact_draws(SPINS_3D, 9, CHAINS).params
     state, keys = (
         jnp.tile(jnp.arange(2, dtype=jnp.int32), (CHAINS, 2)),
         jax.random.split(key, CHAINS),
     )
-    x, reordered = (model.draw(params.flow, state, order).x for order in (keys, keys[::-1]))
+    x, reordered = (draw(params.flow, state, order).x for order in (keys, keys[::-1]))
     np.testing.assert_allclose(reordered[::-1], x, rtol=0, atol=1e-9)
     assert np.ptp(x, axis=0).min() > 0.9 * SPINS_3D.box
 
