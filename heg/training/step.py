@@ -54,6 +54,8 @@ from heg.training.state import (
 LATE = 3  # power of the step in the average of the parameters
 
 
+# eq=False here and below: arrays have no hash, and jit asks one of the object behind a method; it
+# is then that of the object's identity
 @dataclasses.dataclass(frozen=True, eq=False)
 class Solver:
     """A run made ready: its system, cutoff, model, and the functions of the loop.
@@ -284,6 +286,7 @@ class StepFunctions:
             width=walk.width,
             redrawn=state.redrawn + walk.redrawn,
         )
+        # the record is of the parameters before the step, its check of the new ones too
         finite = _all_finite((samples, slope.gradient, params))
         return after, _step_info(system, model, state, walk, samples, finite)
 
@@ -296,6 +299,7 @@ class StepFunctions:
     def quality(self, system: System, params: Params, walkers: Walkers, keys: jax.Array) -> Quality:
         """Signs of folds of the flow, as in heg.sampling.folds."""
         model = self._model(system)
+        # uniform positions come in another number than the batch, and need a divisor of their own
         chunk = divisor(len(keys), self.chunk)
         return Quality(
             min_det=lowest_determinant(model, system, params.flow, walkers),
@@ -315,11 +319,13 @@ class StepFunctions:
 
     def _gradient(self, system, model, state, walk, samples):
         """The gradient of F, and the scores if the optimiser wants them."""
-        deviations = _deviations(system, state.regression, samples)
+        params = state.params
+        walkers = walk.walkers
+        of_f, of_e = _deviations(system, state.regression, samples)
         if self.optimizer.optimizer == "natural":
-            centred = scores(model, state.params, walk.walkers, self.chunk)
-            return _Slope(gradient_from_scores(centred, state.params, *deviations), centred)
-        return _Slope(gradient(model, state.params, walk.walkers, *deviations), None)
+            centred = scores(model, params, walkers, self.chunk)
+            return _Slope(gradient_from_scores(centred, params, of_f, of_e), centred)
+        return _Slope(gradient(model, params, walkers, of_f, of_e), None)
 
 
 class _Slope(NamedTuple):
