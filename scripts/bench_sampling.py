@@ -26,7 +26,13 @@ from heg.parallel.devices import jit, map_walkers
 from heg.parallel.processes import start
 from heg.sampling.chains import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
-from heg.training.control_variates import baseline, controlled, first_regression, update_regression
+from heg.training.control_variates import (
+    baseline,
+    controlled,
+    first_regression,
+    make_controls,
+    update_regression,
+)
 from heg.training.free_energy import evaluate, per_electron, scores
 
 BATCHES = 30  # from which the regression is fitted
@@ -47,13 +53,15 @@ def make_chains(solver, params, kind, chunk):
 
 def energies(solver, params, walkers, chain, width, chunk):
     """Local energies along the chains.  [RECORDS, B]"""
+    controls = make_controls(solver.system, solver.cutoff.orbitals)
     split = lambda number: jax.random.split(
         jax.random.fold_in(jax.random.key(7), number), len(walkers.x)
     )
 
     def record(walkers, number):
         walkers = walkers._replace(x=chain(walkers, width, split(number), EVERY).x)
-        return walkers, jnp.real(evaluate(solver.model, params, walkers, chunk).energy.total)
+        samples = evaluate(solver.model, controls, params, walkers, chunk)
+        return walkers, jnp.real(samples.energy.total)
 
     return jit(lambda walkers: jax.lax.scan(record, walkers, jnp.arange(RECORDS))[1])(walkers)
 
@@ -115,9 +123,12 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
         float(np.std(per_electron(samples, regression, solver.system)["F"])),
     )
     keys = jax.random.split(jax.random.key(2), batch)
+    controls = make_controls(solver.system, solver.cutoff.orbitals)
     functions = {
         "evaluate": Timed(
-            lambda walkers: evaluate(solver.model, params, walkers, chunk), (walkers,), batch
+            lambda walkers: evaluate(solver.model, controls, params, walkers, chunk),
+            (walkers,),
+            batch,
         ),
         "draw": Timed(lambda key: solver.measure(params, key)[1], (jax.random.key(5),), batch),
         "draw_K": Timed(

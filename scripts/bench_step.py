@@ -34,6 +34,7 @@ from heg.parallel.devices import map_walkers
 from heg.parallel.processes import start
 from heg.sampling.batch import Walkers
 from heg.sampling.chains import first_width, make_chain
+from heg.sampling.exact_draws import make_draw
 from heg.training.cost import STEP, operations, parameters, product_rate
 from heg.training.free_energy import scores
 from heg.training.step import build_optimizer
@@ -126,12 +127,12 @@ def phases(solver, config, state):
     params, chunk = state.params, walkers_at_once(system, batch)
     keys = jax.random.split(jax.random.key(1), batch)
     many = lambda one: lambda *walkers: map_walkers(lambda walker: one(*walker), walkers, chunk)
-    light = lambda one: (
-        lambda walkers: map_walkers(one, walkers, divisor(batch, chunk * system.dim**2))
-    )
+    draw_chunk = divisor(batch, chunk * system.dim**2)
+    light = lambda one: lambda walkers: map_walkers(one, walkers, draw_chunk)
+    draw = make_draw(system, solver.cutoff.orbitals, model.flow, draw_chunk)
     sample = light(lambda key: model.occupations.sample(params.occupations, key))
     states = jax.jit(sample)(keys)
-    walkers = Walkers(states, jax.jit(model.draw)(params.flow, states, keys).x)
+    walkers = Walkers(states, jax.jit(draw)(params.flow, states, keys).x)
     few = jax.tree.map(lambda leaf: leaf[:GENERIC_WALKERS], (*walkers, keys))
     kinetic = make_kinetic_energy(system, solver.cutoff.orbitals, model.flow)
     optimizer = build_optimizer(system, config.optimizer)
@@ -157,7 +158,7 @@ def phases(solver, config, state):
     )  # fastest so
     found = {
         "draw K": (sample, (keys,)),
-        "draw x": (model.draw, (params.flow, states, keys)),
+        "draw x": (draw, (params.flow, states, keys)),
         "log Psi": (
             light(lambda walker: model.log_psi(params.flow, walker.x, walker.state)),
             (walkers,),

@@ -4,6 +4,7 @@ import csv
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,9 +117,20 @@ def make_model(
         jax.jit(make_log_psi(system, kept, flow)),
         jax.jit(make_score(system, kept, flow)),
         jax.jit(make_local_energy(system, make_kinetic_energy(system, kept, flow))),
-        jax.jit(make_controls(system, kept)),
-        jax.jit(make_draw(system, kept, flow, chunk=500)),
     )
+
+
+@functools.cache
+def make_exact_draw(system: System, orbitals: int) -> Callable:
+    """Exact draws of x, jitted, from the model that `make_model` gives for these arguments."""
+    flow = make_model(system, orbitals).flow
+    return jax.jit(make_draw(system, lowest_shells(system, orbitals), flow, chunk=500))
+
+
+@functools.cache
+def controls_of_lowest(system: System, orbitals: int) -> Callable:
+    """Control variates on the lowest orbitals, jitted."""
+    return jax.jit(make_controls(system, lowest_shells(system, orbitals)))
 
 
 def random_params(model: Model, key, occupations: float = 0.3, flow: float = 0.15) -> Params:
@@ -149,7 +161,8 @@ def exact_draws(system: System, orbitals: int, draws: int) -> Draws:
     state = jax.vmap(model.occupations.sample, (None, 0))(
         params.occupations, jax.random.split(key_state, draws)
     )
-    drawn = model.draw(params.flow, state, jax.random.split(key_draw, draws))
+    draw = make_exact_draw(system, orbitals)
+    drawn = draw(params.flow, state, jax.random.split(key_draw, draws))
     return Draws(model, params, Walkers(state, drawn.x), int(drawn.redrawn + drawn.lost))
 
 

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from heg.config import SamplerConfig
+from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params
 from heg.parallel.devices import map_walkers
 from heg.sampling.chains import adapt_width, first_width, make_chain
+from heg.sampling.exact_draws import make_draw
 
 
 class Walkers(NamedTuple):
@@ -50,12 +52,14 @@ class Walks:
 
     Attributes:
       system: the gas.
+      orbitals: the plane waves of p(K).
       model: its density matrix.
       config: batch, kind of chain, moves and acceptance.
       chunk: walkers computed at once.
     """
 
     system: System
+    orbitals: Orbitals
     model: Model
     config: SamplerConfig
     chunk: int
@@ -66,7 +70,8 @@ class Walks:
         key_state, key_x = jax.random.split(key)
         state = self._new_states(params, key_state)
         keys = jax.random.split(key_x, self.config.batch)
-        draws = self.model.draw(params.flow, state, keys)
+        draw_positions = make_draw(self.system, self.orbitals, self.model.flow, self.chunk)
+        draws = draw_positions(params.flow, state, keys)
         return Walk(
             walkers=Walkers(state, draws.x),
             width=jnp.asarray(first_width(self.system)),
@@ -106,9 +111,11 @@ class Walks:
         return map_walkers(sample, jax.random.split(key, self.config.batch), self.chunk)
 
 
-def make_walks(system: System, model: Model, config: SamplerConfig, chunk: int) -> Walks:
+def make_walks(
+    system: System, orbitals: Orbitals, model: Model, config: SamplerConfig, chunk: int
+) -> Walks:
     """Both ways to a batch, `chunk` walkers at a time."""
-    return Walks(system, model, config, chunk)
+    return Walks(system, orbitals, model, config, chunk)
 
 
 def anywhere(system: System, batch: int, key: jax.Array) -> Walk:

@@ -11,6 +11,7 @@ from known_systems import (
     all_states,
     assert_equal_within_errors,
     lowest_shells,
+    make_exact_draw,
     make_model,
     random_params,
     random_positions,
@@ -92,8 +93,9 @@ def test_orthonormal_over_exact_draws(key):
     other = jnp.array(sorted(index[n] for n in occupied), dtype=jnp.int32)
 
     draws = 4000
+    draw = make_exact_draw(gas, 9)
     states = jnp.tile(state, (draws, 1))
-    drawn = model.draw(params, states, jax.random.split(key, draws))
+    drawn = draw(params, states, jax.random.split(key, draws))
     log_psi = jax.vmap(model.log_psi, (None, 0, None))
     log_ratio = log_psi(params, drawn.x, other) - log_psi(params, drawn.x, state)
     ratio = jnp.exp(log_ratio)

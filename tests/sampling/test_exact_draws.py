@@ -11,6 +11,7 @@ from known_systems import (
     exact_draws,
     hartree_fock_energy,
     lowest_shells,
+    make_exact_draw,
     mean_and_error,
     random_positions,
 )
@@ -113,10 +114,11 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, moves, 
 
 def test_draw_of_a_walker_does_not_depend_on_its_place_in_the_batch(key):
     # so that the number of devices which share a batch changes nothing
-    model, params, _, _ = exact_draws(SPINS_3D, 9, CHAINS)
+    draw = make_exact_draw(SPINS_3D, 9)
+    params = exact_draws(SPINS_3D, 9, CHAINS).params
     state = jnp.tile(jnp.arange(2, dtype=jnp.int32), (CHAINS, 2))
     keys = jax.random.split(key, CHAINS)
-    x = model.draw(params.flow, state, keys).x
-    reordered = model.draw(params.flow, state, keys[::-1]).x
+    x = draw(params.flow, state, keys).x
+    reordered = draw(params.flow, state, keys[::-1]).x
     np.testing.assert_allclose(reordered[::-1], x, rtol=0, atol=1e-9)
     assert np.ptp(x, axis=0).min() > 0.9 * SPINS_3D.box
