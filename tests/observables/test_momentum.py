@@ -48,7 +48,7 @@ def drawn():
     )
     shells, waves = momentum_shells(PAIR, orbitals)
     integral = np.exp(-1j * waves.k @ mesh.T) @ psi * (PAIR.box / POINTS) ** 2
-    n = np.bincount(shells.place, 2 * np.abs(integral) ** 2) / shells.count
+    n = np.bincount(shells.index, 2 * np.abs(integral) ** 2) / shells.count
     return Momentum(*map(np.asarray, samples)), n, shells, waves, state
 
 
@@ -67,7 +67,7 @@ def test_bare_determinants_occupy_what_is_in_K_and_take_noise_out(drawn):
     samples, n, shells, waves, state = drawn
     occupied = np.zeros(len(waves.k))
     occupied[np.asarray(state)] = 1
-    occupied = np.bincount(shells.place, occupied) / shells.count
+    occupied = np.bincount(shells.index, occupied) / shells.count
     np.testing.assert_allclose(samples.occupied[0, 0], occupied, atol=1e-12)
     assert_equal_within_errors(*mean_and_error(samples.bare[:, 0]), occupied, 0.02)
     blocks = Momentum(*(part.reshape(500, -1, *part.shape[1:]).mean(axis=1) for part in samples))
