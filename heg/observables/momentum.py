@@ -45,9 +45,9 @@ class Momentum(NamedTuple):
       occupied: occupation in K, the mean of `bare`.        [spins, S]
     """
 
-    moved: jax.Array
-    bare: jax.Array
-    occupied: jax.Array
+    moved: jax.Array | np.ndarray
+    bare: jax.Array | np.ndarray
+    occupied: jax.Array | np.ndarray
 
 
 def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbitals]:
@@ -57,7 +57,7 @@ def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbital
     """
     unit_gas = system.of_unit_density
     farthest = orbitals.n[-1] + np.asarray(system.twist)
-    reach = 2 * np.pi / unit_gas.box * np.linalg.norm(farthest)
+    reach = 2 * np.pi / unit_gas.box * float(np.linalg.norm(farthest))
     longest = max(reach, REACH * unit_gas.fermi_wavevector)
     waves = plane_waves(unit_gas, longest**2 / 2)
     shells = group_by_length(np.linalg.norm(waves.k, axis=1), unit_gas)
@@ -171,7 +171,7 @@ def _both_ways(log_ratio):
 
 def momentum_distribution(
     means: Momentum, weight: Float[np.ndarray, "spins 1"]
-) -> Float[np.ndarray, "spins shells"]:
+) -> Float[Array | np.ndarray, "spins shells"]:
     """n(k) from means over samples, the control variate taken `weight` times."""
     return means.moved - weight * (means.bare - means.occupied)
 

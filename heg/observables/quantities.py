@@ -11,6 +11,9 @@ import numpy as np
 
 from heg.statistics import Derived, Estimate
 
+# of the jackknife, a single number, or an array without error
+Result = Derived | Estimate | np.ndarray
+
 
 class Quantity(NamedTuple):
     """A result.
@@ -130,13 +133,11 @@ def unit_of(name: str, dim: int) -> str:
     return QUANTITIES[name].unit.replace("bohr^d", f"bohr^{dim}")
 
 
-def with_units(
-    results: Mapping[str, Derived | Estimate | np.ndarray], dim: int
-) -> dict[str, Quantity]:
+def with_units(results: Mapping[str, Result], dim: int) -> dict[str, Quantity]:
     """Quantities with the units of the table.
 
     Args:
-      results: by name: of the jackknife, a single estimate, or an array without error.
+      results: by name.
       dim: dimensions of the gas.
     """
     return {name: _quantity(result, unit_of(name, dim)) for name, result in results.items()}

@@ -1,7 +1,7 @@
 """Shells of vectors of equal length, over which functions of a vector are averaged."""
 
 # ruff: noqa: F722
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,8 @@ from heg.gas.system import System
 WIDTH = 1 / 25  # vectors whose lengths agree to WIDTH k_F share a shell
 
 
-class Shells(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shells:
     """Vectors grouped by length.
 
     Attributes:
@@ -26,7 +27,7 @@ class Shells(NamedTuple):
 
     def at_density(self, rs: float) -> "Shells":
         """Shells of the gas of the given r_s (bohr, may be traced), from those of r_s = 1."""
-        return self._replace(length=self.length / rs)
+        return dataclasses.replace(self, length=self.length / rs)
 
     @property
     def members(self) -> np.ndarray:

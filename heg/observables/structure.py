@@ -79,10 +79,10 @@ class Structure(NamedTuple):
                                                             [spin pairs, bins]
     """
 
-    s: jax.Array
-    g: jax.Array
-    g_bare: jax.Array
-    displaced: jax.Array
+    s: jax.Array | np.ndarray
+    g: jax.Array | np.ndarray
+    g_bare: jax.Array | np.ndarray
+    displaced: jax.Array | np.ndarray
 
 
 def total(s: Float[np.ndarray, "spin_pairs ..."]) -> Float[np.ndarray, " ..."]:
@@ -297,12 +297,12 @@ class _SpinCorrelations(NamedTuple):
     """Correlations of the occupations of one spin.
 
     Attributes:
-      count: electrons of this spin.
+      electrons: of this spin.
       transfer: integer vector from k to k'.                [pairs of k, d]
       joint: <n_k n_k'>, k != k'.                           [pairs of k]
     """
 
-    count: int
+    electrons: int
     transfer: np.ndarray
     joint: np.ndarray
 
@@ -326,7 +326,7 @@ def _ideal_structure_factor(system, grid, correlations):
     on_grid = np.all(np.abs(transfer) <= highest, axis=1) & (transfer[:, -1] >= 0)
     index = transfer[on_grid] + start
     np.add.at(c, tuple(index.T), correlations.joint[on_grid])
-    return (correlations.count - grid.weight @ c.ravel()) / system.electrons
+    return (correlations.electrons - grid.weight @ c.ravel()) / system.electrons
 
 
 def _ideal_pair_correlation(mesh, correlations):
@@ -334,7 +334,7 @@ def _ideal_pair_correlation(mesh, correlations):
     c = np.zeros(mesh)
     np.add.at(c, tuple((correlations.transfer % mesh[0]).T), correlations.joint)
     cosines = np.fft.fftn(c).real.ravel()
-    return (correlations.joint.sum() - cosines) / correlations.count**2
+    return (correlations.joint.sum() - cosines) / correlations.electrons**2
 
 
 def _bins_of_mesh(system, grid, mesh):

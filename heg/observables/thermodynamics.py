@@ -20,7 +20,7 @@ The blocks are independent, and errors come from them by the jackknife (`heg.sta
 """
 
 # ruff: noqa: F722
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -39,7 +39,7 @@ from heg.observables.momentum import (
     momentum_distribution,
     momentum_shells,
 )
-from heg.observables.quantities import Quantity, with_units
+from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.structure import Grid, Structure, make_structure, total
 from heg.sampling.exact_draws import Walkers
 from heg.statistics import Derived, jackknife
@@ -59,8 +59,8 @@ class Observed(NamedTuple):
       momentum: n(k) and its control variate.
     """
 
-    energies: dict[str, jax.Array]
-    moments: dict[str, jax.Array]
+    energies: Mapping[str, jax.Array | np.ndarray]
+    moments: Mapping[str, jax.Array | np.ndarray]
     structure: Structure
     momentum: Momentum
 
@@ -121,16 +121,17 @@ def thermodynamics(system: System, blocks: Observed) -> dict[str, Quantity]:
       system: the gas.
       blocks: means over blocks.                            [blocks, ...]
     """
-    results = {name: jackknife(values, _mean) for name, values in blocks.energies.items()}
+    results: dict[str, Result] = {}
+    for name, values in blocks.energies.items():
+        results[name] = jackknife(values, _mean)
 
     def virial(mean):
         return pressure(system, mean["kinetic"], mean["potential"])
 
     results["pressure"] = jackknife(blocks.energies, virial)
 
-    # the jackknife is spared the distributions, which are large
-    scalars = blocks._replace(structure=None, momentum=None)
-    capacities = jackknife(scalars, lambda mean: heat_capacities(system, mean))
+    scalars = (blocks.energies, blocks.moments)
+    capacities = jackknife(scalars, lambda means: heat_capacities(system, *means))
     names = ("heat_capacity", "heat_capacity_of_entropy", "heat_capacity_of_energy")
     for index, name in enumerate(names):
         results[name] = _element(capacities, index)
@@ -142,13 +143,18 @@ def pressure(system: System, kinetic, potential):
     return system.electrons * (2 * kinetic + potential) / (system.dim * system.box**system.dim)
 
 
-def heat_capacities(system: System, mean: Observed) -> Float[np.ndarray, "3"]:
-    """Heat capacity from Cov(e, s), from Var(s) and from Var(e), k_B per electron."""
-    e = mean.energies["E"]
-    s = mean.energies["S"]
-    covariance = mean.moments["e s"] - e * s
-    variance_s = mean.moments["s s"] - s * s
-    variance_e = mean.moments["e e"] - e * e
+def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Float[np.ndarray, "3"]:
+    """Heat capacity from Cov(e, s), from Var(s) and from Var(e), k_B per electron.
+
+    Args:
+      system: the gas.
+      energies, moments: means of the fields of `Observed`.
+    """
+    e = energies["E"]
+    s = energies["S"]
+    covariance = moments["e s"] - e * s
+    variance_s = moments["s s"] - s * s
+    variance_e = moments["e e"] - e * e
     beta = system.beta
     electrons = system.electrons
     return np.array(
@@ -186,7 +192,7 @@ def distributions(
     def electrons(mean):
         return n_k(mean) @ shells.count
 
-    results = {
+    results: dict[str, Result] = {
         "q": grid.shells.length,
         "S_q": jackknife(structure.s, _mean),
         "r": grid.middles,
@@ -208,7 +214,7 @@ def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
     opposite spins.  Each is left out where the gas has no such limit.
     """
     structure = blocks.structure
-    results = {}
+    results: dict[str, Result] = {}
     if system.coupling:
         longest = plasmon_structure(system, grid.shells.length[:1])
         results["S_q_over_plasmon"] = jackknife(structure.s, lambda s: total(s)[:1] / longest)

@@ -20,7 +20,7 @@ from heg.gas.system import System
 from heg.model.flow import FlowSize, make_flow
 from heg.model.kinetic import make_kinetic_energy
 from heg.model.local_energy import make_local_energy
-from heg.observables.evaluation import _against_ideal, difference, zero_variance
+from heg.observables.evaluation import against_ideal, difference, zero_variance
 from heg.observables.quasiparticles import landau_fit, trained_levels
 from heg.observables.structure import grid_of
 from heg.observables.thermodynamics import Observed, Quantity, contact, heat_capacities, pressure
@@ -77,7 +77,8 @@ def test_heat_capacity_of_the_ideal_gas_is_its_second_derivative(system):
     )
     log_p = jax.jit(jax.vmap(model.occupations.log_prob, (None, 0)))(params, states)
     blocks = of_ideal(system, orbitals, states, log_p)
-    found = jackknife(blocks, lambda mean: heat_capacities(system, mean))
+    means = (blocks.energies, blocks.moments)
+    found = jackknife(means, lambda mean: heat_capacities(system, *mean))
     exact = heat_capacity(orbitals.energy, system.beta, system.spins) / system.electrons
     assert_equal_within_errors(found.value, found.error, exact, 0.03 * exact)
     # and it is the derivative of the energy
@@ -154,7 +155,7 @@ def test_extrapolation_to_zero_variance_of_a_line():
 @pytest.mark.parametrize(("theta", "ratio"), [(0.5, True), (1e-3, False)])
 def test_a_ground_state_has_no_entropy_to_compare_with(theta, ratio):
     system = System(5, 0, 2, rs=2.0, theta=theta, twist=(0.0, 0.0))
-    found = _against_ideal(
+    found = against_ideal(
         system, {name: Quantity(np.array(0.1), np.array(0.01), None, "") for name in "FS"}
     )
     assert ("entropy_ratio" in found) == ratio and np.isfinite(found["f_xc"].value)
