@@ -114,6 +114,7 @@ class Measurement(NamedTuple):
 
 def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
     """STATES draws of the p(K) of a run, always the same; None if stopped."""
+    params = frozen.state.average
     keys = jax.random.split(stream(frozen.state, OCCUPYING), STATES)
     size = _draws_at_once(len(frozen.orbitals.energy))
     states = []
@@ -121,7 +122,7 @@ def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
     for start in range(0, STATES, size):
         if stop():
             return None
-        drawn = frozen.instruments.occupy(frozen.state.average, keys[start : start + size])
+        drawn = frozen.instruments.occupy(params, keys[start : start + size])
         states.append(np.asarray(drawn.states))
         log_p.append(np.asarray(drawn.log_p))
     return Drawn(np.concatenate(states), np.concatenate(log_p))
@@ -165,7 +166,7 @@ def evaluate(
     quantities |= distributions(system, orbitals, grid, blocks)
     quantities |= limits(system, grid, blocks)
     quantities |= against_ideal(system, quantities)
-    if stop():
+    if stop():  # before what takes time again
         return None
     landau = landau_fit(system, orbitals, drawn.states, drawn.log_p)
     quantities |= _quality(frozen, drawn, history)
@@ -224,16 +225,19 @@ def _quality(frozen, drawn, history):
 
 def _variances(frozen, states):
     """Variance of E_loc within K and of F_loc over K, from two independent x at each K."""
+    params = frozen.state.average
     batch = frozen.config.sampler.batch
-    keys = jax.random.split(stream(frozen.state, REPEATING), (2, batch))
+    key = stream(frozen.state, REPEATING)
+    keys = jax.random.split(key, (2, batch))
+    # the states again from the start where the batch is larger
     chosen = states[np.arange(batch) % STATES]
-    values = np.asarray(frozen.instruments.twice(frozen.state.average, chosen, keys))
-    first, second = values
+    first, second = np.asarray(frozen.instruments.twice(params, chosen, keys))
+    within = (first - second) ** 2 / 2
     # the noise of the two is independent: the mean of the product is the variance over K
-    product = (first - first.mean()) * (second - second.mean())
+    over = (first - first.mean()) * (second - second.mean())
     return {
-        "E_variance_within_K": independent((first - second) ** 2 / 2),
-        "F_variance_over_K": independent(product),
+        "E_variance_within_K": independent(within),
+        "F_variance_over_K": independent(over),
     }
 
 
@@ -306,16 +310,19 @@ def difference(one: dict, other: dict) -> dict[str, Estimate]:
     temperatures = gas["temperature_ha"], other_gas["temperature_ha"]
     same_rs = bool(np.isclose(gas["rs_bohr"], other_gas["rs_bohr"], rtol=SAME))
     same_temperature = bool(np.isclose(*temperatures, rtol=SAME))
+    # one of the two must differ, and one must not
     if same_rs == same_temperature:
         raise ValueError(
             "the runs must differ either in r_s, at the same temperature in hartree, "
             "or in temperature"
         )
+    # P = -dF / dL^d, F of the cell
     if same_temperature:
         dim = gas["dim"]
         electrons = gas["n_up"] + gas["n_down"]
         volumes = gas["box_bohr"] ** dim, other_gas["box_bohr"] ** dim
         return {"pressure": _slope("F", one, other, volumes, -electrons)}
+    # C = dE / dT = T dS / dT
     mean_temperature = float(np.mean(temperatures))
     return {
         "heat_capacity": _slope("E", one, other, temperatures, 1.0),
@@ -328,13 +335,13 @@ def _slope(name, one, other, ends, factor):
     first = _estimate_of(one, name)
     last = _estimate_of(other, name)
     scale = factor / (ends[1] - ends[0])
-    return Estimate(
-        mean=float(scale * (last.mean - first.mean)),
-        error=float(abs(scale) * np.hypot(first.error, last.error)),
-    )
+    change = last.mean - first.mean
+    error = np.hypot(first.error, last.error)
+    return Estimate(float(scale * change), float(abs(scale) * error))
 
 
 def _estimate_of(summary, name):
+    # a number, or a list of one
     mean = np.ravel(summary[name]["mean"])
     error = np.ravel(summary[name]["error"])
     return Estimate(mean[0], error[0])
@@ -342,13 +349,14 @@ def _estimate_of(summary, name):
 
 def ideal_values(system: System) -> dict[str, float]:
     """Exact values of the ideal gas of the same cell and twist, in the units of the results."""
-    values = {name: float(estimate.mean) for name, estimate in ideal_reference(system).items()}
+    reference = ideal_reference(system)
+    values = {name: float(estimate.mean) for name, estimate in reference.items()}
+    values["pressure"] = float(pressure(system, values["kinetic"], 0.0))
+    # the cutoff of `ideal_reference`
     levels = choose_cutoff(system, 1e-12).orbitals.energy
     capacity = heat_capacity(levels, system.beta, system.spins)
-    return values | {
-        "pressure": float(pressure(system, values["kinetic"], 0.0)),
-        "heat_capacity": capacity / system.electrons,
-    }
+    values["heat_capacity"] = capacity / system.electrons
+    return values
 
 
 def infinite_gas(system: System, quantities: dict[str, Quantity]) -> dict[str, Any]:

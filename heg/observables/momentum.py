@@ -56,11 +56,14 @@ def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbital
     r_s may be traced: the shells are those of r_s = 1, scaled.
     """
     unit_gas = system.of_unit_density
-    farthest = orbitals.n[-1] + np.asarray(system.twist)
-    reach = 2 * np.pi / unit_gas.box * float(np.linalg.norm(farthest))
-    longest = max(reach, REACH * unit_gas.fermi_wavevector)
+    unit = 2 * np.pi / unit_gas.box
+    # the orbitals are sorted by energy: none is longer than the last
+    last = orbitals.n[-1] + np.asarray(system.twist)
+    reach_of_orbitals = unit * float(np.linalg.norm(last))
+    longest = max(reach_of_orbitals, REACH * unit_gas.fermi_wavevector)
     waves = plane_waves(unit_gas, longest**2 / 2)
-    shells = group_by_length(np.linalg.norm(waves.k, axis=1), unit_gas)
+    lengths = np.linalg.norm(waves.k, axis=1)
+    shells = group_by_length(lengths, unit_gas)
     return shells.at_density(system.rs), waves.at_density(system.rs)
 
 
@@ -111,17 +114,22 @@ class MomentumEstimator:
           key: of the displacements.
         """
         log_psi_x = self.log_psi(params, x, state)
-        keys = jax.random.split(key, len(self.system.parts))
+        parts = self.system.parts
         of_spins = []
-        for part, key_of_spin in zip(self.system.parts, keys):
-            key_electron, key_move = jax.random.split(key_of_spin)
-            electron = jax.random.randint(key_electron, (), 0, part.stop - part.start)
-            s = self.system.box * jax.random.uniform(key_move, (self.system.dim,))
+        for part, key_of_spin in zip(parts, jax.random.split(key, len(parts))):
+            electron, s = self._draw_move(part, key_of_spin)
             moved = x.at[part.start + electron].add(s)
             log_ratio = self.log_psi(params, moved, state) - log_psi_x
             log_ratio_bare = self._log_ratio_bare(z[part], state[part], electron, s)
             of_spins.append(self._momentum(log_ratio, log_ratio_bare, state[part], s))
         return jax.tree.map(lambda *spins: jnp.stack(spins), *of_spins)
+
+    def _draw_move(self, part, key):
+        """An electron of one spin, by its number within the spin, and its displacement."""
+        key_electron, key_move = jax.random.split(key)
+        electron = jax.random.randint(key_electron, (), 0, part.stop - part.start)
+        s = self.system.box * jax.random.uniform(key_move, (self.system.dim,))
+        return electron, s
 
     def _log_ratio_bare(self, z, state, electron, s):
         """Log of the ratio of determinants of one spin when an electron moves by s."""
@@ -136,12 +144,14 @@ class MomentumEstimator:
 
     def _momentum(self, log_ratio, log_ratio_bare, state, s):
         """Momentum of one spin from the ratios of the wavefunctions after and before the move."""
-        count = len(state)
-        wave = self.shell_mean @ jnp.exp(-1j * (self.k @ s))
+        electrons = len(state)
+        phases = jnp.exp(-1j * (self.k @ s))
+        wave = self.shell_mean @ phases
+        # the first wavevectors are the orbitals of p(K), in the same order
         in_k = jnp.zeros(len(self.k)).at[state].set(1.0)
         return Momentum(
-            moved=count * jnp.real(wave * _both_ways(log_ratio)),
-            bare=count * jnp.real(wave * _both_ways(log_ratio_bare)),
+            moved=electrons * jnp.real(wave * _both_ways(log_ratio)),
+            bare=electrons * jnp.real(wave * _both_ways(log_ratio_bare)),
             occupied=self.shell_mean @ in_k,
         )
 
@@ -166,6 +176,7 @@ def make_momentum(system: System, orbitals: Orbitals, log_psi: Callable) -> Mome
 
 def _both_ways(log_ratio):
     """2 r / (1 + |r|^2) of r = e^log_ratio."""
+    # written so that a large or small ratio neither overflows nor loses its phase
     return jnp.exp(1j * jnp.imag(log_ratio)) / jnp.cosh(jnp.real(log_ratio))
 
 
@@ -187,4 +198,6 @@ def control_weight(blocks: Momentum) -> Float[np.ndarray, "spins 1"]:
     deviation = blocks.moved - blocks.moved.mean(axis=0)
     covariance = np.sum(deviation * control, axis=(0, 2))
     variance = np.sum((control - control.mean(axis=0)) ** 2, axis=(0, 2))
-    return (covariance / np.maximum(variance, 1e-300))[:, None]
+    # without noise of the control there is nothing to take out
+    weight = covariance / np.maximum(variance, 1e-300)
+    return weight[:, None]

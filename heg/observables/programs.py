@@ -170,9 +170,8 @@ class _Measurements:
     chunk_of_draws: int
 
     def model(self, system: System) -> Model:
-        """The density matrix of a gas, whose r_s and coupling are traced: built inside each
-        program.
-        """
+        """The density matrix of a gas."""
+        # built anew inside each program: it closes over r_s and coupling, which are traced
         orbitals = self.orbitals.at_density(system.rs)
         return build_model(system, orbitals, self.sizes, self.drawn_at_once(self.sampler.batch))
 
@@ -184,18 +183,25 @@ class _Measurements:
         """Means over blocks of one batch."""
         batch = self.sampler.batch
         model = self.model(system)
+        # the order of these keys is part of what a seed means
         key_draw, key_move = jax.random.split(key)
         walks = make_walks(system, model, self.sampler, self.drawn_at_once(batch))
         walk = walks.draw(params, key_draw)
-        orbitals = self.orbitals.at_density(system.rs)
-        sample = make_sample(system, orbitals, model, self.grid.at_density(system.rs))
 
-        def of_walker(walker_and_key):
+        orbitals = self.orbitals.at_density(system.rs)
+        grid = self.grid.at_density(system.rs)
+        sample = make_sample(system, orbitals, model, grid)
+
+        def sample_walker(walker_and_key):
             walker, key = walker_and_key
             return sample(params, walker, key)
 
         keys = jax.random.split(key_move, batch)
-        samples, structure, momentum = map_walkers(of_walker, (walk.walkers, keys), self.chunk)
+        samples, structure, momentum = map_walkers(
+            sample_walker,
+            (walk.walkers, keys),
+            self.chunk,
+        )
         observed = observe(samples, structure, momentum, regression, system)
         means = _means_of_blocks(observed, block_size(batch))
         return ObservedBatch(means, walk.redrawn, walk.lost)
@@ -224,7 +230,9 @@ class _Measurements:
 
         both = jnp.concatenate([states, states])
         draws = model.draw(params.flow, both, keys.reshape(-1))
-        return map_walkers(f_loc, Walkers(both, draws.x), self.chunk).reshape(2, -1)
+        walkers = Walkers(both, draws.x)
+        values = map_walkers(f_loc, walkers, self.chunk)
+        return values.reshape(2, -1)
 
 
 def _means_of_blocks(tree, size):

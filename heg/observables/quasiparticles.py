@@ -77,6 +77,16 @@ class _ActiveShells(NamedTuple):
     length: np.ndarray
     size: np.ndarray
 
+    @property
+    def occupation(self):
+        """Mean occupation per plane wave.  [A]"""
+        return self.counts.mean(axis=0) / self.size
+
+    @property
+    def deviation(self):
+        """dN_a of every sample.  [B, A]"""
+        return self.counts - self.counts.mean(axis=0)
+
 
 class _Fit(NamedTuple):
     """Linear fit.
@@ -107,29 +117,33 @@ def landau_fit(
       ValueError: too few samples for the number of terms.
     """
     states = np.asarray(states)
+    # energy of a state as p(K) has it, up to a constant
     energy = -system.temperature * np.asarray(log_p)
     ideal = np.sum(orbitals.energy[states], axis=1)
     shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
     active = _active_shells(system, shells, states)
-    count = len(active.size)
-    deviation = active.counts - active.counts.mean(axis=0)
+    deviation = active.deviation
     first, second = _interacting_pairs(active.size)
     products = deviation[:, first] * deviation[:, second]
+    count = len(active.size)
     _require_samples(len(energy), len(first), count)
 
+    # levels k^2 / 2m*, fitted levels, and fitted levels with their interaction
     by_mass = _fit(ideal[:, None], energy, energy)
     by_levels = _fit(deviation, energy - ideal, energy)
-    by_both = _fit(np.concatenate([deviation, products], axis=1), energy - ideal, energy)
+    terms = np.concatenate([deviation, products], axis=1)
+    by_both = _fit(terms, energy - ideal, energy)
 
-    shift = _without_constant(by_both.weights[:count], deviation.var(axis=0), active.spin)
+    # each pair once: f_ab on one side of the diagonal, f_aa / 2 on it
     half_interaction = np.zeros((count, count))
     half_interaction[first, second] = by_both.weights[count:]
-    inverse_mass = by_mass.weights[0]
+    shift = _without_constant(by_both.weights[:count], deviation.var(axis=0), active.spin)
     levels = active.length**2 / 2
+    inverse_mass = by_mass.weights[0]
     return Landau(
         k=active.length,
         spin=active.spin,
-        occupation=active.counts.mean(axis=0) / active.size,
+        occupation=active.occupation,
         ideal=levels,
         energy=levels + shift,
         interaction=half_interaction + half_interaction.T,
@@ -140,17 +154,16 @@ def landau_fit(
 
 def _active_shells(system: System, shells: Shells, states: np.ndarray) -> _ActiveShells:
     """Shells of both spins whose occupation fluctuates, at most MAX_SHELLS."""
-    counts = np.concatenate(
-        [_count_by_shell(shells, states[:, part]) for part in system.parts],
-        axis=1,
-    )
+    of_spins = [_count_by_shell(shells, states[:, part]) for part in system.parts]
+    counts = np.concatenate(of_spins, axis=1)
     spin, shell = np.divmod(np.arange(counts.shape[1]), len(shells.count))
     occupation = counts.mean(axis=0) / shells.count[shell]
-    from_edge = np.minimum(occupation, 1 - occupation)
+    open_shell = np.minimum(occupation, 1 - occupation) > LEAST_OCCUPATION
     # zero where a shell is filled in part, always by as many electrons
     variance = counts.var(axis=0)
-    candidates = np.flatnonzero((from_edge > LEAST_OCCUPATION) & (variance > 0))
+    candidates = np.flatnonzero(open_shell & (variance > 0))
     by_variance = candidates[np.argsort(-variance[candidates])]
+    # in order of spin and length again
     active = np.sort(by_variance[:MAX_SHELLS])
     return _ActiveShells(
         counts=counts[:, active],
@@ -164,6 +177,7 @@ def _count_by_shell(shells, states):
     """Electrons of one spin in each shell, in every sample.  [B, S]"""
     counts = np.zeros((len(states), len(shells.count)))
     samples = np.arange(len(states))[:, None]
+    # not counts[...] += 1, which would count two electrons of one shell once
     np.add.at(counts, (samples, shells.index[states]), 1)
     return counts
 
@@ -189,17 +203,23 @@ def _fit(regressors, target, energy):
     variance of the energy.
     """
     half = len(energy) // 2
-    mean = regressors[:half].mean(axis=0)
-    centre = target[:half].mean()
-    deviation = regressors - mean
-    fitted = deviation[:half]
-    squares = fitted.T @ fitted / half
-    ridge = RIDGE * np.diag(np.maximum(np.diagonal(squares), TINY))
-    covariance = fitted.T @ (target[:half] - centre) / half
-    weights = np.linalg.solve(squares + ridge, covariance)
-    missed = target[half:] - centre - deviation[half:] @ weights
-    variance = np.var(energy[half:])
-    return _Fit(weights, explained=1 - np.mean(missed**2) / max(variance, TINY))
+    deviation = regressors - regressors[:half].mean(axis=0)
+    residual = target - target[:half].mean()
+    weights = _ridge_regression(deviation[:half], residual[:half])
+    missed = residual[half:] - deviation[half:] @ weights
+    variance = max(np.var(energy[half:]), TINY)
+    explained = 1 - np.mean(missed**2) / variance
+    return _Fit(weights, explained)
+
+
+def _ridge_regression(regressors, target):
+    """Weights of regressors without a constant; the ridge keeps collinear ones finite."""
+    count = len(target)
+    squares = regressors.T @ regressors / count
+    variances = np.maximum(np.diagonal(squares), TINY)
+    ridge = RIDGE * np.diag(variances)
+    covariances = regressors.T @ target / count
+    return np.linalg.solve(squares + ridge, covariances)
 
 
 def _without_constant(shift, variance, spin):

@@ -50,13 +50,16 @@ def group_by_length(length: Float[np.ndarray, " vectors"], system: System) -> Sh
       system: gives k_F.
     """
     kept = np.isfinite(length)
-    steps = np.round(length[kept] / (WIDTH * system.fermi_wavevector))
-    _, shell = np.unique(steps, return_inverse=True)
+    width = WIDTH * system.fermi_wavevector
+    rounded = np.round(length[kept] / width)
+    # steps that hold no vector get no number
+    _, shell = np.unique(rounded, return_inverse=True)
     index = np.full(len(length), -1)
     index[kept] = shell
     count = np.bincount(shell)
+    total_length = np.bincount(shell, length[kept])
     return Shells(
-        length=np.bincount(shell, length[kept]) / count,
+        length=total_length / count,
         count=count,
         index=index,
     )

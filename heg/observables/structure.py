@@ -111,13 +111,16 @@ def _reciprocal_shells(system, highest):
     """Shells of half of the reciprocal lattice, and the share of each vector in its shell."""
     n = _half_lattice(system.dim, highest)
     norm = np.linalg.norm(n, axis=1)
+    # whole shells: the corners of the lattice are left out, and so is q = 0
     inside = (norm > 0) & (norm <= highest)
     unit = 2 * np.pi / system.box
-    shells = group_by_length(np.where(inside, unit * norm, np.inf), system)
+    length = np.where(inside, unit * norm, np.inf)
+    shells = group_by_length(length, system)
     # S(q) = S(-q): a vector whose opposite is left out counts twice
     multiplicity = np.where(n[:, -1] > 0, 2, 1)
     weight = shells.members * multiplicity
-    return shells, weight / weight.sum(axis=1, keepdims=True)
+    size = weight.sum(axis=1, keepdims=True)
+    return shells, weight / size
 
 
 def _half_lattice(dim, highest):
@@ -137,10 +140,12 @@ def _separation_bins(system):
     volumes = [ball_in_cell(edge / system.box, dim) for edge in edges]
     inside = np.array(volumes)
     # edges that would leave too small a rest at the corners are dropped
-    kept = 1 - inside >= CORNER_SHARE * inside[1]
+    first_bin = inside[1]
+    kept = 1 - inside >= CORNER_SHARE * first_bin
     edges = np.append(edges[kept], farthest)
     inside = np.append(inside[kept], 1.0)
-    return edges, np.diff(inside)
+    share = np.diff(inside)
+    return edges, share
 
 
 def ball_in_cell(radius: float, dim: int) -> float:
@@ -169,10 +174,15 @@ def _ball_in_cube(radius):
         return 1.0
 
     def slice_area(height):
-        return _disc_in_square(np.sqrt(max(radius**2 - height**2, 0.0)))
+        squared = max(radius**2 - height**2, 0.0)
+        return _disc_in_square(np.sqrt(squared))
 
     # the area of a slice has kinks where its disc touches the sides and the corners of the square
-    kinks = [np.sqrt(radius**2 - edge) for edge in (0.25, 0.5) if 0 < radius**2 - edge < 0.25]
+    kinks = []
+    for distance_squared in (0.25, 0.5):
+        height_squared = radius**2 - distance_squared
+        if 0 < height_squared < 0.25:
+            kinks.append(np.sqrt(height_squared))
     half, _ = quad(slice_area, 0, 0.5, points=kinks, epsabs=1e-10)
     return 2 * half
 
@@ -202,8 +212,9 @@ class _PairBins(NamedTuple):
     def separation(self, x):
         """Separation of each pair, to the nearest image, and its length."""
         r = self.difference(x)
-        r = r - self.box * jnp.round(r / self.box)
-        return r, jnp.linalg.norm(r, axis=-1)
+        images = jnp.round(r / self.box)
+        nearest = r - self.box * images
+        return nearest, jnp.linalg.norm(nearest, axis=-1)
 
     def collect(self, distance, values):
         """Sum over pairs of their values by bin, in units of g.  [spin pairs, bins]"""
@@ -235,13 +246,13 @@ def make_structure(system: System, grid: Grid) -> Callable[[jax.Array, jax.Array
     pairs = _pair_bins(system, grid)
 
     def structure(x: Float[Array, "electrons dim"], z: Float[Array, "electrons dim"]) -> Structure:
-        s = _structure_factor(system, grid, x)
         r, distance = pairs.separation(x)
+        _, distance_bare = pairs.separation(z)
+        # what the flow adds to the distance, to first order in the displacement z - x
         moved = pairs.difference(z - x)
         along = jnp.sum(moved * r, axis=-1) / distance
-        _, distance_bare = pairs.separation(z)
         return Structure(
-            s=s,
+            s=_structure_factor(system, grid, x),
             g=pairs.collect(distance, 1.0),
             g_bare=pairs.collect(distance_bare, 1.0),
             displaced=pairs.collect(distance, along),
@@ -252,14 +263,16 @@ def make_structure(system: System, grid: Grid) -> Callable[[jax.Array, jax.Array
 
 def _structure_factor(system, grid, x):
     """Re rho_q^* rho_q / N for each pair of spins, mean over shells.  [spin pairs, S]"""
-    unit = 2 * np.pi / system.box
+    angle = 2 * np.pi / system.box * x
     densities = []
     for part in system.parts:
-        waves = density_waves(unit * x[part], grid.highest)
+        waves = density_waves(angle[part], grid.highest)
         densities.append(waves.ravel())
+    # the imaginary part is odd in q: it vanishes in the mean over a shell
     products = []
     for a, b in itertools.combinations_with_replacement(densities, 2):  # uu, ud, dd
-        products.append(jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b))
+        product = jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b)
+        products.append(product)
     return jnp.stack(products) @ grid.weight.T / system.electrons
 
 
@@ -280,17 +293,19 @@ def ideal_structure(
     """
     mesh = (points or MESH_POINTS[system.dim],) * system.dim
     bins = _bins_of_mesh(system, grid, mesh)
-    of_pairs = []
+    rows_s = []
+    rows_g = []
     for count in system.spins:
         correlations = _spin_correlations(system, orbitals, count)
-        s = _ideal_structure_factor(system, grid, correlations)
-        g = _ideal_pair_correlation(mesh, correlations)
-        of_pairs.append((s, _bin_means(g, bins, len(grid.share))))
-    if len(of_pairs) > 1:
-        s, g = of_pairs[0]
-        of_pairs.insert(1, (np.zeros_like(s), np.ones_like(g)))
-    s, g = (np.stack(rows) for rows in zip(*of_pairs))
-    return Structure(s=s, g=g, g_bare=g, displaced=np.zeros_like(g))
+        rows_s.append(_ideal_structure_factor(system, grid, correlations))
+        on_mesh = _ideal_pair_correlation(mesh, correlations)
+        rows_g.append(_bin_means(on_mesh, bins, len(grid.share)))
+    if system.n_down:
+        # opposite spins, between the two of equal ones
+        rows_s.insert(1, np.zeros_like(rows_s[0]))
+        rows_g.insert(1, np.ones_like(rows_g[0]))
+    g = np.stack(rows_g)
+    return Structure(s=np.stack(rows_s), g=g, g_bare=g, displaced=np.zeros_like(g))
 
 
 class _SpinCorrelations(NamedTuple):
@@ -323,16 +338,20 @@ def _ideal_structure_factor(system, grid, correlations):
     start[-1] = 0
     shape = start + highest + 1
     c = np.zeros(tuple(shape))
-    on_grid = np.all(np.abs(transfer) <= highest, axis=1) & (transfer[:, -1] >= 0)
+    near = np.all(np.abs(transfer) <= highest, axis=1)
+    on_grid = near & (transfer[:, -1] >= 0)
     index = transfer[on_grid] + start
     np.add.at(c, tuple(index.T), correlations.joint[on_grid])
-    return (correlations.electrons - grid.weight @ c.ravel()) / system.electrons
+    mean = grid.weight @ c.ravel()
+    return (correlations.electrons - mean) / system.electrons
 
 
 def _ideal_pair_correlation(mesh, correlations):
     """sum_q c(q) (1 - cos qr) / N_s^2 at the points of the mesh.  [points]"""
     c = np.zeros(mesh)
-    np.add.at(c, tuple((correlations.transfer % mesh[0]).T), correlations.joint)
+    # transfers beyond the mesh fold back onto it, where their cosines are the same
+    index = correlations.transfer % mesh[0]
+    np.add.at(c, tuple(index.T), correlations.joint)
     cosines = np.fft.fftn(c).real.ravel()
     return (correlations.joint.sum() - cosines) / correlations.electrons**2
 
@@ -340,9 +359,14 @@ def _ideal_pair_correlation(mesh, correlations):
 def _bins_of_mesh(system, grid, mesh):
     """Bin of the distance of each point of a mesh in the cell from the origin.  [points]"""
     fraction = np.indices(mesh).reshape(system.dim, -1).T / mesh[0]
-    distance = system.box * np.linalg.norm(fraction - np.round(fraction), axis=1)
-    return np.minimum(distance / grid.edges[1], len(grid.share) - 1).astype(int)
+    nearest = fraction - np.round(fraction)
+    distance = system.box * np.linalg.norm(nearest, axis=1)
+    # the last bin is wider than the others: it takes all that is farther
+    last = len(grid.share) - 1
+    return np.minimum(distance / grid.edges[1], last).astype(int)
 
 
 def _bin_means(values, bins, count):
-    return np.bincount(bins, values, count) / np.bincount(bins, minlength=count)
+    total_of_bin = np.bincount(bins, values, count)
+    points = np.bincount(bins, minlength=count)
+    return total_of_bin / points

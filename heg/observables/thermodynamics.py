@@ -125,16 +125,19 @@ def thermodynamics(system: System, blocks: Observed) -> dict[str, Quantity]:
     for name, values in blocks.energies.items():
         results[name] = jackknife(values, _mean)
 
-    def virial(mean):
-        return pressure(system, mean["kinetic"], mean["potential"])
+    def virial_pressure(energies):
+        return pressure(system, energies["kinetic"], energies["potential"])
 
-    results["pressure"] = jackknife(blocks.energies, virial)
+    def capacities(means):
+        energies, moments = means
+        return heat_capacities(system, energies, moments)
 
-    scalars = (blocks.energies, blocks.moments)
-    capacities = jackknife(scalars, lambda means: heat_capacities(system, *means))
-    names = ("heat_capacity", "heat_capacity_of_entropy", "heat_capacity_of_energy")
-    for index, name in enumerate(names):
-        results[name] = _element(capacities, index)
+    results["pressure"] = jackknife(blocks.energies, virial_pressure)
+    # together, so that one pass over the blocks serves for all three
+    three = jackknife((blocks.energies, blocks.moments), capacities)
+    results["heat_capacity"] = _element(three, 0)
+    results["heat_capacity_of_entropy"] = _element(three, 1)
+    results["heat_capacity_of_energy"] = _element(three, 2)
     return with_units(results, system.dim)
 
 
@@ -171,7 +174,7 @@ def distributions(
 ) -> dict[str, Quantity]:
     """S(q), g(r), g of z, displacement and n(k), with the grids q, r and k.
 
-    Rows are pairs of spins uu, ud, dd, or spins u, d.
+    The rows of an array are the pairs of spins uu, ud, dd, or the spins u, d.
 
     Args:
       system: the gas.
@@ -180,10 +183,12 @@ def distributions(
       blocks: means over blocks.                            [blocks, ...]
     """
     shells, _ = momentum_shells(system, orbitals)
+    # fitted once to all blocks, not anew for each group that the jackknife leaves out
     weight = control_weight(blocks.momentum)
     structure = blocks.structure
 
     def displacement(mean):
+        # zero in bins without pairs
         return mean.displaced / np.where(mean.g > 0, mean.g, np.inf)
 
     def n_k(mean):
@@ -213,17 +218,24 @@ def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
     They are S of the longest waves over that of the plasmon, which is exact for q -> 0, and g(0) of
     opposite spins.  Each is left out where the gas has no such limit.
     """
-    structure = blocks.structure
     results: dict[str, Result] = {}
+
+    def over_plasmon(s):
+        plasmon = plasmon_structure(system, grid.shells.length[:1])
+        return total(s)[:1] / plasmon
+
+    def contact_of_opposite_spins(g):
+        _, up_down, _ = g
+        return contact(system, grid, up_down)
+
     if system.coupling:
-        longest = plasmon_structure(system, grid.shells.length[:1])
-        results["S_q_over_plasmon"] = jackknife(structure.s, lambda s: total(s)[:1] / longest)
+        results["S_q_over_plasmon"] = jackknife(blocks.structure.s, over_plasmon)
     if system.n_down:
-        results["contact"] = jackknife(structure.g, lambda g: contact(system, grid, g[1]))
+        results["contact"] = jackknife(blocks.structure.g, contact_of_opposite_spins)
     return with_units(results, system.dim)
 
 
-def contact(system: System, grid: Grid, g: Float[np.ndarray, " bins"]) -> Float[np.ndarray, ""]:
+def contact(system: System, grid: Grid, g: Float[np.ndarray, " bins"]) -> float:
     r"""Value g(0) of opposite spins from a fit to g(r) up to CONTACT_RANGE r_s.
 
     The fit is a (1 + 2 coupling r / (d - 1)) + b r^2 + c r^3.  The slope at contact is Kato's:
@@ -237,10 +249,13 @@ def contact(system: System, grid: Grid, g: Float[np.ndarray, " bins"]) -> Float[
     near = grid.middles < CONTACT_RANGE * system.rs
     r = grid.middles[near]
     cusp = 1 + 2 * system.coupling * r / (system.dim - 1)
-    regressors = np.stack([cusp, r**2, r**3], axis=1)
+    # the quadratic term of the cusp's expansion is not known: it is fitted
+    terms = np.stack([cusp, r**2, r**3], axis=1)
     # the number of pairs in a bin, and with it 1 / variance of g, goes as the volume of the bin
     weight = np.sqrt(grid.share[near])
-    coefficients = np.linalg.lstsq(regressors * weight[:, None], g[near] * weight)[0]
+    weighted_terms = terms * weight[:, None]
+    weighted_g = g[near] * weight
+    coefficients, *_ = np.linalg.lstsq(weighted_terms, weighted_g)
     return coefficients[0]
 
 
