@@ -107,9 +107,10 @@ class Measurement(NamedTuple):
         """One line: the gas, samples, F and the verdict on the run."""
         system = self.system
         gas = f"{system.label}, {system.dim}D, r_s {system.rs:g}, Theta {system.theta:g}"
-        result = f"{self.facts['samples']} samples, F {self.estimate('F')} Ha."
+        samples = self.facts["samples"]
         verdict = sentence_of(self.facts)
-        return f"<Measurement of {gas}: {f'{result} {verdict}'.rstrip()}>"
+        result = f"{samples} samples, F {self.estimate('F')} Ha. {verdict}"
+        return f"<Measurement of {gas}: {result.rstrip()}>"
 
 
 def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
@@ -133,7 +134,7 @@ def _draws_at_once(orbitals):
 
     All parts are of one size, so that one program serves for them.
     """
-    parts = max(1, -(-STATES * orbitals // AT_ONCE))
+    parts = min(max(1, -(-STATES * orbitals // AT_ONCE)), STATES)
     while STATES % parts:
         parts += 1
     return STATES // parts
@@ -213,8 +214,7 @@ def against_ideal(system: System, quantities: dict[str, Quantity]) -> dict[str, 
 def _quality(frozen, drawn, history):
     """Variances of the local energies, and F at zero variance where the history is long enough.
 
-    The variance of E_loc within K is zero for an exact flow, that of F_loc over K for an exact
-    p(K).
+    Both variances vanish for the exact density matrix.
     """
     results = _variances(frozen, drawn.states)
     extrapolated = zero_variance(history)

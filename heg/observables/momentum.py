@@ -138,7 +138,7 @@ class MomentumEstimator:
         row = self.determinants((z[electron] + s)[None], state)[0]
         unit = jnp.zeros(len(state)).at[electron].set(1.0)
         ratio = row @ jnp.linalg.solve(matrix, unit.astype(matrix.dtype))
-        # the determinants leave out the phase of the twist
+        # the matrices leave out the phase e^{i twist . z}, the same for all orbitals
         twist = 2 * np.pi / self.system.box * np.asarray(self.system.twist)
         return jnp.log(ratio) + 1j * s @ twist
 
