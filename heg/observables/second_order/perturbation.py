@@ -48,16 +48,20 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from heg.gas.system import System
 from heg.statistics import Derived, jackknife
 
-BINS = 400  # of the spectrum, over eight decades
+BINS = 400  # of the spectrum
+SPECTRUM_RANGE = (1e-5, 1e3)  # of the spectrum, in units of Fermi energy plus temperature
+SMALLEST_ARGUMENT = 1e-8  # of tanh(x) / x, which is 1 below it to machine precision
+ITERATIONS = 100  # of the shift of the denominators; each halves its error at least
 LEFT_OUT_ENERGY = 1.5  # of what is left out, in units of the mean Delta of the doubles
 
 
 class Row(NamedTuple):
-    """What one K says. Energies are in hartree per cell.
+    """The contribution of one K, or of many along the first axis. Energies are those of the cell.
 
     Attributes:
       variance: of E_loc within K, hartree^2.               []
@@ -65,21 +69,23 @@ class Row(NamedTuple):
       lowered: sum of W^2 h, likewise; -F_2 is its mean.    [Q]
       known: the same sum of the known elements alone.      []
       products: of the sum of W^2 h and of `known` with `known`.    [2]
-      moved: sum of W^2 h with the energies moved along `heg.observables.second_order.levels.Levels.directions`.    [2]
+      moved: sum of W^2 h with the energies moved along
+        `heg.observables.second_order.levels.Levels.directions`.    [2]
       alike: over the doubles of the kinetic energy of K: sums of W^2, of W times its known part,
         and of the square of that, for equal and opposite spins, by |n|^2 of q.    [3, 2, Q]
-      spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of `spectrum_energies`.    [BINS]
+      spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of
+        `spectrum_energies`.                                [BINS]
       response: changes of observables to first order, by name.
     """
 
-    variance: np.ndarray
-    squared: np.ndarray
-    lowered: np.ndarray
-    known: np.ndarray
-    products: np.ndarray
-    moved: np.ndarray
-    alike: np.ndarray
-    spectrum: np.ndarray
+    variance: Float[np.ndarray, "*rows"]
+    squared: Float[np.ndarray, "*rows transfers"]
+    lowered: Float[np.ndarray, "*rows transfers"]
+    known: Float[np.ndarray, "*rows"]
+    products: Float[np.ndarray, "*rows 2"]
+    moved: Float[np.ndarray, "*rows 2"]
+    alike: Float[np.ndarray, "*rows 3 2 transfers"]
+    spectrum: Float[np.ndarray, "*rows bins"]
     response: dict[str, np.ndarray]
 
 
@@ -87,7 +93,8 @@ class Known(NamedTuple):
     """The sum of W^2 h of the known elements over many K, hartree per cell.
 
     Attributes:
-      mean, error: over the K.
+      mean: over the K.
+      error: of that mean.
       variance: from K to K, hartree^2.
     """
 
@@ -147,55 +154,73 @@ class SecondOrder(NamedTuple):
     by_transfer_error: np.ndarray
 
 
-def thermal_denominator(gap: np.ndarray, beta: float) -> np.ndarray:
+def thermal_denominator(gap: Float[np.ndarray, "*gaps"], beta: float) -> Float[np.ndarray, "*gaps"]:
     """h(Delta), 1/hartree: beta / 2 at 0, 1 / |Delta| far above the temperature.
 
     Args:
       gap: Delta, hartree.
       beta: 1/hartree.
     """
-    half = np.maximum(beta * np.abs(gap) / 2, 1e-8)
+    half = np.maximum(beta * np.abs(gap) / 2, SMALLEST_ARGUMENT)
     return beta / 2 * np.tanh(half) / half
 
 
 def unbiased_square(
-    known: np.ndarray, first: np.ndarray, second: np.ndarray, count: int
-) -> np.ndarray:
-    """W^2 from `count` samples.
+    known: Float[np.ndarray, "*doubles"],
+    first: Float[np.ndarray, "*doubles"],
+    second: Float[np.ndarray, "*doubles"],
+    count: int,
+) -> Float[np.ndarray, "*doubles"]:
+    """W^2 from samples of a = W - known, without the bias that the square of a mean has.
 
     Args:
-      known: the part of W that is known.                   [D]
-      first, second: sums of a and of a^2, a having the mean W - known.    [D]
+      known: the part of W that is known.
+      first: sum of a.
+      second: sum of a^2.
+      count: of the samples.
     """
+    # the sum over m != n of a_m a_n is the square of the sum less the sum of the squares
     sampled = (first**2 - second) / (count * (count - 1))
     return known**2 + 2 * known * first / count + sampled
 
 
-def spectrum_energies(system: System) -> np.ndarray:
-    """Energies |Delta| of the spectrum, hartree.  [BINS]"""
+def spectrum_energies(system: System) -> Float[np.ndarray, " bins"]:
+    """Energies |Delta| of the spectrum, hartree."""
     unit = system.fermi_energy + system.temperature
-    return unit * np.geomspace(1e-5, 1e3, BINS)
+    return unit * np.geomspace(*SPECTRUM_RANGE, BINS)
 
 
-def spectrum_of(squares: np.ndarray, gap: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.  [D], [D], [BINS] ->
-    [BINS]"""
-    steps = np.log(np.abs(gap) / energies[0] + 1e-300) / np.log(energies[1] / energies[0])
-    steps = np.clip(steps, 0, len(energies) - 1.001)
-    lower = steps.astype(int)
-    share = steps - lower
-    below = np.bincount(lower, squares * (1 - share), len(energies))
-    return below + np.bincount(lower + 1, squares * share, len(energies))
+def spectrum_of(
+    squares: Float[np.ndarray, " doubles"],
+    gap: Float[np.ndarray, " doubles"],
+    energies: Float[np.ndarray, " bins"],
+) -> Float[np.ndarray, " bins"]:
+    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.
+
+    Args:
+      squares: W^2, hartree^2.
+      gap: Delta, hartree.
+      energies: of `spectrum_energies`.
+    """
+    step = np.log(energies[1] / energies[0])
+    position = np.log(np.abs(gap) / energies[0] + 1e-300) / step
+    position = np.clip(position, 0, len(energies) - 1.001)
+    lower = position.astype(int)
+    share = position - lower
+    to_lower = np.bincount(lower, squares * (1 - share), len(energies))
+    to_upper = np.bincount(lower + 1, squares * share, len(energies))
+    return to_lower + to_upper
 
 
-def shifted_sum(system: System, spectrum: np.ndarray) -> float:
+def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
     """-F_2 with every |Delta| raised by 4 |F_2| / N, hartree per cell."""
     energies = spectrum_energies(system)
     lowered = 0.0
-    for _ in range(100):
+    for _ in range(ITERATIONS):
         raised = energies + 4 * max(lowered, 0.0) / system.electrons
-        before, lowered = lowered, float(spectrum @ thermal_denominator(raised, system.beta))
-        lowered = (before + lowered) / 2
+        result = float(spectrum @ thermal_denominator(raised, system.beta))
+        # the mean of the old and the new, as the sum falls with the shift and would swing
+        lowered = (lowered + result) / 2
     return lowered
 
 
@@ -245,7 +270,8 @@ def second_order(system: System, rows: Row, known: Known, beyond: Correction) ->
 
 def response(rows: Row) -> dict[str, Derived]:
     """Changes of the observables to first order, with errors."""
-    return {name: jackknife(values, lambda mean: mean) for name, values in rows.response.items()}
+    unchanged = lambda mean: mean
+    return {name: jackknife(values, unchanged) for name, values in rows.response.items()}
 
 
 def _mean(rows):
