@@ -83,8 +83,8 @@ class Sums(NamedTuple):
       second: of a^2.                                       [D]
     """
 
-    first: Float[Array, " doubles"]
-    second: Float[Array, " doubles"]
+    first: Float[Array | np.ndarray, " doubles"]
+    second: Float[Array | np.ndarray, " doubles"]
 
 
 class Response(NamedTuple):
