@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from heg import Config, ModelConfig, RunConfig, SystemConfig, build
 from heg.gas.ideal import log_partition
 from heg.gas.system import System
+from heg.observables.evaluation import Drawn
 from heg.observables.second_order.contributions import contribution, known_part
 from heg.observables.second_order.degenerate import pair_correction, shell_correction
 from heg.observables.second_order.excitations import Excitations
@@ -28,11 +29,13 @@ from heg.observables.second_order.perturbation import (
     thermal_denominator,
     unbiased_square,
 )
+from heg.observables.second_order.relaxation import Relaxation
 from heg.reference.determinants import block_of
 from heg.runs.second_order_rows import FEWEST_ROWS, SKIPPED, collect
 
 LARGEST = 4
 NO_CORRECTION = Correction(0.0, 0.0, 0.0)
+NO_RELAXATION = Relaxation(0.0, 0.0)
 SMALL = ModelConfig(transformer_layers=0, flow_layers=0, orbital_tolerance=1e-2)
 GASES = {
     "2D 3u": SystemConfig(3, 2, 4.0, 0.5, "1", (0.1, 0.2)),
@@ -106,7 +109,7 @@ def test_few_states_that_differ_little_do_not_lose_the_others():
         rare_of_many = rng.random(2048) < share
         known = np.where(rare_of_many, 1.6, 0.8)
         of_many = Known(known.mean(), known.std() / np.sqrt(2048), known.var())
-        result = second_order(gas, rows, of_many, NO_CORRECTION)
+        result = second_order(gas, rows, of_many, NO_CORRECTION, NO_RELAXATION)
         truth.append(-(1 + share) / 2)
         values.append(result.doubles)
         errors.append(result.statistical)
@@ -181,7 +184,8 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     levels = bare_levels(excitations, 0.0)
     rows = [contribution(excitations, levels, state, key) for state, key in zip(states, keys)]
     rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    result = second_order(system, rows, Known(0.0, 0.0, 0.0), NO_CORRECTION)
+    known = Known(0.0, 0.0, 0.0)
+    result = second_order(system, rows, known, NO_CORRECTION, NO_RELAXATION)
     doubles = result.doubles * system.electrons
     error = result.statistical * system.electrons
     assert abs(doubles + expected) < 3.5 * error
@@ -230,14 +234,21 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
     # opposite spins in two dimensions, where samples are not explained in full
     excitations, solver = excitations_of(SystemConfig(2, 2, 4.0, 0.5, "0"))
     state = solver.init(jax.random.key(0))
-    frozen = SimpleNamespace(system=solver.system, config=excitations.config, state=state)
+    frozen = SimpleNamespace(
+        system=solver.system,
+        config=excitations.config,
+        state=state,
+        solver=solver,
+    )
     states = drawn_states(solver, state.average, jax.random.key(6), SKIPPED + 36)
+    log_prob = jax.jit(jax.vmap(solver.model.occupations.log_prob, (None, 0)))
+    drawn = Drawn(states, np.asarray(log_prob(state.average.occupations, states)))
     nothing = lambda have, wanted: None
 
     def go(name, accuracy, stop=lambda: False):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        return collect(frozen, directory, states, accuracy, nothing, stop)
+        return collect(frozen, directory, drawn, accuracy, nothing, stop)
 
     calls = iter(range(100))
     assert go("stopped", np.inf, lambda: next(calls) == 5) is None
