@@ -31,7 +31,7 @@ from heg.observables.second_order.perturbation import (
 )
 from heg.observables.second_order.relaxation import Relaxation
 from heg.reference.determinants import block_of
-from heg.runs.second_order_rows import FEWEST_ROWS, SKIPPED, collect
+from heg.runs.second_order_rows import MIN_ROWS, SKIPPED_DRAWS, collect
 
 LARGEST = 4
 NO_CORRECTION = Correction(0.0, 0.0, 0.0)
@@ -240,7 +240,7 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
         state=state,
         solver=solver,
     )
-    states = drawn_states(solver, state.average, jax.random.key(6), SKIPPED + 36)
+    states = drawn_states(solver, state.average, jax.random.key(6), SKIPPED_DRAWS + 36)
     log_prob = jax.jit(jax.vmap(solver.model.occupations.log_prob, (None, 0)))
     drawn = Drawn(states, np.asarray(log_prob(state.average.occupations, states)))
     nothing = lambda have, wanted: None
@@ -255,9 +255,9 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
     assert (tmp_path / "stopped" / "second-order-0.h5").exists()
     resumed = go("stopped", np.inf)
     whole = go("whole", np.inf)
-    assert len(whole.rows.variance) == FEWEST_ROWS
+    assert len(whole.rows.variance) == MIN_ROWS
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     # an accuracy out of reach takes all states that were drawn, and keeps those at hand
     more = go("whole", 1e-12)
     assert len(more.rows.variance) == 36
-    np.testing.assert_array_equal(more.rows.lowered[:FEWEST_ROWS], whole.rows.lowered)
+    np.testing.assert_array_equal(more.rows.lowered[:MIN_ROWS], whole.rows.lowered)

@@ -66,16 +66,17 @@ class Rows(NamedTuple):
 
     Attributes:
       levels: energies of the states.
-      known, beyond: of `heg.observables.second_order.perturbation.second_order`.
+      known: the sum of W^2 h of the known elements over many K.
+      beyond: what degenerate states add.
       relaxation: of p(K).
       rows: with the states along the first axis.
     """
 
     levels: Levels
     known: Known
-    beyond: Correction | None
-    relaxation: Relaxation | None
-    rows: Row | None
+    beyond: Correction
+    relaxation: Relaxation
+    rows: Row
 
 
 def contribution(

@@ -49,7 +49,6 @@ the shift, Carter-Fenk and Head-Gordon, J. Chem. Phys. 158, 234108 (2023), doi:1
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -61,6 +60,8 @@ BINS = 400  # of the spectrum
 SPECTRUM_RANGE = (1e-5, 1e3)  # of the spectrum, in units of Fermi energy plus temperature
 SMALLEST_ARGUMENT = 1e-8  # of tanh(x) / x, which is 1 below it to machine precision
 ITERATIONS = 100  # of the shift of the denominators; each halves its error at least
+ROUNDING = 1e-12  # relative variance from row to row that counts as none
+TINY = 1e-300  # in place of a divisor that is zero
 LEFT_OUT_ENERGY = 1.5  # of what is left out, in units of the mean Delta of the doubles
 
 
@@ -125,7 +126,7 @@ class SecondOrder(NamedTuple):
     """F_2, hartree per electron, and the parts of its error.
 
     Attributes:
-      value: F_2, half of what is left out included.
+      value: F_2, half of what is left out and the relaxation of p(K) included.
       error: all parts, added in squares.
       of_rows: standard error over the K that are sampled.
       statistical: that with the errors of the means over many K.
@@ -137,10 +138,11 @@ class SecondOrder(NamedTuple):
       doubles: the sum over doubles alone.
       correction: for degenerate states.
       relaxation: of p(K).
-      shifted: the same with shifted denominators.
+      shifted: the sum over doubles with shifted denominators.
       known: the part of the doubles that needs no sampling.
       within: sum of W^2 over the doubles as a share of the variance of E_loc within K.
-      by_transfer: sum over doubles up to each |n|^2 of q, and its standard error.    [Q], [Q]
+      by_transfer: sum over doubles up to each |n|^2 of q.  [Q]
+      by_transfer_error: its standard error.                [Q]
     """
 
     value: float
@@ -158,8 +160,8 @@ class SecondOrder(NamedTuple):
     shifted: float
     known: float
     within: float
-    by_transfer: np.ndarray
-    by_transfer_error: np.ndarray
+    by_transfer: Float[np.ndarray, " transfers"]
+    by_transfer_error: Float[np.ndarray, " transfers"]
 
 
 def thermal_denominator(gap: Float[np.ndarray, "*gaps"], beta: float) -> Float[np.ndarray, "*gaps"]:
@@ -211,7 +213,7 @@ def spectrum_of(
       energies: of `spectrum_energies`.
     """
     step = np.log(energies[1] / energies[0])
-    position = np.log(np.abs(gap) / energies[0] + 1e-300) / step
+    position = np.log(np.abs(gap) / energies[0] + TINY) / step
     position = np.clip(position, 0, len(energies) - 1.001)
     lower = position.astype(int)
     share = position - lower
@@ -238,6 +240,7 @@ def second_order(
     """F_2 from rows of independent K.
 
     Args:
+      system: the gas.
       rows: with K along the first axis of every leaf.
       known: `Row.known` over many K.
       beyond: of heg.observables.second_order.degenerate, mean over many K.
@@ -245,37 +248,39 @@ def second_order(
     Raises:
       ValueError: fewer than two rows.
     """
-    plain = rows._replace(response={})
+    electrons = system.electrons
     count = len(rows.variance)
+    parts_of = lambda mean: np.array(_parts(system, mean, known, beyond, count))
+    parts = jackknife(rows._replace(response={}), parts_of)
+    value = _Parts(*parts.value.tolist())
+    error = _Parts(*parts.error.tolist())
+    curve = jackknife(rows.lowered, lambda mean: -np.cumsum(mean) / electrons)
 
-    def parts(mean):
-        return np.array(list(_parts(system, mean, known, beyond, count).values()))
-
-    found = jackknife(plain, parts)
-    names = list(_parts(system, _mean(plain), known, beyond, count))
-    value = dict(zip(names, found.value.tolist()))
-    error = dict(zip(names, found.error.tolist()))
-    curve = jackknife(plain.lowered, lambda mean: -np.cumsum(mean) / system.electrons)
-    of_many = np.hypot(value["slope"] * known.error, beyond.spread) / system.electrons
-    errors = {
-        "statistical": float(np.hypot(error["value"], of_many)),
-        "levels": float(np.hypot(value["first_level"], value["second_level"])),
-        "left_out": max(abs(value["left_out"]), error["remainder"]),
-        "denominators": abs(value["shift"]),
-        "degenerate": abs(value["unsure"]),
-        "occupations": relaxed.error / system.electrons,
-    }
+    # the means over many K are independent of the rows and have errors of their own
+    of_many = np.hypot(value.slope * known.error, beyond.spread) / electrons
+    statistical = float(np.hypot(error.value, of_many))
+    levels = float(np.hypot(value.first_level, value.second_level))
+    left_out = max(abs(value.left_out), error.remainder)
+    denominators = abs(value.shift)
+    degenerate = abs(value.unsure)
+    occupations = relaxed.error / electrons
+    errors = [statistical, levels, left_out, denominators, degenerate, occupations]
     return SecondOrder(
-        value=value["value"] + relaxed.value / system.electrons,
-        error=float(np.linalg.norm(list(errors.values()))),
-        of_rows=error["value"],
-        **errors,
-        doubles=value["doubles"],
-        correction=value["correction"],
-        relaxation=relaxed.value / system.electrons,
-        shifted=value["doubles"] + value["shift"],
-        known=-known.mean / system.electrons,
-        within=value["within"],
+        value=value.value + relaxed.value / electrons,
+        error=float(np.linalg.norm(errors)),
+        of_rows=error.value,
+        statistical=statistical,
+        levels=levels,
+        left_out=left_out,
+        denominators=denominators,
+        degenerate=degenerate,
+        occupations=occupations,
+        doubles=value.doubles,
+        correction=value.correction,
+        relaxation=relaxed.value / electrons,
+        shifted=value.doubles + value.shift,
+        known=-known.mean / electrons,
+        within=value.within,
         by_transfer=curve.value,
         by_transfer_error=curve.error,
     )
@@ -287,40 +292,91 @@ def response(rows: Row) -> dict[str, Derived]:
     return {name: jackknife(values, unchanged) for name, values in rows.response.items()}
 
 
-def _mean(rows):
-    return jax.tree.map(lambda leaf: leaf.mean(axis=0), rows)
+class _Parts(NamedTuple):
+    """Parts of F_2 that follow from means over the rows, hartree per electron.
+
+    Attributes:
+      value: F_2 without the relaxation of p(K).
+      doubles: the sum over doubles alone.
+      correction: for degenerate states.
+      left_out: half of an estimate of the most that is left out.
+      remainder: the same before noise below zero is cut off.
+      shift: change by the shift of the denominators.
+      unsure: of the correction for degenerate states.
+      first_level: change by the first of `Levels.directions`.
+      second_level: change by the second.
+      slope: of the control variate, a number.
+      within: share of the variance of E_loc that is in the doubles, a number.
+    """
+
+    value: float
+    doubles: float
+    correction: float
+    left_out: float
+    remainder: float
+    shift: float
+    unsure: float
+    first_level: float
+    second_level: float
+    slope: float
+    within: float
 
 
-def _parts(system, mean, known, beyond, count):
-    """Parts of F_2 per electron from means over `count` K; `slope` and `within` are shares."""
-    squared, sampled = float(np.sum(mean.squared)), float(np.sum(mean.lowered))
-    with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
+def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _Parts:
+    """Parts of F_2 from means over `count` K."""
+    per_electron = lambda lowered: -float(lowered) / system.electrons
+    squared = float(np.sum(mean.squared))
+    sampled = float(np.sum(mean.lowered))
+    variance = float(mean.variance)
+    slope = _slope(mean, known, count)
+    doubles = sampled + slope * (known.mean - mean.known)
+
+    # by the sum rule, what the variance of E_loc holds beyond the doubles
+    remainder = variance - squared
+    weight = _weight_of_left_out(system, squared, sampled)
+    left_out = max(remainder, 0.0) * weight
+
+    unshifted = float(mean.spectrum @ thermal_denominator(spectrum_energies(system), system.beta))
+    shift = shifted_sum(system, mean.spectrum) - unshifted
+    return _Parts(
+        value=per_electron(doubles + beyond.value + left_out),
+        doubles=per_electron(doubles),
+        correction=per_electron(beyond.value),
+        left_out=per_electron(left_out),
+        remainder=per_electron(remainder * weight),
+        shift=per_electron(shift),
+        unsure=per_electron(np.hypot(beyond.unsure, _mismatch(mean.alike) * beyond.value)),
+        first_level=per_electron(mean.moved[0] - sampled),
+        second_level=per_electron(mean.moved[1] - sampled),
+        slope=slope,
+        within=squared / max(variance, TINY),
+    )
+
+
+def _slope(mean: Row, known: Known, count: int) -> float:
+    """Slope of the sum of W^2 h against its known part, from row to row."""
+    sampled = float(np.sum(mean.lowered))
+    with_sampled, with_known = mean.products
+    covariance = with_sampled - sampled * mean.known
+    variance = with_known - mean.known * mean.known
     # as if one more row had shown the slope 1; rounding counts as no difference at all
-    prior = known.variance / count + 1e-12 * mean.known**2
-    slope = float((with_lowered + prior) / (with_known + prior)) if prior > 0 else 1.0
-    lowered = sampled + slope * (known.mean - mean.known)
-    # of what is left out
+    prior = known.variance / count + ROUNDING * mean.known**2
+    return float((covariance + prior) / (variance + prior)) if prior > 0 else 1.0
+
+
+def _weight_of_left_out(system: System, squared: float, sampled: float) -> float:
+    """h(3/2 Delta') / 2, with Delta' where h has its mean over the doubles, 1/hartree."""
     energies = spectrum_energies(system)
     h = thermal_denominator(energies, system.beta)
-    typical = np.interp(-sampled / max(squared, 1e-300), -h, energies)
-    remainder = float(mean.variance) - squared
-    weight = thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
-    left_out = max(remainder, 0.0) * weight
-    shift = shifted_sum(system, mean.spectrum) - float(mean.spectrum @ h)
-    # scaled known elements stand for all of W among states of one energy
-    near, mixed, near_known = mean.alike
-    scaled = np.sum(np.divide(mixed**2, near_known, out=near.copy(), where=near_known > 0))
-    mismatch = min(abs(np.sum(near) / scaled - 1), 1.0) if scaled > 0 else 0.0
-    numbers = {
-        "value": lowered + beyond.value + left_out,
-        "doubles": lowered,
-        "correction": beyond.value,
-        "left_out": left_out,
-        "remainder": remainder * weight,
-        "shift": shift,
-        "unsure": np.hypot(beyond.unsure, mismatch * beyond.value),
-        "first_level": mean.moved[0] - sampled,
-        "second_level": mean.moved[1] - sampled,
-    }
-    found = {name: -float(number) / system.electrons for name, number in numbers.items()}
-    return found | {"slope": slope, "within": squared / max(float(mean.variance), 1e-300)}
+    # negated, as the interpolation takes increasing values
+    typical = np.interp(-sampled / max(squared, TINY), -h, energies)
+    return thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
+
+
+def _mismatch(alike) -> float:
+    """Share of W^2 among states of one energy that the scaled known elements miss, at most 1."""
+    sampled, mixed, known = alike
+    # where nothing is known, the sampled W^2 stands for itself
+    scaled = np.divide(mixed**2, known, out=sampled.copy(), where=known > 0)
+    total = np.sum(scaled)
+    return min(abs(np.sum(sampled) / total - 1), 1.0) if total > 0 else 0.0
