@@ -138,6 +138,7 @@ def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> Ampli
       largest: |n|^2 of the largest momentum transfer.
     """
     drawn_orbitals = choose_cutoff(gas, sizes.orbital_tolerance).orbitals
+    # the ratios of a walker take far more memory than its local energy
     ratio_bytes = 8 * RATIO_NUMBERS * count_doubles(gas, largest)
     sampling = _Sampling(
         flow_size=FlowSize(sizes.flow_layers, sizes.flow_width),
@@ -180,15 +181,18 @@ class _Sampling:
     def look(self, system, flow_params, states, guides, keys):
         orbitals = self.orbitals.at_density(system.rs)
         flow = make_flow(system, self.flow_size)
-        local_energy = make_local_energy(system, make_kinetic_energy(system, orbitals, flow))
+        kinetic_energy = make_kinetic_energy(system, orbitals, flow)
+        local_energy = make_local_energy(system, kinetic_energy)
         controls = make_controls(system, orbitals)
         operators = make_pair_operators(system, orbitals)
         log_slater = make_log_slater(system, orbitals)  # ln |Phi|
         draw = make_draw(system, orbitals, flow, self.energies_at_once)
 
         # every x from its state or from its guide, with equal chance
-        coin_keys, draw_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        is_by_guide = jax.vmap(jax.random.bernoulli)(coin_keys)
+        split = jax.vmap(jax.random.split, out_axes=1)
+        toss = jax.vmap(jax.random.bernoulli)
+        coin_keys, draw_keys = split(keys)
+        is_by_guide = toss(coin_keys)
         drawn = jnp.where(is_by_guide[:, None], guides, states)
         draws = draw(flow_params, drawn, draw_keys)
 
@@ -218,19 +222,23 @@ class _Sampling:
             ratio = jax.vmap(ratios, (0, None))(z, state)
             factor = jnp.conj(counted * deviation)
             terms = jnp.real(factor[:, None] * ratio)
-            return Sums(first=jnp.sum(terms, axis=0), second=jnp.sum(terms**2, axis=0))
+            first = jnp.sum(terms, axis=0)
+            second = jnp.sum(terms**2, axis=0)
+            return Sums(first, second)
 
         return sum_walkers(sums, (z, deviation), self.ratios_at_once)
 
     def respond(self, system, x, z, potential, weight, state, weights):
         ratios = self._ratios(system)
-        structure = make_structure(system, self.grid.at_density(system.rs))
+        grid = self.grid.at_density(system.rs)
+        structure = make_structure(system, grid)
 
         def values_at(walker):
             x, z = walker
             of_x = structure(x, z)
-            weighted_sum = jnp.real(ratios(z, state)) @ weights
-            return {"ratio": weighted_sum, "s": of_x.s, "g": of_x.g}
+            # all doubles at once, as a response is linear in the amplitudes
+            ratio = jnp.real(ratios(z, state)) @ weights
+            return {"ratio": ratio, "s": of_x.s, "g": of_x.g}
 
         values = map_walkers(values_at, (x, z), self.ratios_at_once)
         weighted_ratio = weight * values["ratio"]
@@ -241,7 +249,8 @@ class _Sampling:
         )
 
     def _ratios(self, system):
-        return make_ratios(system, self.orbitals.at_density(system.rs), self.largest)
+        orbitals = self.orbitals.at_density(system.rs)
+        return make_ratios(system, orbitals, self.largest)
 
 
 def _covariance(values, weight):

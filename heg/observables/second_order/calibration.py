@@ -65,12 +65,13 @@ def calibrate(
 def _sample(excitations, drawn, excited, key):
     distinct = np.concatenate([drawn, excited])
     states = np.repeat(distinct, REPEATED, axis=0)
-    # the program takes `count` states, so that the last part is filled up with the first of them
-    filled = np.resize(states, (excitations.count, states.shape[1]))
+    count, electrons = states.shape
+    # the program takes a fixed number of states: the last call is filled up with some of them
+    filled = np.resize(states, (excitations.count, electrons))
     looked = excitations.look(filled, filled, key)
 
     def by_state(leaf):
-        kept = np.asarray(leaf)[: len(states)]
+        kept = np.asarray(leaf)[:count]
         return kept.reshape(-1, REPEATED, *kept.shape[1:])
 
     return _Samples(
@@ -87,10 +88,13 @@ def _fit(samples, usable):
     The operators are fitted within the drawn states alone. The flow was trained on these, and
     leaves another local energy in excited ones.
     """
-    operators = samples.operators[samples.drawn][..., usable]
-    energies = samples.energy[samples.drawn]
+    drawn = samples.drawn
+    operators = samples.operators[drawn]
+    # within the states, so that differences between them do not count as noise
+    regressors = _centred(operators[..., usable])
+    deviations = _centred(samples.energy[drawn])
     weights = np.zeros(len(usable))
-    weights[usable] = _least_squares(_centred(operators), _centred(energies))
+    weights[usable] = _least_squares(regressors, deviations)
 
     explained = samples.operators @ weights
     left = np.real(samples.energy - explained)
@@ -115,6 +119,7 @@ def _least_squares(regressors, values):
     """Real weights of complex regressors [S, R] for complex values [S]."""
     scale = np.sqrt(np.mean(np.abs(regressors) ** 2, axis=0))
     scale = np.where(scale > 0, scale, 1.0)
+    # real and imaginary parts are two samples of each
     design = np.concatenate([regressors.real, regressors.imag]) / scale
     target = np.concatenate([values.real, values.imag])
     solution = np.linalg.lstsq(design, target, rcond=1e-6)[0]
@@ -128,6 +133,7 @@ def _linear_fit(regressors, values):
     remain where a regressor does not vary.
     """
     prior = np.array([0.0, 1.0, 1.0])
+    target = values - regressors @ prior
     deviations = regressors - regressors.mean(axis=0)
     spread = np.sqrt(np.mean(deviations**2, axis=0))
     largest = np.abs(regressors).max(axis=0)
@@ -135,9 +141,9 @@ def _linear_fit(regressors, values):
 
     # a constant, and the regressors that vary, in units of their spread
     scale = spread[used]
+    scaled = deviations[:, used] / scale
     constant = np.ones(len(values))
-    design = np.column_stack([constant, deviations[:, used] / scale])
-    target = values - regressors @ prior
+    design = np.column_stack([constant, scaled])
     solution, scaled_covariance = _ordinary_least_squares(design, target)
 
     coefficients = prior.copy()

@@ -100,6 +100,7 @@ def contribution(
     halves = _half_sums(excitations, levels, state, looked)
     whole = jax.tree.map(np.add, *halves)
 
+    # the programs compute all doubles of the list, as its length is the same for every K
     doubles = excitations.doubles_of(state)
     allowed = doubles.allowed
     known = doubles.elements(known_elements(excitations, levels))
@@ -138,18 +139,13 @@ def known_part(
       states: draws of K; of large gases the first of them, MAX_KNOWN_DOUBLES over the number of
         doubles.
     """
-    system = excitations.system
     elements = known_elements(excitations, levels)
-    affordable = MAX_KNOWN_DOUBLES // count_doubles(system, excitations.largest)
+    doubles_of_one = count_doubles(excitations.system, excitations.largest)
+    affordable = MAX_KNOWN_DOUBLES // doubles_of_one
     used = states[: max(MIN_KNOWN_STATES, affordable)]
     # cold gases draw few states, each of them often
     distinct, counts = np.unique(used, axis=0, return_counts=True)
-    sums = []
-    for state in distinct:
-        doubles = excitations.doubles_of(state)
-        known = np.where(doubles.allowed, doubles.elements(elements), 0.0)
-        gap = levels.gap(doubles)
-        sums.append(known**2 @ thermal_denominator(gap, system.beta))
+    sums = [_known_sum(excitations, levels, elements, state) for state in distinct]
     values = np.repeat(sums, counts)
     estimate = independent(values)
     return Known(mean=estimate.mean, error=estimate.error, variance=float(np.var(values)))
@@ -173,6 +169,7 @@ def beyond_second_order(
     """
     elements = known_elements(excitations, levels)
     _, mixed, squared = alike
+    # slope of the sampled elements against the known ones; 1 where there are none
     scale = np.divide(mixed, squared, out=np.ones_like(mixed), where=squared > 0)
 
     def scaled_elements(doubles):
@@ -206,6 +203,14 @@ def _look(excitations: Excitations, state, key) -> Looked:
     return excitations.look(states, guides, key)
 
 
+def _known_sum(excitations: Excitations, levels: Levels, elements: PairElements, state) -> float:
+    """Sum of W^2 h of the known elements of one K, hartree."""
+    doubles = excitations.doubles_of(state)
+    known = np.where(doubles.allowed, doubles.elements(elements), 0.0)
+    h = thermal_denominator(levels.gap(doubles), excitations.system.beta)
+    return known**2 @ h
+
+
 def _halves_of(count: int) -> tuple[slice, slice]:
     """The first and the second half of the samples."""
     return slice(0, count // 2), slice(count // 2, None)
@@ -213,6 +218,7 @@ def _halves_of(count: int) -> tuple[slice, slice]:
 
 def _half_sums(excitations: Excitations, levels: Levels, state, looked: Looked) -> list[Sums]:
     """Sums of the amplitudes over the first and over the second half of the samples."""
+    # b: any number will do, and the one that E_loc follows closely leaves the least noise
     of_state = looked.of_state @ levels.weights
     of_operators = looked.operators @ levels.operators
     deviation = looked.weight * (looked.energy - (of_state + of_operators))
@@ -296,13 +302,22 @@ def _alike(amplitudes: Amplitudes, sizes: int):
     known = amplitudes.known
     alike = doubles.alike
     index = doubles.kind * sizes + doubles.transfer
-    sums = []
-    for product in (amplitudes.squares, amplitudes.sampled * known, known**2):
-        sums.append(np.bincount(index, alike * product, 2 * sizes))
-    return np.reshape(sums, (3, 2, sizes))
+
+    def by_transfer(values):
+        sums = np.bincount(index, alike * values, 2 * sizes)
+        return sums.reshape(2, sizes)
+
+    return np.stack(
+        [
+            by_transfer(amplitudes.squares),
+            by_transfer(amplitudes.sampled * known),
+            by_transfer(known**2),
+        ]
+    )
 
 
 def _variance(energy, weight):
     """Variance of complex energies with weights of mean 1."""
-    deviation = energy - np.average(energy, weights=weight)
+    mean = np.average(energy, weights=weight)
+    deviation = energy - mean
     return weight @ np.abs(deviation) ** 2 / (len(weight) - 1)

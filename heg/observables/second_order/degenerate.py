@@ -49,7 +49,7 @@ def pair_correction(
       gap: difference of the energies, hartree.
       beta: 1/hartree.
     """
-    log_cosh = lambda x: np.logaddexp(x, -x)
+    log_cosh = lambda x: np.logaddexp(x, -x)  # and ln 2, which drops out
     exact = log_cosh(beta * np.hypot(gap / 2, elements)) - log_cosh(beta * gap / 2)
     return exact / beta - elements**2 * thermal_denominator(gap, beta)
 
@@ -74,14 +74,18 @@ def shell_correction(
     gaps = gap(doubles)
     elements = np.where(doubles.allowed, known(doubles), 0.0)
     by_pairs = pair_correction(elements, gaps, beta)
-    alike = doubles.alike
     second_order = elements**2 @ thermal_denominator(gaps, beta)
+
+    # a shell costs many eigenvalues: pairs do where it adds little
+    alike = doubles.alike
     pairs_of_shell = float(by_pairs[alike].sum())
     if abs(pairs_of_shell) <= MIN_SHELL_SHARE * second_order:
         return ShellCorrection(float(by_pairs.sum()), 0.0)
     shell = _connected_shell(doubles_of, state, known, gap)
     if shell is None:
         return ShellCorrection(float(by_pairs.sum()), abs(pairs_of_shell))
+
+    # the second order of the shell is in the rows already
     other_pairs = by_pairs[~alike].sum()
     value = other_pairs + shell.lowering(beta) - shell.second_order(beta)
     return ShellCorrection(float(value), 0.0)
@@ -131,14 +135,15 @@ class _Search:
     def from_state(cls, state):
         return cls(states=[state], energies=[0.0], index={_name(state): 0}, elements={})
 
-    def add(self, state, energy):
-        """The number of a state, which is new or known already."""
+    def connect(self, number, state, energy, element):
+        """Add a state, new or known already, and its element with the state of a number."""
         name = _name(state)
         if name not in self.index:
             self.index[name] = len(self.states)
             self.states.append(state)
             self.energies.append(energy)
-        return self.index[name]
+        column = self.index[name]
+        self.elements[number, column] = element
 
     def shell(self):
         matrix = np.zeros((len(self.states), len(self.states)))
@@ -155,15 +160,16 @@ def _connected_shell(doubles_of, state, known, gap):
     state, _ = doubles_of.ordered(state)
     search = _Search.from_state(state)
     number = 0
-    while number < len(search.states):
+    while number < len(search.states):  # the list grows as doubles of its states are found
         state = search.states[number]
         doubles = doubles_of.of_vectors(state)
         elements = known(doubles)
         energies = search.energies[number] + gap(doubles)
         for double in np.flatnonzero(doubles.alike):
-            other, sign = doubles_of.ordered(doubles_of.excited(state, double))
-            column = search.add(other, energies[double])
-            search.elements[number, column] = sign * elements[double]
+            excited = doubles_of.excited(state, double)
+            # the same determinant may come with its electrons in another order
+            other, sign = doubles_of.ordered(excited)
+            search.connect(number, other, energies[double], sign * elements[double])
         if len(search.states) > MAX_STATES:
             return None
         number += 1

@@ -173,10 +173,13 @@ class DoublesOf:
         self, n: Int[np.ndarray, "electrons dim"], index: int
     ) -> Int[np.ndarray, "electrons dim"]:
         """Integer vectors of one double of the list, in the order of the electrons of K."""
-        n = n.copy()
         pair, transfer = divmod(index, len(self.transfers))
-        n[self._first[pair]] += self.transfers[transfer]
-        n[self._second[pair]] -= self.transfers[transfer]
+        q = self.transfers[transfer]
+        first = self._first[pair]
+        second = self._second[pair]
+        n = n.copy()
+        n[first] += q
+        n[second] -= q
         return n
 
     def ordered(
@@ -190,9 +193,10 @@ class DoublesOf:
         parts = []
         sign = 1
         for part in self.system.parts:
-            order = np.lexsort(n[part].T[::-1])
+            spin = n[part]
+            order = np.lexsort(spin.T[::-1])  # the first component counts most
             permutation = np.eye(len(order))[order]
-            parts.append(n[part][order])
+            parts.append(spin[order])
             sign *= round(np.linalg.det(permutation))
         return np.concatenate(parts), sign
 
@@ -221,13 +225,14 @@ class DoublesOf:
 
     def _opposite_spins(self, up, down):
         """Doubles of an up and a down electron.  [N_up, N_down, Q]"""
-        ideal = self._kinetic(up.n[:, None] - down.n)
+        apart = up.n[:, None] - down.n
+        ideal = self._kinetic(apart)
         transfer = np.broadcast_to(self._squared, ideal.shape)
-        # reversed, as the second electron takes -q
+        opposite = down.opposite
         return Doubles(
-            allowed=up.empty[:, None] & down.empty[None, :, ::-1],
+            allowed=up.empty[:, None] & opposite.empty,
             ideal=ideal,
-            fock=up.raised[:, None] + down.raised[None, :, ::-1],
+            fock=up.raised[:, None] + opposite.raised,
             transfer=transfer,
             exchanged=np.zeros_like(transfer),
         )
@@ -242,16 +247,18 @@ class DoublesOf:
         # q and q' end in the same determinant, which counts at the smaller one
         other_transfer = -apart[:, None] - self.transfers
         exchanged = _squared_length(other_transfer)
+        is_shorter = transfer < exchanged
         is_equal = transfer == exchanged
         is_first = _precedes(self.transfers, other_transfer)
-        is_smaller = (transfer < exchanged) | (is_equal & is_first)
-        both_empty = spin.empty[first] & spin.empty[second, ::-1]
+        is_smaller = is_shorter | (is_equal & is_first)
+        opposite = spin.opposite
+        both_empty = spin.empty[first] & opposite.empty[second]
 
-        # `raised` of each electron has the other where it was before
-        raised = spin.raised[first] + spin.raised[second, ::-1]
+        # `raised` of each electron has the other one still at its old place
+        raised = spin.raised[first] + opposite.raised[second]
         apart_after = apart[:, None] + 2 * self.transfers
-        after = self.strength[_squared_length(apart_after)]
         before = self.strength[_squared_length(apart)]
+        after = self.strength[_squared_length(apart_after)]
         fock = raised + 2 * self.strength[exchanged] - after - before[:, None]
         return Doubles(
             allowed=both_empty & is_smaller,
@@ -280,20 +287,22 @@ class _Spin(NamedTuple):
     empty: np.ndarray
     raised: np.ndarray
 
+    @property
+    def opposite(self):
+        """The same for the opposite of each q, which the second electron of a double takes."""
+        return _Spin(self.n, self.empty[:, ::-1], self.raised[:, ::-1])
+
 
 def _electron_pairs(system):
-    """First and second electron of every pair, in the order of the doubles.  [pairs], [pairs]"""
-    firsts = []
-    seconds = []
+    """First and second electron of every pair, in the order of the doubles.  [2, pairs]"""
+    pairs = []
     if system.n_down:
-        up, down = np.indices((system.n_up, system.n_down)).reshape(2, -1)
-        firsts.append(up)
-        seconds.append(system.n_up + down)
+        up, down = np.indices((system.n_up, system.n_down))
+        pairs.append([up.ravel(), system.n_up + down.ravel()])
     for part in system.parts:
         first, second = np.triu_indices(part.stop - part.start, 1)
-        firsts.append(part.start + first)
-        seconds.append(part.start + second)
-    return np.concatenate(firsts), np.concatenate(seconds)
+        pairs.append([part.start + first, part.start + second])
+    return np.concatenate(pairs, axis=1)
 
 
 def _concatenated(*tables):

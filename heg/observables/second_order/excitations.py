@@ -123,7 +123,7 @@ class Excitations:
     def excite(
         self, state: Int[np.ndarray, " electrons"], generator: np.random.Generator
     ) -> Int[np.ndarray, " electrons"]:
-        """A random double of K, with the chance that it has in the bare second order.
+        """A random double of K, with a chance that goes as its part of the bare second order.
 
         Args:
           state: occupied orbitals.
@@ -131,18 +131,24 @@ class Excitations:
         Returns:
           Occupied orbitals of the double, those of `orbitals`; K itself if it has no doubles.
         """
-        doubles = self.doubles_of(state)
-        strength = self.doubles_of.strength
-        bare = strength[doubles.transfer] - strength[doubles.exchanged]
-        h = thermal_denominator(doubles.ideal, self.system.beta)
-        weight = np.where(doubles.allowed, bare**2 * h, 0.0)
+        weight = self._bare_second_order(state)
         if not weight.any():
             return state
         chance = weight / weight.sum()
         index = generator.choice(len(chance), p=chance)
-        n = self.doubles_of.excited(self.doubles_of.n[state], index)
+        before = self.doubles_of.n[state]
+        n = self.doubles_of.excited(before, index)
         parts = [self._occupied(n[part]) for part in self.system.parts]
         return np.concatenate(parts)
+
+    def _bare_second_order(self, state) -> np.ndarray:
+        """W^2 h of the bare interaction and the kinetic energies.  [D], hartree"""
+        doubles = self.doubles_of(state)
+        strength = self.doubles_of.strength
+        # the strength at 0, in place of an exchange of opposite spins, is zero
+        bare = strength[doubles.transfer] - strength[doubles.exchanged]
+        h = thermal_denominator(doubles.ideal, self.system.beta)
+        return np.where(doubles.allowed, bare**2 * h, 0.0)
 
     def _occupied(self, n: Iterable) -> list[int]:
         """Indices among `orbitals` of the integer vectors of one spin, increasing."""

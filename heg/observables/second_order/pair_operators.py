@@ -75,7 +75,8 @@ def waves_of(system: System) -> Waves:
     shells = max(MIN_SHELLS, within_reach)
     sizes = sizes[:shells]
     used = squared <= sizes[-1]
-    is_member = squared[used] == sizes[:, None]
+    in_reach = squared[used]
+    is_member = in_reach == sizes[:, None]
     return Waves(
         n=n[used],
         size=sizes,
@@ -140,11 +141,14 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
         return shells.member @ (squared * pairs - drift)
 
     def operators(z, state):
+        """All local values at z.  [O]"""
         waves = jnp.exp(1j * unit * (shells.n @ z.T))
-        gradients = [log_gradient(z[part], state[part]) for part in system.parts]
-        along = unit * (shells.n @ jnp.concatenate(gradients).T)
         densities = [jnp.sum(waves[:, part], axis=1) for part in system.parts]
+        gradients = [log_gradient(z[part], state[part]) for part in system.parts]
+        gradient = jnp.concatenate(gradients)
+        along = unit * (shells.n @ gradient.T)
 
+        # sum_{i != j} e^{iq(z_i - z_j)} of q and -q together, within a spin
         of_own_spin = jnp.stack(densities, axis=1)[:, spin]
         squares = sum(jnp.abs(density) ** 2 for density in densities)
         equal = 2 * (squares - system.electrons)  # without each electron's pair with itself
@@ -154,6 +158,7 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
             kinetic_commutator(equal, waves, of_own_spin, along),
         ]
         if len(densities) == 2:
+            # the same for an up and a down electron, each pair from both ends
             up, down = densities
             of_other_spin = jnp.stack([down, up], axis=1)[:, spin]
             opposite = 4 * jnp.real(up * jnp.conj(down))
@@ -221,10 +226,11 @@ def pair_elements(
       strength: of `interaction_strength`.
     """
     size = waves_of(system).size
+    kinds = len(system.spins)
+    by_kind = weights[1:].reshape(kinds, 2, len(size))
     tables = np.zeros((2, 2, size[-1] + 2))  # the last entry stays zero
-    by_kind = weights[1:].reshape(len(system.spins), 2, len(size))
     # a sum over ordered pairs has each pair twice
-    tables[: len(by_kind), :, size] = 2 * by_kind
+    tables[:kinds, :, size] = 2 * by_kind
     return PairElements(
         coulomb=weights[0] * strength,
         plain=tables[:, 0],

@@ -212,13 +212,15 @@ def spectrum_of(
       gap: Delta, hartree.
       energies: of `spectrum_energies`.
     """
+    # the energies are equidistant on a logarithmic scale
+    bins = len(energies)
     step = np.log(energies[1] / energies[0])
-    position = np.log(np.abs(gap) / energies[0] + TINY) / step
-    position = np.clip(position, 0, len(energies) - 1.001)
+    distance = np.log(np.abs(gap) / energies[0] + TINY)
+    position = np.clip(distance / step, 0, bins - 1.001)
     lower = position.astype(int)
     share = position - lower
-    to_lower = np.bincount(lower, squares * (1 - share), len(energies))
-    to_upper = np.bincount(lower + 1, squares * share, len(energies))
+    to_lower = np.bincount(lower, squares * (1 - share), bins)
+    to_upper = np.bincount(lower + 1, squares * share, bins)
     return to_lower + to_upper
 
 
@@ -227,8 +229,9 @@ def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
     energies = spectrum_energies(system)
     lowered = 0.0
     for _ in range(ITERATIONS):
-        raised = energies + 4 * max(lowered, 0.0) / system.electrons
-        result = float(spectrum @ thermal_denominator(raised, system.beta))
+        shift = 4 * max(lowered, 0.0) / system.electrons
+        h = thermal_denominator(energies + shift, system.beta)
+        result = float(spectrum @ h)
         # the mean of the old and the new, as the sum falls with the shift and would swing
         lowered = (lowered + result) / 2
     return lowered
@@ -324,7 +327,7 @@ class _Parts(NamedTuple):
 
 def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _Parts:
     """Parts of F_2 from means over `count` K."""
-    per_electron = lambda lowered: -float(lowered) / system.electrons
+    per_electron = lambda lowered: -float(lowered) / system.electrons  # F_2 is minus the sum
     squared = float(np.sum(mean.squared))
     sampled = float(np.sum(mean.lowered))
     variance = float(mean.variance)
@@ -336,8 +339,12 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
     weight = _weight_of_left_out(system, squared, sampled)
     left_out = max(remainder, 0.0) * weight
 
-    unshifted = float(mean.spectrum @ thermal_denominator(spectrum_energies(system), system.beta))
+    # both sums from the spectrum, so that its bins make no difference
+    h = thermal_denominator(spectrum_energies(system), system.beta)
+    unshifted = float(mean.spectrum @ h)
     shift = shifted_sum(system, mean.spectrum) - unshifted
+
+    mismatch = _mismatch(mean.alike) * beyond.value
     return _Parts(
         value=per_electron(doubles + beyond.value + left_out),
         doubles=per_electron(doubles),
@@ -345,7 +352,7 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
         left_out=per_electron(left_out),
         remainder=per_electron(remainder * weight),
         shift=per_electron(shift),
-        unsure=per_electron(np.hypot(beyond.unsure, _mismatch(mean.alike) * beyond.value)),
+        unsure=per_electron(np.hypot(beyond.unsure, mismatch)),
         first_level=per_electron(mean.moved[0] - sampled),
         second_level=per_electron(mean.moved[1] - sampled),
         slope=slope,
@@ -364,7 +371,7 @@ def _slope(mean: Row, known: Known, count: int) -> float:
     return float((covariance + prior) / (variance + prior)) if prior > 0 else 1.0
 
 
-def _weight_of_left_out(system: System, squared: float, sampled: float) -> float:
+def _weight_of_left_out(system: System, squared: float, sampled: float) -> np.ndarray:
     """h(3/2 Delta') / 2, with Delta' where h has its mean over the doubles, 1/hartree."""
     energies = spectrum_energies(system)
     h = thermal_denominator(energies, system.beta)
