@@ -121,6 +121,7 @@ def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
 
     Those of p(K) come first and in their order.
     """
+    # the last orbital has the longest k, as they are in order of energy
     unit = 2 * np.pi / gas.box
     highest = np.linalg.norm(orbitals.n[-1] + np.asarray(gas.twist))
     reach = unit * (highest + np.sqrt(largest))
@@ -146,6 +147,7 @@ def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> Ampli
         grid=grid_of(gas),
         largest=largest,
         energies_at_once=walkers_at_once(gas, batch),
+        # `project` and `respond` take one half of the samples each
         ratios_at_once=walkers_at_once(gas, batch // 2, ratio_bytes),
     )
     return AmplitudePrograms(
@@ -220,6 +222,7 @@ class _Sampling:
             """Sums over some walkers; `counted` is 0 for those that fill up the devices."""
             z, deviation = walkers
             ratio = jax.vmap(ratios, (0, None))(z, state)
+            # real, as W is: the imaginary part is noise
             factor = jnp.conj(counted * deviation)
             terms = jnp.real(factor[:, None] * ratio)
             first = jnp.sum(terms, axis=0)
@@ -238,9 +241,14 @@ class _Sampling:
             of_x = structure(x, z)
             # all doubles at once, as a response is linear in the amplitudes
             ratio = jnp.real(ratios(z, state)) @ weights
-            return {"ratio": ratio, "s": of_x.s, "g": of_x.g}
+            return {
+                "ratio": ratio,
+                "s": of_x.s,
+                "g": of_x.g,
+            }
 
         values = map_walkers(values_at, (x, z), self.ratios_at_once)
+        # a covariance, so that the mean of the observable need not be known
         weighted_ratio = weight * values["ratio"]
         return Response(
             potential=_covariance(potential, weighted_ratio),

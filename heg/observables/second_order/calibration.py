@@ -93,7 +93,7 @@ def _fit(samples, usable):
     # within the states, so that differences between them do not count as noise
     regressors = _centred(operators[..., usable])
     deviations = _centred(samples.energy[drawn])
-    weights = np.zeros(len(usable))
+    weights = np.zeros(usable.shape)
     weights[usable] = _least_squares(regressors, deviations)
 
     explained = samples.operators @ weights
@@ -149,8 +149,8 @@ def _linear_fit(regressors, values):
     coefficients = prior.copy()
     coefficients[used] += solution[1:] / scale
     covariance = np.zeros((3, 3))
-    block = np.ix_(used, used)
-    covariance[block] = scaled_covariance[1:, 1:] / np.outer(scale, scale)
+    scales = np.outer(scale, scale)
+    covariance[np.ix_(used, used)] = scaled_covariance[1:, 1:] / scales
     # the constant of the design belongs to the mean of the regressors, c to zero
     ideal_and_fock = regressors[:, 1:] @ coefficients[1:]
     coefficients[0] = np.mean(values - ideal_and_fock)
@@ -159,10 +159,11 @@ def _linear_fit(regressors, values):
 
 def _ordinary_least_squares(design, target):
     """Coefficients and their covariance.  [states, R], [states] -> [R], [R, R]"""
+    count, regressors = design.shape
+    degrees_of_freedom = max(count - regressors, 1)
+    # pseudo, as ideal and Hartree-Fock energies may go along with each other
     inverse = np.linalg.pinv(design.T @ design, rcond=1e-10)
     solution = inverse @ design.T @ target
     residual = target - design @ solution
-    count, regressors = design.shape
-    degrees_of_freedom = max(count - regressors, 1)
     variance = residual @ residual / degrees_of_freedom
     return solution, variance * inverse

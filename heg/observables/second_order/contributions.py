@@ -142,7 +142,8 @@ def known_part(
     elements = known_elements(excitations, levels)
     doubles_of_one = count_doubles(excitations.system, excitations.largest)
     affordable = MAX_KNOWN_DOUBLES // doubles_of_one
-    used = states[: max(MIN_KNOWN_STATES, affordable)]
+    count = max(MIN_KNOWN_STATES, affordable)
+    used = states[:count]
     # cold gases draw few states, each of them often
     distinct, counts = np.unique(used, axis=0, return_counts=True)
     sums = [_known_sum(excitations, levels, elements, state) for state in distinct]
@@ -196,7 +197,9 @@ def beyond_second_order(
 
 def _look(excitations: Excitations, state, key) -> Looked:
     """Samples of x at one K, with a random double of it as their guide."""
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    # the guide is drawn from the key as well, so that a row can be repeated
+    seed = np.asarray(jax.random.key_data(key))
+    generator = np.random.default_rng(seed)
     guide = excitations.excite(state, generator)
     states = np.tile(state, (excitations.count, 1))
     guides = np.tile(guide, (excitations.count, 1))
@@ -320,4 +323,5 @@ def _variance(energy, weight):
     """Variance of complex energies with weights of mean 1."""
     mean = np.average(energy, weights=weight)
     deviation = energy - mean
-    return weight @ np.abs(deviation) ** 2 / (len(weight) - 1)
+    squares = np.abs(deviation) ** 2
+    return weight @ squares / (len(weight) - 1)

@@ -36,6 +36,7 @@ def corrected(
     for name, change in response(rows).items():
         added[f"{name}_first_order"] = _to_first_order(quantities[name], change)
     if system.n_down:
+        # the fit at small r is linear in g: that of the change is the change of the fit
         of_contact = lambda g: contact(system, grid, g[OPPOSITE_SPINS])
         change = jackknife(rows.response["g_r"], of_contact)
         bound = quantities["contact"]
@@ -82,6 +83,7 @@ def _sum(bound: Quantity, change, error) -> Estimate:
 def _to_first_order(bound: Quantity, change: Derived) -> Quantity:
     """A variational array or number and its change, as if their errors were independent."""
     value = bound.value + change.value
+    # results without a covariance have independent errors, which go into `error` alone
     covariance = change.covariance
     if bound.covariance is not None:
         covariance = covariance + bound.covariance

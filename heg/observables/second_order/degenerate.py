@@ -164,12 +164,14 @@ def _connected_shell(doubles_of, state, known, gap):
         state = search.states[number]
         doubles = doubles_of.of_vectors(state)
         elements = known(doubles)
-        energies = search.energies[number] + gap(doubles)
+        gaps = gap(doubles)
+        energies = search.energies[number] + gaps
         for double in np.flatnonzero(doubles.alike):
             excited = doubles_of.excited(state, double)
             # the same determinant may come with its electrons in another order
             other, sign = doubles_of.ordered(excited)
-            search.connect(number, other, energies[double], sign * elements[double])
+            element = sign * elements[double]
+            search.connect(number, other, energies[double], element)
         if len(search.states) > MAX_STATES:
             return None
         number += 1

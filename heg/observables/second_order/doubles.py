@@ -72,6 +72,7 @@ def make_ratios(system: System, orbitals: Orbitals, largest: int) -> Callable:
     def ratios(z, state):
         tables = [replacements(z[part], state[part]) for part in system.parts]
         parts = [_equal_spin_ratios(table) for table in tables]
+        # opposite spins come first in the list of doubles
         if len(tables) == 2:
             parts.insert(0, _opposite_spin_ratios(*tables))
         return jnp.concatenate([part.ravel() for part in parts])
@@ -89,6 +90,7 @@ def _opposite_spin_ratios(up, down):
 def _equal_spin_ratios(table):
     """R_ia R_jb - R_ib R_ja for i < j.  [pairs, Q]"""
     first, second = np.triu_indices(len(table), 1)
+    # i and j keep their places, or trade them; the second electron takes -q in both
     direct = table[first, first] * table[second, second, ::-1]
     return direct - table[first, second] * table[second, first, ::-1]
 
@@ -118,6 +120,7 @@ class Doubles(NamedTuple):
     @property
     def alike(self) -> Bool[np.ndarray, "*doubles"]:
         """Allowed doubles of the kinetic energy of K."""
+        # rounding must not part equal energies, whatever their unit
         scale = np.max(np.abs(self.ideal), initial=1e-300)
         return self.allowed & (np.abs(self.ideal) < ENERGY_TOLERANCE * scale)
 
@@ -127,6 +130,7 @@ class Doubles(NamedTuple):
 
     def elements(self, operator: PairElements) -> Float[np.ndarray, "*doubles"]:
         """Matrix elements of a pair operator between K and its doubles, hartree."""
+        # Slater and Condon: u(q) - u(q'), the second term for equal spins alone
         is_equal = self.exchanged > 0
         of_equal = operator.between(0, self.transfer, self.ideal)
         of_opposite = operator.between(1, self.transfer, self.ideal)
@@ -173,6 +177,7 @@ class DoublesOf:
         self, n: Int[np.ndarray, "electrons dim"], index: int
     ) -> Int[np.ndarray, "electrons dim"]:
         """Integer vectors of one double of the list, in the order of the electrons of K."""
+        # q runs fastest
         pair, transfer = divmod(index, len(self.transfers))
         q = self.transfers[transfer]
         first = self._first[pair]
@@ -195,8 +200,9 @@ class DoublesOf:
         for part in self.system.parts:
             spin = n[part]
             order = np.lexsort(spin.T[::-1])  # the first component counts most
-            permutation = np.eye(len(order))[order]
             parts.append(spin[order])
+            # Phi changes its sign with each exchange of two orbitals
+            permutation = np.eye(len(order))[order]
             sign *= round(np.linalg.det(permutation))
         return np.concatenate(parts), sign
 
@@ -269,7 +275,8 @@ class DoublesOf:
         )
 
     def _kinetic(self, apart):
-        """Change of the kinetic energy, q^2 + q (k_i - k_j); the twist drops out.  [..., Q]"""
+        """Change of the kinetic energy, q^2 + q (k_i - k_j), hartree.  [..., Q]"""
+        # the twist drops out of the difference
         unit = (2 * np.pi / self.system.box) ** 2
         return unit * (self._squared + apart @ self.transfers.T)
 

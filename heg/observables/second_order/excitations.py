@@ -35,12 +35,14 @@ FARTHEST_TRANSFER = 10  # times 2 pi / L, the most in small gases
 
 def largest_transfer(system: System) -> int:
     """|n|^2 of the largest momentum transfer by default."""
+    # the same for all densities
     gas = system.of_unit_density
     reach = LONGEST_TRANSFER * gas.fermi_wavevector * gas.box / (2 * np.pi)
     largest = max(1, int(reach**2))
     for length in range(1, FARTHEST_TRANSFER + 1):
-        if count_doubles(gas, length**2) <= FEW_DOUBLES:
-            largest = max(largest, length**2)
+        squared = length**2
+        if count_doubles(gas, squared) <= FEW_DOUBLES:
+            largest = max(largest, squared)
     while largest > 1 and count_doubles(gas, largest) > MAX_DOUBLES:
         largest -= 1
     return largest
@@ -111,6 +113,7 @@ class Excitations:
         Raises:
           RunError: a draw failed for good, or too many were repeated.
         """
+        # whole on every device, as the programs are compiled for that
         looked = self.programs.look(
             self.params.flow,
             everywhere(states.astype(np.int32)),

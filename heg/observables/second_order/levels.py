@@ -32,6 +32,7 @@ class Levels(NamedTuple):
 
         Each row is a shift of (alpha, gamma).
         """
+        # alpha and gamma are correlated: the errors of each alone would count too much
         variances, vectors = np.linalg.eigh(self.covariance)
         errors = np.sqrt(np.maximum(variances, 0.0))
         return (vectors * errors).T

@@ -171,6 +171,7 @@ def thermal_denominator(gap: Float[np.ndarray, "*gaps"], beta: float) -> Float[n
       gap: Delta, hartree.
       beta: 1/hartree.
     """
+    # tanh(x) / x without a division by zero
     half = np.maximum(beta * np.abs(gap) / 2, SMALLEST_ARGUMENT)
     return beta / 2 * np.tanh(half) / half
 
@@ -219,15 +220,17 @@ def spectrum_of(
     position = np.clip(distance / step, 0, bins - 1.001)
     lower = position.astype(int)
     share = position - lower
-    to_lower = np.bincount(lower, squares * (1 - share), bins)
-    to_upper = np.bincount(lower + 1, squares * share, bins)
-    return to_lower + to_upper
+    of_lower = squares * (1 - share)
+    of_upper = squares * share
+    by_lower = np.bincount(lower, of_lower, bins)
+    by_upper = np.bincount(lower + 1, of_upper, bins)
+    return by_lower + by_upper
 
 
 def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
     """-F_2 with every |Delta| raised by 4 |F_2| / N, hartree per cell."""
     energies = spectrum_energies(system)
-    lowered = 0.0
+    lowered = 0.0  # -F_2; noise may make it negative, which shifts nothing
     for _ in range(ITERATIONS):
         shift = 4 * max(lowered, 0.0) / system.electrons
         h = thermal_denominator(energies + shift, system.beta)
@@ -253,11 +256,17 @@ def second_order(
     """
     electrons = system.electrons
     count = len(rows.variance)
-    parts_of = lambda mean: np.array(_parts(system, mean, known, beyond, count))
-    parts = jackknife(rows._replace(response={}), parts_of)
+
+    def parts_of(mean):
+        parts = _parts(system, mean, known, beyond, count)
+        return np.array(parts)
+
+    without_response = rows._replace(response={})
+    parts = jackknife(without_response, parts_of)
     value = _Parts(*parts.value.tolist())
     error = _Parts(*parts.error.tolist())
-    curve = jackknife(rows.lowered, lambda mean: -np.cumsum(mean) / electrons)
+    up_to_transfer = lambda mean: -np.cumsum(mean) / electrons
+    curve = jackknife(rows.lowered, up_to_transfer)
 
     # the means over many K are independent of the rows and have errors of their own
     of_many = np.hypot(value.slope * known.error, beyond.spread) / electrons
