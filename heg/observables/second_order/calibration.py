@@ -98,7 +98,8 @@ def _fit(samples, usable):
 
     explained = samples.operators @ weights
     left = np.real(samples.energy - explained)
-    coefficients, covariance = _linear_fit(samples.of_state, left.mean(axis=1))
+    energies = left.mean(axis=1)
+    coefficients, covariance = _linear_fit(samples.of_state, energies)
     return Levels(
         weights=coefficients,
         covariance=covariance[1:, 1:],

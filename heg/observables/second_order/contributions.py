@@ -149,7 +149,11 @@ def known_part(
     sums = [_known_sum(excitations, levels, elements, state) for state in distinct]
     values = np.repeat(sums, counts)
     estimate = independent(values)
-    return Known(mean=estimate.mean, error=estimate.error, variance=float(np.var(values)))
+    return Known(
+        mean=estimate.mean,
+        error=estimate.error,
+        variance=float(np.var(values)),
+    )
 
 
 def beyond_second_order(

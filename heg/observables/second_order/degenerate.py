@@ -166,7 +166,8 @@ def _connected_shell(doubles_of, state, known, gap):
         elements = known(doubles)
         gaps = gap(doubles)
         energies = search.energies[number] + gaps
-        for double in np.flatnonzero(doubles.alike):
+        of_same_energy = np.flatnonzero(doubles.alike)
+        for double in of_same_energy:
             excited = doubles_of.excited(state, double)
             # the same determinant may come with its electrons in another order
             other, sign = doubles_of.ordered(excited)

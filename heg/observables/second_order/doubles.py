@@ -53,7 +53,8 @@ def count_doubles(system: System, largest: int) -> int:
 
 def make_ratios(system: System, orbitals: Orbitals, largest: int) -> Callable:
     """Phi_K' / Phi_K of all doubles, as a function of (z [N, d], state [N]).  [D] complex"""
-    wavevectors = 2 * np.pi / system.box * transfers(system.dim, largest)
+    unit = 2 * np.pi / system.box
+    wavevectors = unit * transfers(system.dim, largest)
     plane_wave_matrix = make_waves(system, orbitals)
 
     def replacements(z, state):
@@ -65,8 +66,8 @@ def make_ratios(system: System, orbitals: Orbitals, largest: int) -> Callable:
         matrix = plane_wave_matrix(z, state)
         inverse = jnp.linalg.inv(matrix)
         weights = matrix.T[:, None] * inverse
-        phases = z @ wavevectors.T
-        table = weights.reshape(count**2, count) @ jnp.exp(1j * phases)
+        waves = jnp.exp(1j * (z @ wavevectors.T))
+        table = weights.reshape(count**2, count) @ waves
         return table.reshape(count, count, -1)
 
     def ratios(z, state):
@@ -225,7 +226,8 @@ class DoublesOf:
         after = np.sum(self.strength[apart_after], axis=-1)
         # an electron does not interact with the place that it left
         with_itself = self.strength[self._squared]
-        raised = before[:, None] - (after - with_itself)
+        with_others = after - with_itself
+        raised = before[:, None] - with_others
         empty = np.all(apart_after > 0, axis=-1)
         return _Spin(n, empty, raised)
 

@@ -61,9 +61,10 @@ def integer_vectors(dim: int, span: int) -> Int[np.ndarray, "vectors dim"]:
 
 def waves_of(system: System) -> Waves:
     """The shortest shells of reciprocal vectors, up to LONGEST_WAVE k_F."""
+    # the same for all densities
     gas = system.of_unit_density
     reach = LONGEST_WAVE * gas.fermi_wavevector * gas.box / (2 * np.pi)
-    span = int(max(reach, MIN_SHELLS)) + 1
+    span = 1 + int(max(reach, MIN_SHELLS))
     n = integer_vectors(system.dim, span)
     # zero is in the middle of the ordered list, and the opposite of each vector in the other half
     middle = len(n) // 2

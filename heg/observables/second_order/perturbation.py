@@ -216,7 +216,8 @@ def spectrum_of(
     # the energies are equidistant on a logarithmic scale
     bins = len(energies)
     step = np.log(energies[1] / energies[0])
-    distance = np.log(np.abs(gap) / energies[0] + TINY)
+    ratio = np.abs(gap) / energies[0]
+    distance = np.log(ratio + TINY)
     position = np.clip(distance / step, 0, bins - 1.001)
     lower = position.astype(int)
     share = position - lower
