@@ -24,7 +24,7 @@ from heg.observables.second_order.pair_operators import count_operators
 from heg.observables.second_order.perturbation import BINS, Known, Row, second_order
 from heg.observables.structure import grid_of
 from heg.parallel.processes import any_process, on_first
-from heg.runs import files
+from heg.runs import files, hdf5
 from heg.training.state import EXCITING, stream
 
 FEWEST_ROWS = 32
@@ -72,7 +72,7 @@ def collect(
     wanted, saved = max(FEWEST_ROWS, have), time.monotonic()
 
     def keep():
-        on_first(lambda: files.save_tree(path, _tree(found, parts), **marks))
+        on_first(lambda: hdf5.save_tree(path, _tree(found, parts), **marks))
 
     while True:
         for number in range(have, wanted):
@@ -133,7 +133,7 @@ def _summed_up(excitations, found, states, accuracy, most):
 
 def _marks(excitations):
     return {
-        "parameters": files.fingerprint(excitations.params),
+        "parameters": hdf5.fingerprint(excitations.params),
         "samples_of_state": excitations.count,
         "largest": excitations.largest,
         "operators": count_operators(excitations.system),
@@ -153,9 +153,9 @@ def _earlier(path, excitations, marks):
     """Rows of an earlier measurement of the same parameters; None if there are none."""
     if not path.exists():
         return None
-    count = files.stored_length(path, "rows/variance")
+    count = hdf5.stored_length(path, "rows/variance")
     with contextlib.suppress(StorageError):
-        tree, attributes = files.load_tree(path, _template(excitations, count))
+        tree, attributes = hdf5.load_tree(path, _template(excitations, count))
         if all(attributes.get(name) == mark for name, mark in marks.items()):
             return Rows(tree["levels"], Known(*map(float, tree["known"])), None, tree["rows"])
     files.set_aside(path)

@@ -9,9 +9,10 @@ from small_runs import small_config
 
 from heg.config import RunConfig, SystemConfig
 from heg.model.density_matrix import Params
-from heg.runs import files
-from heg.runs.run_directory import start_from, transfer
+from heg.runs import hdf5
+from heg.runs.run_directory import RunDirectory
 from heg.runs.solve import solve
+from heg.runs.warm_start import start_from, transfer
 from heg.statistics import Estimate
 from heg.training.convergence import SHORTEST, drift, settled
 from heg.training.step import build
@@ -38,8 +39,8 @@ def test_no_step_from_a_run_gives_the_free_energy_of_its_parameters(run, tmp_pat
     summary = solve(config(tmp_path / "b", start=str(run), steps=0), NOTHING, NOTHING, NEVER)
     assert summary["F"] == summary["initial"]["F"]
     before = build(config(run))
-    state = files.load_tree(files.checkpoints(run)[0], before.template)[0]
-    begun = files.load_tree(tmp_path / "b" / "checkpoint-0.h5", before.template)[0]
+    state = hdf5.load_tree(RunDirectory(run).checkpoints()[0], before.template)[0]
+    begun = hdf5.load_tree(tmp_path / "b" / "checkpoint-0.h5", before.template)[0]
     for here, there in zip(
         jax.tree.leaves(begun.params), jax.tree.leaves(state.average), strict=True
     ):
