@@ -16,7 +16,7 @@ from heg.gas import ideal_infinite, rpa
 from heg.gas.ideal_infinite import exchange
 from heg.gas.system import System
 from heg.gas.twists import Twist
-from heg.runs.files import load_arrays, save_tree
+from heg.runs.hdf5 import load_arrays, save_tree
 from heg.runs.text_files import write_text
 from heg.statistics import Estimate, intercept
 
