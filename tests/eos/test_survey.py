@@ -14,8 +14,8 @@ import pytest
 from heg.cli import eos
 from heg.eos import survey
 from heg.eos.grid import points
-from heg.eos.table import load_table
 from heg.eos.table_directory import is_done, status
+from heg.eos.table_files import load_table
 from heg.errors import RunError
 from heg.runs import files, text_files
 
