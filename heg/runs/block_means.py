@@ -61,6 +61,7 @@ def collect_blocks(
     def shapes_of_batch() -> Observed:
         return jax.eval_shape(frozen.instruments.observe, *frozen_values, key)[0]
 
+    # one process reads the file, all go on with its blocks
     kept.parts = on_first(kept.load, shapes_of_batch)
     have = kept.count() // blocks_in_batch
     wanted = -(-samples // batch)
@@ -68,6 +69,7 @@ def collect_blocks(
     redrawn = 0
     for index in range(have, wanted):
         if stop():
+            # without parts there is nothing to keep, and no file is made
             if kept.parts:
                 kept.save()
             return None

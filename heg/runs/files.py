@@ -75,6 +75,7 @@ def locked(directory: Path, name: str = "lock") -> Iterator[str]:
       OSError: the directory cannot be written.
     """
     with _open_lock_file(directory / name) as file:
+        # opened to append, so that the name of a holder survives until the lock is ours
         file.seek(0)
         holder = file.read().strip()
         _lock(file, directory, holder)

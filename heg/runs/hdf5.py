@@ -84,6 +84,7 @@ def load_tree(path: Path, template: Any, resized: str | None = None) -> tuple[An
     wanted = _named_arrays(template)
     stored, attributes = load_arrays(path)
     leaves = []
+    # in the order of the template, not that of the file
     for name, leaf in wanted.items():
         may_differ = resized is not None and name.split("/")[0] == resized
         if name not in stored or not _matches(stored[name], leaf, may_differ):
@@ -187,6 +188,7 @@ def _part_name(part: Any) -> str:
 
 def _digest(arrays: Arrays) -> str:
     digest = hashlib.sha256()
+    # sorted: a file gives its datasets back in another order than they were written
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())

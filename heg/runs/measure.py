@@ -90,6 +90,7 @@ def measure(
         return any_process(stop())
 
     with contextlib.ExitStack() as held:
+        # files belong to the first process: it alone holds the lock
         on_first(_hold, output, held)
         blocks = collect_blocks(frozen, output, samples, partial(show, "samples"), asked_to_stop)
         if blocks is None:
@@ -108,6 +109,7 @@ def measure(
         measurement = evaluate(frozen, blocks, history, drawn, beyond, asked_to_stop)
         if measurement is None:
             return None
+        # a measurement is no better than the training before it
         verdict = on_first(_verdict_on_training, directory, measurement.facts["step"])
         measurement = measurement._replace(facts=measurement.facts | verdict)
         on_first(save, output, measurement)
@@ -116,25 +118,30 @@ def measure(
 
 def save(directory: Path, measurement: Measurement) -> None:
     """Write observables.h5, with all arrays and covariances, and observables.json, without them."""
+    _save_arrays(directory / "observables.h5", measurement)
+    numbers: dict[str, Any] = {}
+    for name, quantity in measurement.quantities.items():
+        numbers[name] = {"mean": _plain(quantity.value), "error": _plain(quantity.error)}
+    landau = measurement.landau._asdict()
+    numbers["landau"] = {name: _plain(value) for name, value in landau.items()}
+    text_files.save_json(directory / "observables.json", numbers | measurement.facts)
+
+
+def _save_arrays(path: Path, measurement: Measurement) -> None:
+    """Write observables.h5, where each array names its unit."""
     arrays: dict[str, Any] = {}
     units: dict[str, dict] = {}
-    numbers = {}
     for name, quantity in measurement.quantities.items():
         arrays[name] = _arrays_of(quantity)
         for part in arrays[name]:
             squared = ", squared" if part == "covariance" else ""
             units[f"{name}/{part}"] = {"unit": quantity.unit + squared}
-        numbers[name] = {"mean": _plain(quantity.value), "error": _plain(quantity.error)}
     if measurement.second_order:
         arrays["second_order"] = measurement.second_order
-    landau = measurement.landau._asdict()
-    arrays["landau"] = landau
+    arrays["landau"] = measurement.landau._asdict()
     arrays["levels"] = measurement.levels
     notes = {name: measurement.facts[name] for name in ("step", "samples", "version")}
-    hdf5.save_tree(directory / "observables.h5", arrays, units, **notes)
-    landau_numbers = {name: _plain(value) for name, value in landau.items()}
-    facts = numbers | {"landau": landau_numbers} | measurement.facts
-    text_files.save_json(directory / "observables.json", facts)
+    hdf5.save_tree(path, arrays, units, **notes)
 
 
 def _arrays_of(quantity: Quantity) -> dict[str, np.ndarray]:

@@ -61,11 +61,14 @@ def solve(
     directory = RunDirectory(Path(config.run.run_dir))
 
     def asked_to_stop() -> bool:
+        # a signal may reach one process alone: all of them end together
         return any_process(stop() or (is_first() and directory.stop_file.exists()))
 
     run = Run(config, build(config), directory, say, show, asked_to_stop)
-    other_params = run.parameters_of_other_run()  # refused before there is a directory
+    # a start that does not fit is refused before there is a directory
+    other_params = run.parameters_of_other_run()
     with contextlib.ExitStack() as held:
+        # files belong to the first process: it alone holds the lock
         on_first(run.claim_directory, held)
         first = run.first_state(other_params)
         progress = run.restore(first)
@@ -73,6 +76,7 @@ def solve(
         run.train(progress)
         final = run.samples_at(progress.state) if run.is_trained(progress) else {}
         summary = run.conclude(progress, initial, final) if initial and final else {}
+        # the request has been heard; left there it would end the next run at once
         on_first(partial(directory.stop_file.unlink, missing_ok=True))
     return summary
 
@@ -162,6 +166,7 @@ class Run:
             self.say(f"The run that was here did not end in order ({previous_holder}).")
         if self.directory.config_file.exists():
             self._check_configuration()
+        # without its configuration a run cannot be told from another
         elif (
             any(self.directory.path.glob("checkpoint-*.h5")) or self.directory.history_file.exists()
         ):
@@ -198,6 +203,7 @@ class Run:
         first = on_first(self._load_first_state, path)
         if first is None:
             params = other_params
+            # a run that is continued, but whose checkpoint-0.h5 was lost
             if params is None:
                 params = start_from(Path(start), self.solver)
             first = jax.tree.map(np.asarray, untrained)._replace(params=params, average=params)
@@ -261,6 +267,7 @@ class Run:
         """Take steps until the training is at its end or asked to stop; leave a checkpoint."""
         while not self.is_trained(progress) and not self.stop():
             self._take_step(progress)
+        # a run that was at its end already has this checkpoint
         if progress.saved_step != progress.step:
             self._save_checkpoint(progress)
 
@@ -292,7 +299,8 @@ class Run:
         progress.troubles.append(trouble)
         on_first(self.directory.append_trouble, trouble)
         give_up_after(progress.troubles, self.config.optimizer)
-        # the parameters stay, the random numbers of this step are passed over
+        # the parameters stay, the random numbers of this step are passed over: the same step
+        # would fail again
         progress.state = progress.state._replace(step=progress.state.step + 1)
 
     def _keep(self, progress: Progress, after: TrainState, info: StepInfo) -> None:
@@ -310,6 +318,7 @@ class Run:
         """Write a checkpoint and delete the older ones that are not to be kept."""
         save = partial(self.directory.save_checkpoint, seconds=progress.seconds)
         on_first(save, progress.state)
+        # older ones go once the new one is whole, so that there is always one to go on with
         on_first(self.directory.thin_out, self.config.run.keep, self.config.run.keep_every)
         progress.saved_step = progress.step
 
@@ -320,6 +329,7 @@ class Run:
     def conclude(self, progress: Progress, initial: Samples, final: Samples) -> dict:
         """Write summary.json from the samples before and after the training; return it."""
         summary = summarise(self.solver, self.config, progress.state, initial, final)
+        # one batch for each step, and the first batch of chains
         draws = self.config.sampler.batch * (summary["steps"] + 1)
         summary["verdict"] = verdict(summary, progress.rows, draws)
         summary["seconds"] = progress.seconds

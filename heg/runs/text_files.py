@@ -118,6 +118,7 @@ def load_config(path: Path) -> dict:
       StorageError: it cannot be read or is not TOML.
     """
     try:
+        # by read_text: a file of Windows may begin with a byte-order mark
         return tomllib.loads(read_text(path))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error

@@ -41,6 +41,7 @@ def start_from(run_dir: Path, solver: Solver) -> Params:
                 f"give one of equal {name}"
             )
     state = on_first(directory.trained_state, other.template)
+    # the average has less noise than the parameters after the last step
     params = transfer(state.average, other.cutoff.orbitals, solver.cutoff.orbitals)
     if _shapes(params) != _shapes(solver.template.params):
         raise ValueError(
@@ -58,20 +59,24 @@ def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
       params: of the plane waves `before`.
       before, after: the plane waves, each in the order of their energies.
     """
+    # the order of energies changes with temperature and twist, the integers n of a wave do not
     index_before = {tuple(n): index for index, n in enumerate(before.n)}
     source = np.array([index_before.get(tuple(n), -1) for n in after.n])
     is_known = source >= 0
 
     def move(path, leaf):
-        if jax.tree_util.keystr(path[-1:], simple=True) != LEVELS:
-            return np.asarray(leaf)
+        array = np.asarray(leaf)
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        if name != LEVELS:
+            return array
         # a level of zero is that of the ideal gas
-        return np.where(is_known, np.asarray(leaf)[:, source], 0.0)
+        return np.where(is_known, array[:, source], 0.0)
 
     occupations = jax.tree_util.tree_map_with_path(move, params.occupations)
     flow = jax.tree.map(np.asarray, params.flow)
     return Params(occupations, flow)
 
 
-def _shapes(params: Params):
+def _shapes(params: Params) -> Params:
+    """The shapes of all arrays, in their places."""
     return jax.tree.map(np.shape, params)
