@@ -188,27 +188,29 @@ def jackknife(blocks: Any, function: Callable[[Any], ArrayLike], groups: int = 2
         raise ValueError(f"{count} block of samples gives no error: draw more samples")
     size = -(-count // groups)
     groups = count // size  # a rest smaller than a group joins the mean, not the error
-
-    def pool(leaf):
-        whole_groups = leaf[: groups * size]
-        return whole_groups.reshape(groups, size, *leaf.shape[1:]).mean(axis=1)
+    pooled = jax.tree.map(lambda leaf: _pool(leaf, groups, size), blocks)
+    mean_of_groups = jax.tree.map(_mean_of_blocks, pooled)
 
     def evaluate(means) -> np.ndarray:
         return np.asarray(function(means))
-
-    pooled = jax.tree.map(pool, blocks)
-    mean_of_groups = jax.tree.map(_mean_of_blocks, pooled)
 
     def mean_without(index):
         leave_out = lambda mean, leaf: mean + (mean - leaf[index]) / (groups - 1)
         return jax.tree.map(leave_out, mean_of_groups, pooled)
 
     left_out = np.stack([evaluate(mean_without(index)) for index in range(groups)])
-    deviation = (left_out - left_out.mean(axis=0)).reshape(groups, -1)
+    mean_left_out = left_out.mean(axis=0)
+    deviation = (left_out - mean_left_out).reshape(groups, -1)
     covariance = widening(groups) ** 2 * (groups - 1) / groups * deviation.T @ deviation
-    bias = (groups - 1) * (left_out.mean(axis=0) - evaluate(mean_of_groups))
-    value = evaluate(jax.tree.map(_mean_of_blocks, blocks)) - bias
-    return Derived(value, covariance)
+    bias = (groups - 1) * (mean_left_out - evaluate(mean_of_groups))
+    mean_of_all = jax.tree.map(_mean_of_blocks, blocks)
+    return Derived(evaluate(mean_of_all) - bias, covariance)
+
+
+def _pool(leaf, groups: int, size: int):
+    """Means of so many groups of so many blocks."""
+    whole_groups = leaf[: groups * size]
+    return whole_groups.reshape(groups, size, *leaf.shape[1:]).mean(axis=1)
 
 
 def _mean_of_blocks(leaf):
@@ -227,11 +229,14 @@ def intercept(x: ArrayLike, y: ArrayLike, error: ArrayLike) -> tuple[Estimate, f
     x = np.asarray(x)
     y = np.asarray(y)
     error = np.maximum(error, 1e-300)
-    unit = np.mean(np.abs(x)) or 1.0  # x / unit is of order one, as the constant is
+    unit = np.mean(np.abs(x)) or 1.0
+    # a constant and a slope, both of order one, in units of the errors
     regressors = np.stack([np.ones(len(x)), x / unit], axis=1) / error[:, None]
+    targets = y / error
     covariance = np.linalg.pinv(regressors.T @ regressors)
-    best = covariance @ regressors.T @ (y / error)
-    residuals = y / error - regressors @ best
+    best = covariance @ regressors.T @ targets
+    residuals = targets - regressors @ best
     degrees_of_freedom = max(len(x) - 2, 1)
-    chi2 = float(np.sum(residuals**2) / degrees_of_freedom)
-    return Estimate(float(best[0]), float(np.sqrt(covariance[0, 0]))), chi2
+    chi2 = np.sum(residuals**2) / degrees_of_freedom
+    constant = Estimate(float(best[0]), float(np.sqrt(covariance[0, 0])))
+    return constant, float(chi2)

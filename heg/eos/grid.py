@@ -137,8 +137,8 @@ def _points_of_cell(grid: GridConfig, electrons: int, polarization: str) -> Iter
     thetas = sorted(grid.theta, reverse=True)
     radii = sorted(grid.rs)
     names: dict[tuple[int, int, int], str] = {}
-    for place in itertools.product(enumerate(twists(grid)), enumerate(thetas), enumerate(radii)):
-        (twist_index, twist), (row, theta), (column, rs) = place
+    places = itertools.product(enumerate(twists(grid)), enumerate(thetas), enumerate(radii))
+    for (twist_index, twist), (row, theta), (column, rs) in places:
         system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
         nearest = (
             (twist_index, row, column - 1),  # the denser gas
@@ -148,7 +148,9 @@ def _points_of_cell(grid: GridConfig, electrons: int, polarization: str) -> Iter
         neighbours = tuple(names[indices] for indices in nearest if indices in names)
         name = _name(system)
         names[twist_index, row, column] = name
-        yield Point(name, system, twist.weight, neighbours, accuracy=grid.accuracy / rs)
+        # energies of the interaction go as 1 / r_s, and so does the error that is wanted
+        accuracy = grid.accuracy / rs
+        yield Point(name, system, twist.weight, neighbours, accuracy)
 
 
 def _name(config: SystemConfig) -> str:

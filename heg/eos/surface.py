@@ -114,13 +114,21 @@ def fit(data: Data) -> Surface:
         raise ValueError(
             f"{len(data.rs)} points make no surface: give {MIN_POINTS} or more of one cell"
         )
-    first = _first_order(data)
+    spline = _first_order(data)
     logs = jnp.stack([jnp.log(data.rs), jnp.log(data.theta)], axis=1)
-    h = jnp.asarray(data.rs * data.f_xc - first(np.log(data.theta)))
+    h = jnp.asarray(data.rs * data.f_xc - spline(np.log(data.theta)))
     noise = jnp.asarray((data.rs * data.error) ** 2)
     scales = _likeliest_scales(logs, noise, h)
     factor, weights, chi2 = _regression(scales, logs, noise, h)
-    return Surface(data, scales, logs, first, factor, weights, float(chi2))
+    return Surface(
+        data=data,
+        scales=scales,
+        logs=logs,
+        first_order=spline,
+        factor=factor,
+        weights=weights,
+        chi2=float(chi2),
+    )
 
 
 def _likeliest_scales(logs: jax.Array, noise: jax.Array, h: jax.Array) -> np.ndarray:
@@ -158,12 +166,16 @@ def beyond_first_order(surface: Surface, rs: float, theta: float) -> Thermodynam
 
     Errors are widened where the fit has a chi2 above 1.
     """
-    place = np.log([rs, theta])
     jet, jet_covariance = _posterior(
-        surface.scales, surface.logs, surface.factor, surface.weights, place
+        surface.scales,
+        surface.logs,
+        surface.factor,
+        surface.weights,
+        np.log([rs, theta]),
     )
     linear = jet_to_thermodynamics(surface.data.gas, rs, theta)
-    covariance = max(surface.chi2, 1.0) * linear @ np.asarray(jet_covariance) @ linear.T
+    widening = max(surface.chi2, 1.0)
+    covariance = widening * linear @ np.asarray(jet_covariance) @ linear.T
     return Thermodynamics(linear @ np.asarray(jet), covariance)
 
 
@@ -176,6 +188,7 @@ def jet_to_thermodynamics(gas: System, rs: float, theta: float) -> np.ndarray:
       The matrix.                                           [6, 7]
     """
     temperature = theta * gas.of_unit_density.fermi_energy / rs**2
+    # each derivative as the row that picks it out of the jet
     h, u, v, uu, uv, vu, vv = np.eye(7)
     # derivatives with respect to ln r_s at fixed T, where Theta goes as r_s^2
     along = u + 2 * v

@@ -3,7 +3,7 @@ anywhere between.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,45 @@ class SizeTerms(NamedTuple):
 
     exchange: np.ndarray
     correlation: np.ndarray
+
+
+class Derivatives(NamedTuple):
+    """A function of r_s and T, and its derivatives.
+
+    Attributes:
+      value, by_rs, by_t, by_rs_rs, by_t_t: f, df/dr_s, df/dT, d2f/dr_s2, d2f/dT2.
+    """
+
+    value: np.ndarray
+    by_rs: np.ndarray
+    by_t: np.ndarray
+    by_rs_rs: np.ndarray
+    by_t_t: np.ndarray
+
+
+def _differences(function: Callable[[System], np.ndarray], gas: System) -> Derivatives:
+    """Derivatives of a function of a gas with respect to r_s and T, by differences."""
+    fermi_energy = gas.of_unit_density.fermi_energy
+    rs = gas.rs
+    t = gas.temperature
+
+    def at(rs: float, temperature: float) -> np.ndarray:
+        # at fixed T, Theta goes as r_s^2
+        theta = temperature * rs**2 / fermi_energy
+        return function(dataclasses.replace(gas, rs=rs, theta=theta))
+
+    here = at(rs, t)
+    wider = at(rs * (1 + STEP), t)
+    closer = at(rs * (1 - STEP), t)
+    hotter = at(rs, t * (1 + STEP))
+    colder = at(rs, t * (1 - STEP))
+    return Derivatives(
+        value=here,
+        by_rs=(wider - closer) / (2 * STEP * rs),
+        by_t=(hotter - colder) / (2 * STEP * t),
+        by_rs_rs=(wider - 2 * here + closer) / (STEP * rs) ** 2,
+        by_t_t=(hotter - 2 * here + colder) / (STEP * t) ** 2,
+    )
 
 
 class Series(NamedTuple):
@@ -71,37 +110,28 @@ class Series(NamedTuple):
     def size_terms(self, gas: System) -> SizeTerms:
         """Exchange in the infinite gas and the correlation that the cell lacks.
 
-        Their derivatives are taken by differences.
-
         Args:
           gas: the cell at an r_s and Theta.
         """
-        fermi_energy = gas.of_unit_density.fermi_energy
-        inside = gas.inside_by(3 * STEP)
-        rs = inside.rs
-        t = inside.temperature
 
         def terms_of(cell: System) -> np.ndarray:
             return np.array([exchange(cell), self.correlation_missing(cell)])
 
-        def terms(rs: float, temperature: float) -> np.ndarray:
-            theta = temperature * rs**2 / fermi_energy  # at fixed T it goes as r_s^2
-            return terms_of(dataclasses.replace(gas, rs=rs, theta=theta))
-
-        here = terms(rs, t)
-        wider = terms(rs * (1 + STEP), t)
-        closer = terms(rs * (1 - STEP), t)
-        hotter = terms(rs, t * (1 + STEP))
-        colder = terms(rs, t * (1 - STEP))
-        by_rs = (wider - closer) / (2 * STEP * rs)
-        by_rs_rs = (wider - 2 * here + closer) / (STEP * rs) ** 2
-        by_t = (hotter - colder) / (2 * STEP * t)
-        by_t_t = (hotter - 2 * here + colder) / (STEP * t) ** 2
-        value = here if inside == gas else terms_of(gas)
-        derivatives = (value, by_rs, by_t, by_rs_rs, by_t_t)
-        quantities = surface.from_derivatives(gas, gas.rs, gas.temperature, *derivatives)
-        values = np.stack(quantities)
-        return SizeTerms(exchange=values[:, 0], correlation=values[:, 1])
+        inside = gas.inside_by(3 * STEP)
+        slopes = _differences(terms_of, inside)
+        value = slopes.value if inside == gas else terms_of(gas)
+        quantities = surface.from_derivatives(
+            gas,
+            gas.rs,
+            gas.temperature,
+            value,
+            slopes.by_rs,
+            slopes.by_t,
+            slopes.by_rs_rs,
+            slopes.by_t_t,
+        )
+        exchange_terms, correlation_terms = np.stack(quantities, axis=1)
+        return SizeTerms(exchange_terms, correlation_terms)
 
     def unsure_at(self, rs: float, theta: float) -> float:
         """`unsure` of the nearest row."""
@@ -142,8 +172,9 @@ class Table(NamedTuple):
         gas = series.at(rs, theta)
         cell = surface.beyond_first_order(series.surface, rs, theta)
         correlation = series.correlation_missing(gas)
+        correlation_error = series.unsure_at(rs, theta) * abs(correlation)
         value = exchange(gas) + cell.value[0] + correlation
-        error = np.hypot(cell.error[0], series.unsure_at(rs, theta) * abs(correlation))
+        error = np.hypot(cell.error[0], correlation_error)
         return Estimate(float(value), float(error))
 
     def equation_of_state(self, rs: float, theta: float, zeta: float) -> dict[str, Estimate]:
@@ -157,8 +188,8 @@ class Table(NamedTuple):
         size = series.size_terms(gas)
         ideal = ideal_infinite.equation_of_state(gas)
         values = ideal + cell.value + size.exchange + size.correlation
-        share = series.unsure_at(rs, theta)
-        errors = np.hypot(cell.error, share * np.abs(size.correlation))
+        correlation_errors = series.unsure_at(rs, theta) * np.abs(size.correlation)
+        errors = np.hypot(cell.error, correlation_errors)
         estimates = {}
         for name, value, error in zip(surface.NAMES, values, errors):
             estimates[name] = Estimate(float(value), float(error))
@@ -224,11 +255,13 @@ def fit_series(columns: Columns, twists: dict[Cell, list[Twist]]) -> dict[Cell, 
     n_up = columns["n_up"]
     n_down = columns["n_down"]
     series = {}
-    for cell in sorted(set(zip(n_up.tolist(), n_down.tolist()))):
-        rows = np.flatnonzero((n_up == cell[0]) & (n_down == cell[1]))
+    cells = set(zip(n_up.tolist(), n_down.tolist()))
+    for cell in sorted(cells):
+        is_of_cell = (n_up == cell[0]) & (n_down == cell[1])
+        rows = np.flatnonzero(is_of_cell)
         if len(rows) >= surface.MIN_POINTS:
-            of_cell = {name: values[rows] for name, values in columns.items()}
-            series[cell] = _fit_cell(cell, rows, of_cell, twists[cell])
+            columns_of_cell = {name: values[rows] for name, values in columns.items()}
+            series[cell] = _fit_cell(cell, rows, columns_of_cell, twists[cell])
     return series
 
 
@@ -269,6 +302,7 @@ def _surface_columns(table: Table) -> Columns:
     count = len(table.columns["dim"])
     columns = {name: np.full(count, np.nan) for name in names}
     for series in table.series.values():
+        # c and B of a gas come from its largest cell, the deviations from each cell's own surface
         stands_for_gas = series is table.largest(series.zeta)
         for row in series.rows:
             for letter, deviation in _deviations(table.columns, row, series, units).items():
@@ -314,8 +348,9 @@ def extrapolated(table: Table) -> Iterator[tuple[float, float, float, Estimate]]
         rows_of_gas.setdefault(gas, []).append(row)
     for gas, rows in rows_of_gas.items():
         if len(rows) > 1:
-            inverse_size = 1 / columns["electrons"][rows]
             f_xc, _ = intercept(
-                inverse_size, columns["f_xc_ha"][rows], columns["f_xc_error_ha"][rows]
+                x=1 / columns["electrons"][rows],
+                y=columns["f_xc_ha"][rows],
+                error=columns["f_xc_error_ha"][rows],
             )
             yield *gas, f_xc

@@ -99,13 +99,15 @@ def row_of(parts: list[Part]) -> dict:
     system = parts[0].system
     size = _size_terms(parts)
     cell = _free_energy_of_cell(parts)
+    # the order of the columns is that of table.csv
     row = _gas_columns(system) | {"twists": len(parts)}
     row |= _bound_columns(_average(parts, "f"), cell.second_order, size)
     ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
     for letter in LETTERS:
+        # F alone is known to second order
         excess = cell.excess if letter == "f" else _average(parts, letter)
-        name_of_unit = _unit(letter, system.dim)
-        row |= _quantity_columns(letter, name_of_unit, excess, size, ideal[letter])
+        unit = _unit(letter, system.dim)
+        row |= _quantity_columns(letter, unit, excess, size, ideal[letter])
     row |= {"exchange_correction_ha": size.exchange, "c_ideal_kb": ideal["c"]}
     row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
     return row | _provenance_columns(parts)
@@ -234,6 +236,7 @@ def _mean_over_twists(parts: list[Part], estimates: list[Estimate]) -> Estimate:
     mean = float(weights @ values)
     variance = weights**2 @ errors**2
     if count > 1:
+        # equal weights give the variance of a mean of independent twists
         variance += count / (count - 1) * weights**2 @ (values - mean) ** 2
     return Estimate(mean, float(np.sqrt(variance)))
 
@@ -249,6 +252,7 @@ def _size_terms(parts: list[Part]) -> SizeTerms:
     whole = weights @ [_as_quantities(gases[0], correction) for correction in corrections]
     exchange = weights @ [correction.exchange for correction in corrections]
     rest = weights @ [_as_quantities(gas, correlation_correction(gas)) for gas in gases]
+    # of f: the distance between two forms of the correction, which has a sign at each twist
     error = abs(weights @ [beyond_interpolation(gas) for gas in gases])
     share = error / max(abs(rest[0]), 1e-300)
     return SizeTerms(
