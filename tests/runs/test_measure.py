@@ -183,9 +183,12 @@ def test_a_directory_that_cannot_be_written_names_the_remedy(run, measured, monk
 
 def test_the_report_is_the_same_in_any_locale(run, measured, tmp_path):
     code = (
-        "from pathlib import Path\nfrom heg.report import run_report\nfrom heg.runs import text_files\n"
+        "from pathlib import Path\n"
+        "from heg.report import run_report\n"
+        "from heg.runs import text_files\n"
         f"run, page = Path({str(run)!r}), Path({str(tmp_path / 'page.html')!r})\n"
-        "run_report.write(page, text_files.load_json(run / 'observables.json'), text_files.read_text(run / 'config.toml'), {})"
+        "numbers = text_files.load_json(run / 'observables.json')\n"
+        "run_report.write(page, numbers, text_files.read_text(run / 'config.toml'), {})"
     )
     pages = []
     for variables in (

@@ -164,11 +164,10 @@ def test_a_directory_in_use_is_refused_and_a_dead_run_is_recognised(tmp_path):
     with files.locked(tmp_path / "a"):
         with pytest.raises(StorageError, match=r"is in use by process \d+ on .* since"):
             solve(config(tmp_path / "a"))
-    (tmp_path / "a" / "lock").write_text("process 1 on elsewhere since 2020-01-01 00:00:00")
+    holder = "process 1 on elsewhere since 2020-01-01 00:00:00"
+    (tmp_path / "a" / "lock").write_text(holder)
     _, said = solve(config(tmp_path / "a", steps=0))
-    assert said == [
-        "The run that was here did not end in order (process 1 on elsewhere since 2020-01-01 00:00:00)."
-    ]
+    assert said == [f"The run that was here did not end in order ({holder})."]
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkeypatch):
