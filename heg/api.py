@@ -114,6 +114,7 @@ def solve(
     def stop() -> bool:
         return asked_to_stop or time.monotonic() - begin > limit
 
+    # warnings, as Python shows nothing below them unless it is asked to
     summary = solve_run(config, LOG.warning, show, stop)
     return processes.on_first(load_run, run_dir)._replace(summary=summary)
 
@@ -128,6 +129,7 @@ def load_run(run_dir: str | Path) -> Run:
       StorageError: a file cannot be read.
     """
     directory = RunDirectory(Path(run_dir))
+    # refuses a directory without a run
     directory.configuration()
     summary = directory.summary() if directory.summary_file.exists() else {}
     history = text_files.columns(directory.history())
@@ -251,6 +253,7 @@ def _configuration(system: System, run_dir: str | Path, flags: dict[str, Any]) -
     Raises:
       ValueError: a flag is unknown or a value impossible.
     """
+    # flags have no groups, their names are different in all of them
     groups: dict[str, Any] = {}
     for group in dataclasses.fields(Config):
         if group.name != "system":  # the gas is given as a System

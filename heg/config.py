@@ -69,6 +69,7 @@ class SystemConfig:
             raise ValueError(
                 f"polarization is {self.polarization!r}: give a number or a ratio such as 3/7"
             ) from None
+        # an exact fraction: 3/7 of 14 electrons is a whole number, 0.4286 of them is not
         n_up = self.electrons * (1 + zeta) / 2
         if not 0 <= zeta <= 1 or n_up.denominator != 1:
             differences = range(self.electrons % 2, self.electrons + 1, 2)  # of the spins
@@ -186,6 +187,7 @@ class RunConfig:
         self._make_text("run_dir")
         if self.start is not None:
             self._make_text("start")
+        # no file system has names with a zero byte
         is_name = self.run_dir.strip() and "\0" not in self.run_dir
         require(self, bool(is_name), "run_dir", "must be the name of a directory")
 
@@ -287,6 +289,7 @@ def changes(config: Config, stored: dict[str, dict]) -> Changes:
     announced = []
     refused = []
     for name, table in tables(config).items():
+        # a gas is compared as a whole, the other groups field by field
         if name == "system" and _is_same_gas(config, stored):
             continue
         before = stored.get(name, {})

@@ -28,6 +28,7 @@ class Estimate(NamedTuple):
     def __str__(self):
         if not math.isfinite(self.error):
             return f"{self.mean:.10g}({self.error})"
+        # an exact value: its error is rounding, if it has one
         if self.error <= 1e-12 * abs(self.mean):
             return f"{self.mean:.10g}"
         largest = max(abs(self.mean), self.error)
@@ -96,6 +97,7 @@ def autocorrelation_time(chain: ArrayLike) -> float:
     # zeros behind the chain: the Fourier transform would wrap it around
     spectrum = np.fft.rfft(deviations, n=2 * steps, axis=0)
     covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:steps].sum(axis=1)
+    # a chain that never moves, as one that is exact
     if covariance[0] == 0:
         return 1.0
     tau_of_window = 2 * np.cumsum(covariance / covariance[0]) - 1
@@ -120,6 +122,7 @@ def chain_mean(chain: ArrayLike) -> Estimate:
     """
     chain = np.asarray(chain, float)
     tau = autocorrelation_time(chain)
+    # as many values as chain.size / tau independent ones
     error = chain.std(ddof=1) * np.sqrt(tau / chain.size)
     return Estimate(float(chain.mean()), float(error))
 
@@ -142,6 +145,7 @@ def blocking(chain: ArrayLike) -> Estimate:
     errors = []
     while len(blocks) >= MIN_BLOCKS:
         errors.append(independent(blocks).error)
+        # pairs of blocks become blocks; an odd last one is left out
         even = blocks[: len(blocks) // 2 * 2]
         blocks = even.reshape(-1, 2).mean(axis=1)
     if not errors:
@@ -194,6 +198,7 @@ def jackknife(blocks: Any, function: Callable[[Any], ArrayLike], groups: int = 2
     def evaluate(means) -> np.ndarray:
         return np.asarray(function(means))
 
+    # the mean of all groups but one, without a sum over the others
     def mean_without(index):
         leave_out = lambda mean, leaf: mean + (mean - leaf[index]) / (groups - 1)
         return jax.tree.map(leave_out, mean_of_groups, pooled)
@@ -202,6 +207,7 @@ def jackknife(blocks: Any, function: Callable[[Any], ArrayLike], groups: int = 2
     mean_left_out = left_out.mean(axis=0)
     deviation = (left_out - mean_left_out).reshape(groups, -1)
     covariance = widening(groups) ** 2 * (groups - 1) / groups * deviation.T @ deviation
+    # f of a mean is off by b / groups, with one group left out by b / (groups - 1)
     bias = (groups - 1) * (mean_left_out - evaluate(mean_of_groups))
     mean_of_all = jax.tree.map(_mean_of_blocks, blocks)
     return Derived(evaluate(mean_of_all) - bias, covariance)
