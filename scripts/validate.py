@@ -152,8 +152,10 @@ def beyond(rung: Rung, run_dir: Path) -> dict[str, float]:
     directory = Path(rung.command(run_dir)[-1])
     frozen = freeze(directory)
     never = lambda *_: False
-    rows = collect(frozen, directory, draw_states(frozen, never).states, np.inf, never, never)
-    found = second_order(frozen.system, rows.rows, rows.known, rows.beyond)
+    rows = collect(frozen, directory, draw_states(frozen, never), np.inf, never, never)
+    found = second_order(
+        frozen.system, rows.rows, rows.known, rows.beyond, rows.relaxation
+    )
     return {name: value for name, value in found._asdict().items() if np.ndim(value) == 0}
 
 

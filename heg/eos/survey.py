@@ -43,8 +43,6 @@ FAILURES_OF_A_POINT = (
 # those that all processes of a job know of
 SHARED_FAILURES = (RunError, StorageError, ValueError)
 MARGIN = 1.1  # of the number of samples
-# errors of F_2 that have one sign at all points
-SYSTEMATIC_PARTS = ("levels", "left_out", "denominators", "degenerate")
 
 Outcome = Literal["done", "stopped", "held", "failed"]
 
@@ -242,8 +240,11 @@ def _kept(observables: dict) -> dict:
 
 
 def _second_order(parts: dict) -> dict[str, float]:
-    """F_2 with its statistical and its systematic error, hartree per electron."""
+    """F_2 with its statistical and its systematic error, hartree per electron.
+
+    The systematic error is the rest of the whole one.
+    """
     if not parts:  # a single electron is not correlated
         return {"mean": 0.0, "error": 0.0, "systematic": 0.0}
-    systematic = math.hypot(*(parts[name] for name in SYSTEMATIC_PARTS))
+    systematic = math.sqrt(max(parts["error"] ** 2 - parts["statistical"] ** 2, 0.0))
     return {"mean": parts["value"], "error": parts["statistical"], "systematic": systematic}

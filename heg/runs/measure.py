@@ -103,7 +103,7 @@ def measure(
         if second_order and frozen.system.electrons > 1:
             accuracy = np.inf if second_order is True else float(second_order)
             show_states = partial(show, "states")
-            beyond = collect(frozen, output, drawn.states, accuracy, show_states, asked_to_stop)
+            beyond = collect(frozen, output, drawn, accuracy, show_states, asked_to_stop)
             if beyond is None:
                 return None
         measurement = evaluate(frozen, blocks, history, drawn, beyond, asked_to_stop)
