@@ -28,9 +28,9 @@ from heg.observables.evaluation import difference
 from heg.observables.momentum import ideal_momentum
 from heg.parallel import processes
 from heg.report import run_figures, run_report
-from heg.runs import files, text_files
+from heg.runs import hdf5, text_files
 from heg.runs.measure import measure as measure_run
-from heg.runs.solve import HISTORY
+from heg.runs.run_directory import HISTORY
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
@@ -218,5 +218,5 @@ def _energies(path):
     """Energies of the final samples of the run, in a list; empty where there are none that can be
     used."""
     with contextlib.suppress(StorageError, KeyError, OSError):
-        return [files.load_arrays(path)[0]["E"]]
+        return [hdf5.load_arrays(path)[0]["E"]]
     return []

@@ -26,7 +26,7 @@ from heg.observables.second_order.perturbation import BINS, Known, Row, second_o
 from heg.observables.second_order.relaxation import Relaxation, relaxation
 from heg.observables.structure import grid_of
 from heg.parallel.processes import any_process, on_first
-from heg.runs import files
+from heg.runs import files, hdf5
 from heg.training.state import EXCITING, stream
 
 MIN_ROWS = 32
@@ -179,7 +179,7 @@ class _Collection:
 
     def _write(self) -> None:
         tree = {"levels": self.levels, "known": np.array(self.known), "rows": self.rows}
-        files.save_tree(self.path, tree, **_marks(self.excitations))
+        hdf5.save_tree(self.path, tree, **_marks(self.excitations))
 
 
 def _first_means(excitations, states, key):
@@ -224,7 +224,7 @@ def _rows_wanted(system, collected: Rows, accuracy: float, available: int) -> in
 def _marks(excitations):
     """Attributes of a file by which a later measurement knows rows of its own kind."""
     return {
-        "parameters": files.fingerprint(excitations.params),
+        "parameters": hdf5.fingerprint(excitations.params),
         "samples_of_state": excitations.count,
         "largest": excitations.largest,
         "operators": count_operators(excitations.system),
@@ -240,9 +240,9 @@ def _earlier(path: Path, excitations: Excitations) -> _Stored | None:
     if not path.exists():
         return None
     marks = _marks(excitations)
-    count = files.stored_length(path, "rows/variance")
+    count = hdf5.stored_length(path, "rows/variance")
     with contextlib.suppress(StorageError):
-        tree, attributes = files.load_tree(path, _template(excitations, count))
+        tree, attributes = hdf5.load_tree(path, _template(excitations, count))
         if all(attributes.get(name) == mark for name, mark in marks.items()):
             mean, error, variance = tree["known"].tolist()
             known = Known(mean, error, variance)
