@@ -28,6 +28,7 @@ from heg.observables.evaluation import difference
 from heg.observables.momentum import ideal_momentum
 from heg.parallel import processes
 from heg.report import run_figures, run_report
+from heg.report.html import SIZE_ERROR
 from heg.runs import files, text_files
 from heg.runs.measure import measure as measure_run
 from heg.runs.solve import HISTORY
@@ -67,7 +68,7 @@ BeyondFlags = Annotated[Beyond, Parameter(name="*")]
 HELP = """Observables of a trained run with error bars, its parameters frozen.
 
 Usage: heg-measure RUN_DIR [FLAGS].  Writes observables.json, observables.h5, figures and
-run_report.html to the run's directory.  The same command again, with more samples, adds to those at
+report.html to the run's directory.  The same command again, with more samples, adds to those at
 hand.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
@@ -176,7 +177,7 @@ def _print(found, differences):
         print(
             f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6g}':>20}"
         )
-    for note in (run_report.SIZE_ERROR, *found.facts["outside_of_fits"]):
+    for note in (SIZE_ERROR, *found.facts["outside_of_fits"]):
         print(note)
     if sentence := sentence_of(found.facts):
         print(sentence)
@@ -210,7 +211,7 @@ def _draw(run_dir, output, found):
     configuration = text_files.read_text(run_dir / "config.toml")
     numbers = text_files.load_json(output / "observables.json")
     print(
-        f"Report: {run_report.write(output / 'run_report.html', numbers, configuration, courtesy(draw) or {})}"
+        f"Report: {run_report.write(output / 'report.html', numbers, configuration, courtesy(draw) or {})}"
     )
 
 
