@@ -21,8 +21,7 @@ import numpy as np
 from bench_step import LIST, Timed, correlated, in_rounds
 
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
-from heg.parallel.chunks import walkers_at_once
-from heg.parallel.devices import jit, map_walkers
+from heg.parallel.devices import jit, map_walkers, walkers_at_once
 from heg.parallel.processes import start
 from heg.sampling.exact_draws import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time

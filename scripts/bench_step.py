@@ -29,8 +29,7 @@ from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.gas.coulomb import coulomb_energy
 from heg.model.density_matrix import Params
 from heg.model.kinetic import generic_kinetic_energy, make_kinetic_energy
-from heg.parallel.chunks import divisor, walkers_at_once
-from heg.parallel.devices import map_walkers
+from heg.parallel.devices import divisor, map_walkers, walkers_at_once
 from heg.parallel.processes import start
 from heg.sampling.exact_draws import Walkers, first_width, make_chain
 from heg.training.cost import STEP, operations, parameters, product_rate

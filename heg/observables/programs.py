@@ -12,8 +12,7 @@ from heg.gas.ideal import choose_cutoff
 from heg.gas.system import System
 from heg.observables.structure import Grid, grid_of
 from heg.observables.thermodynamics import make_sample, observe
-from heg.parallel.chunks import divisor, walkers_at_once
-from heg.parallel.devices import jit, map_walkers
+from heg.parallel.devices import divisor, jit, map_walkers, walkers_at_once
 from heg.sampling.batch import make_walks
 from heg.sampling.exact_draws import Walkers
 from heg.training.free_energy import sample_of

@@ -19,8 +19,7 @@ from heg.model.kinetic import make_kinetic_energy
 from heg.model.local_energy import make_local_energy
 from heg.model.occupations import TransformerSize, make_occupations
 from heg.model.wavefunction import make_log_psi, make_score
-from heg.parallel.chunks import divisor, walkers_at_once
-from heg.parallel.devices import everywhere, jit
+from heg.parallel.devices import divisor, everywhere, jit, walkers_at_once
 from heg.sampling.batch import anywhere, make_walks
 from heg.sampling.exact_draws import make_draw
 from heg.sampling.folds import Quality, folded_measure, lowest_determinant
