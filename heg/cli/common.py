@@ -55,6 +55,7 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
       arguments: none: those of this process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # the flag is looked for here: the command line is parsed only once the processes have met
     begin(program, alone="--alone" in arguments)
     try:
         code = _answer(parse, act, arguments)
@@ -72,9 +73,11 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
 def _answer(parse, act, arguments):
     """Does what is asked for, and prints the result if that is wanted; the exit code."""
     as_json = "--json" in arguments
-    output = sys.stdout
+    output = sys.stdout  # kept, as all else that is printed goes to standard error
     with _standard_output(to_errors=as_json and processes.is_first()):
+        # processes with different commands would wait for each other for ever
         processes.agree(_words_by_position(arguments))
+        # parsing reads files, which belong to the first process
         asked = processes.on_first(parse, arguments)
         if asked is None:
             return 0
@@ -104,6 +107,7 @@ def begin(program: str, alone: bool = False) -> None:
     except ParallelError as error:
         sys.exit(complain(error, BAD_INPUT, program))
     if not processes.is_first():
+        # for the rest of the process: libraries print, too
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
@@ -201,6 +205,7 @@ def _missing(app, arguments, settings: Iterable[str] = ()):
 
 def _stored_in_run_dir(arguments, name):
     """The file of that name in the directory of --run-dir; None if there is none."""
+    # written as one word, --run-dir=DIR, or as two
     for word, following in zip(arguments, [*arguments[1:], ""]):
         flag, _, value = word.partition("=")
         path = Path(value or following) / name
@@ -277,6 +282,7 @@ def stop_signals(limit: float | None) -> Callable[[], bool]:
     start = time.monotonic()
     received = []
 
+    # the handler does nothing else: the step or the file being written is finished first
     def remember(number, frame):
         received.append(number)
 

@@ -113,7 +113,7 @@ def seconds_of_step() -> float:
     gas = SystemConfig(7, 3, rs=2.0, theta=1.0, polarization="1")
     solver = build(Config(gas, RunConfig("none"), sampler=SamplerConfig(batch=64)))
     state = solver.init(key_of_run(0))
-    trained, _ = solver.step(state)
+    trained, _ = solver.step(state)  # the state of a run in progress, not that of its start
     return fastest(solver.step, trained)
 
 

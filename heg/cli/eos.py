@@ -98,6 +98,7 @@ def parse(arguments: list[str]) -> Asked | None:
 
     asked = run_app(app, arguments, TableConfig, stored="grid.toml")
     if asked is not None:
+        # before anything is computed: the last point may be the one that is impossible
         for point in points(asked.table.grid):
             refuse_too_many(point.system.build())
     return asked
@@ -119,11 +120,13 @@ def _run(asked):
     hooks = Hooks(
         say=say,
         show=_Progress(every),
+        # surfaces are fitted once, through all points at the end
         done=lambda: _write(asked, every, surfaces=False),
         stop=stop_signals(asked.max_seconds),
     )
     unfinished = survey(asked.table, asked.run_dir, hooks)
     print(f"{time.monotonic() - begin:.0f} s")
+    # files belong to the first process; the others need its exit code
     return processes.on_first(_end, asked, every, unfinished)
 
 
@@ -186,8 +189,12 @@ def _print(every, states):
     seconds = [state.seconds for state in states.values() if state.state == "done"]
     done = len(seconds)
     left = len(every) - done
-    hours = f", about {np.mean(seconds) * left / 3600:.1f} h" if done and left else ""
-    say(f"{done} of {len(every)} points done, {left} left{hours}")
+    remaining = ""
+    if done and left:
+        # points of one table cost about the same: their mean is a fair forecast
+        hours = np.mean(seconds) * left / 3600
+        remaining = f", about {hours:.1f} h"
+    say(f"{done} of {len(every)} points done, {left} left{remaining}")
 
 
 def _row_of_point(point, state):

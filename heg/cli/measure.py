@@ -142,6 +142,7 @@ def _measure(run_dir, samples, step, beside, second_order, output, max_seconds):
     if processes.is_first():
         _print(result, differences)
         _report(run_dir, output, result)
+    # what --json prints is what the file holds
     numbers = processes.on_first(text_files.load_json, output / "observables.json")
     for name, estimate in differences.items():
         numbers[f"{name}_by_difference"] = estimate._asdict()
@@ -163,7 +164,7 @@ class _Progress:
 
 def _differences(beside):
     """Pressure or heat capacity by name, from the summaries of two runs."""
-    first, second = beside
+    first, second = beside  # one on each side of the run
     try:
         return difference(
             text_files.load_json(first / "summary.json"),

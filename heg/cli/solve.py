@@ -118,7 +118,7 @@ def _refuse_a_copy(config, arguments):
 
 
 def _app() -> App:
-    """The flags of heg-solve, in the groups of Config."""
+    """The flags of heg-solve, in the groups of Config and in its order."""
     app = new_app("heg-solve", HELP)
     groups = list(Config.__annotations__)
 
@@ -154,6 +154,7 @@ def _app() -> App:
 def _run(config):
     """Runs or continues a run and prints its result; exit code and summary."""
     run_dir = Path(config.run.run_dir)
+    # the estimate is of a whole run, not of the rest of one that goes on
     if not processes.on_first((run_dir / HISTORY).exists):
         estimate = cost(build(config), config, product_rate())
         time_and_memory = (
@@ -262,6 +263,7 @@ def _print_summary(summary):
         ideal = summary["ideal"][name]["mean"]
         rows.append([label, str(result), str(initial), f"{ideal:.6g}"])
     print(aligned(rows))
+    # signs of trouble that the means do not show
     quality = summary["quality"]
     print(f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s")
     print(
@@ -285,6 +287,7 @@ def _print_infinite(system, summary):
     for name, paper in PAPERS.items():
         published = values.get(f"f_xc_{name}_ha")
         if published is not None:
+            # a fit beyond its data is no reference: the reader must see it
             label = f"{paper}, extrapolated" if name in extrapolated else paper
             difference = Estimate(infinite.mean - published, infinite.error)
             rows.append([label, f"{published:.6g}", str(difference)])
@@ -325,6 +328,7 @@ def _dry_run(config, dry=Dry()):
     reference = ideal_reference(solver.system)
     ideal = {name: estimate.mean for name, estimate in reference.items()}
     estimate = cost(solver, config, product_rate())
+    # comments of TOML: the output can be given to heg-solve as it is
     print(text_files.as_toml(tables(config)))
     for line in [*_lines_of_system(facts, ideal), *_lines_of_cost(estimate)]:
         print(f"# {line}")
