@@ -8,7 +8,7 @@ Raises:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PAIRS = ("up up", "up down", "down down")
 SPINS = ("up", "down")
+POINTS: dict[str, Any] = {"fmt": ".-", "markersize": 3, "linewidth": 0.8}  # measured, with errors
 
 
 def training_curve(history: dict[str, np.ndarray], ideal: Estimate) -> Figure:
@@ -76,8 +77,9 @@ def _structure_factor(axis: Axes, quantities, system: System) -> None:
     q = quantities["q"].value
     s = quantities["S_q"]
     for pair, value, error in zip(PAIRS, s.value, s.error):
-        axis.errorbar(q, value, error, fmt=".-", markersize=3, linewidth=0.8, label=pair)
+        axis.errorbar(q, value, error, label=pair, **POINTS)
     if len(s.value) > 1:
+        # without an error: those of the pairs are correlated
         axis.plot(q, total(s.value), "k.-", markersize=3, linewidth=0.8, label="all")
     if system.coupling:
         # the plasmon exhausts the sum rules for long waves alone: not drawn beyond k_F
@@ -93,13 +95,23 @@ def _pair_correlation(axis: Axes, quantities, system: System) -> None:
     g = quantities["g_r"]
     bare = quantities["g_bare"].value
     for pair, value, error, exchange in zip(PAIRS, g.value, g.error, bare):
-        line = axis.errorbar(r, value, error, fmt=".-", markersize=3, linewidth=0.8, label=pair)
-        colour = line.lines[0].get_color()
-        label = f"{pair}, exchange alone"
-        axis.plot(r, exchange, ":", color=colour, linewidth=1, label=label)
+        measured = axis.errorbar(r, value, error, label=pair, **POINTS)
+        axis.plot(
+            r,
+            exchange,
+            ":",
+            color=measured.lines[0].get_color(),
+            linewidth=1,
+            label=f"{pair}, exchange alone",
+        )
+    # beyond half of the cell distances are those to periodic images
     axis.axvline(system.box / 2, color="grey", linewidth=0.6)
-    axis.set(xlabel="r (bohr); the line: half of the cell", ylabel="g(r)")
-    axis.set(xlim=(0, None), ylim=(0, None))
+    axis.set(
+        xlabel="r (bohr); the line: half of the cell",
+        ylabel="g(r)",
+        xlim=(0, None),
+        ylim=(0, None),
+    )
 
 
 def momentum(quantities: dict[str, Quantity], ideal: np.ndarray) -> Figure:
@@ -114,9 +126,23 @@ def momentum(quantities: dict[str, Quantity], ideal: np.ndarray) -> Figure:
     n = quantities["n_k"]
     for spin, (value, error) in enumerate(zip(n.value, n.error)):
         colour = f"C{spin}"
-        name = SPINS[spin]
-        axis.errorbar(k, value, error, fmt="o", markersize=3, color=colour, label=name)
-        axis.plot(k, ideal[spin], "--", linewidth=0.8, color=colour, label=f"{name}, ideal gas")
+        axis.errorbar(
+            k,
+            value,
+            error,
+            fmt="o",
+            markersize=3,
+            color=colour,
+            label=SPINS[spin],
+        )
+        axis.plot(
+            k,
+            ideal[spin],
+            "--",
+            linewidth=0.8,
+            color=colour,
+            label=f"{SPINS[spin]}, ideal gas",
+        )
     axis.set(xlabel="k (1/bohr)", ylabel="n(k)")
     axis.legend(fontsize=7)
     return figure
@@ -128,6 +154,7 @@ def levels(landau: Landau) -> Figure:
     for spin in np.unique(landau.spin):  # none where one K alone is occupied
         own = landau.spin == spin
         axis.plot(landau.ideal[own], landau.energy[own], "o", markersize=4, label=SPINS[spin])
+    # the diagonal is drawn through a point in view
     middle = np.mean(landau.ideal) if len(landau.ideal) else 0.0
     axis.axline(
         (middle, middle),
@@ -151,7 +178,7 @@ def second_order(result: dict) -> Figure:
     figure, axis = _one_axis()
     value = 1e3 * result["by_transfer"]
     error = 1e3 * result["by_transfer_error"]
-    # sums of squares of whole numbers: a transfer that no double has adds nothing
+    # a transfer that no double has adds nothing
     new = np.append(False, np.diff(value) != 0)
     transfer = np.sqrt(np.arange(len(value)))
     axis.errorbar(
@@ -175,7 +202,7 @@ def second_order(result: dict) -> Figure:
 def local_energies(energies: np.ndarray) -> Figure:
     """Histogram of the local energies of the final samples, hartree per electron."""
     figure, axis = _one_axis()
-    axis.hist(energies, bins=80, log=True)
+    axis.hist(energies, bins=80, log=True)  # tails are what one looks for
     axis.axvline(energies.mean(), color="black", linewidth=0.8, label="mean")
     axis.set(xlabel="E_loc / N (hartree)", ylabel="samples")
     axis.legend(fontsize=7)

@@ -163,7 +163,7 @@ def _of_surface(rows: _Rows, all_rs, all_theta) -> list[float]:
     energies = []
     for rs, theta in zip(all_rs, all_theta):
         excess = rows.table.excess_free_energy(rs, theta, zeta)
-        energies.append(rs * excess.mean)
+        energies.append(rs * excess.mean)  # r_s takes the trend out: curves lie close together
     return energies
 
 
@@ -182,19 +182,21 @@ def _pressure_and_heat_capacity(table: Table, series: Series) -> Figure:
     pressure, heat_capacity = figure.subplots(1, 2)
     rows = _Rows(table, series)
     dim = int(table.columns["dim"][0])
+    # the gas of the surface has r_s = 1
     density = series.surface.data.gas.density / rows.rs**dim
     classical = density * rows.column("temperature_ha")
     unit = f"ha_per_bohr{dim}"
-
-    p = rows.column(f"p_{unit}") / classical
-    p_error = rows.column(f"p_error_{unit}") / classical
-    p_ideal = rows.column(f"p_ideal_{unit}") / classical
-    _isochores(pressure, rows, p, p_error)
+    _isochores(
+        pressure,
+        rows,
+        rows.column(f"p_{unit}") / classical,
+        rows.column(f"p_error_{unit}") / classical,
+    )
     _isochores(heat_capacity, rows, rows.column("c_kb"), rows.column("c_error_kb"))
     for number, rs in enumerate(np.unique(rows.rs)):
         # colours by r_s, as in the lines
         pressure.plot([], [], color=f"C{number}", label=f"r_s = {rs:g}")
-    _ideal_gas(pressure, rows, p_ideal)
+    _ideal_gas(pressure, rows, rows.column(f"p_ideal_{unit}") / classical)
     _ideal_gas(heat_capacity, rows, rows.column("c_ideal_kb"))
     pressure.set(xlabel="Θ", ylabel="p / n k_B T (measured)")
     heat_capacity.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)")
@@ -249,15 +251,34 @@ def _deviations(table: Table, series: Series) -> Figure:
 def _map(axis: Axes, rows: _Rows, values):
     """A map over r_s and Theta with its numbers."""
     grid = _grid(rows, values)
-    image = axis.imshow(grid, cmap="RdBu", vmin=-5, vmax=5, origin="lower", aspect="auto")
+    # the same colours in all maps: white is agreement, full colour five errors
+    image = axis.imshow(
+        grid,
+        cmap="RdBu",
+        vmin=-5,
+        vmax=5,
+        origin="lower",
+        aspect="auto",
+    )
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8)
-    rs_labels = [f"{rs:g}" for rs in np.unique(rows.rs)]
-    theta_labels = [f"{theta:g}" for theta in np.unique(rows.theta)]
-    axis.set_xticks(range(len(rs_labels)), rs_labels)
-    axis.set_yticks(range(len(theta_labels)), theta_labels)
+            axis.text(
+                column,
+                row,
+                f"{value:.1f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+            )
+    axis.set_xticks(*_ticks(rows.rs))
+    axis.set_yticks(*_ticks(rows.theta))
     return image
+
+
+def _ticks(values):
+    """Places and labels of the different values along an axis of a map."""
+    labels = [f"{value:g}" for value in np.unique(values)]
+    return range(len(labels)), labels
 
 
 def _grid(rows: _Rows, values) -> np.ndarray:

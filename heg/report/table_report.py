@@ -90,8 +90,18 @@ def _row(table, index):
     def with_error(name, unit):
         return str(Estimate(value[f"{name}_{unit}"], value[f"{name}_error_{unit}"]))
 
-    gas = [plain(name) for name in ("electrons", "zeta", "rs_bohr", "theta")]
-    excess = [with_error(name, "ha") for name in ("f_xc_cell", "f_correction", "f_xc")]
+    gas = [
+        plain("electrons"),
+        plain("zeta"),
+        plain("rs_bohr"),
+        plain("theta"),
+    ]
+    excess = [
+        with_error("f_xc_cell", "ha"),
+        with_error("f_correction", "ha"),
+        with_error("f_xc", "ha"),
+        *_published(table, value),
+    ]
     thermodynamics = [
         with_error("f", "ha"),
         with_error("e", "ha"),
@@ -102,7 +112,7 @@ def _row(table, index):
     ]
     reached = "yes" if value["reached"] else "no"
     effort = [plain("steps"), plain("samples"), reached]
-    return [*gas, *excess, *_published(table, value), *thermodynamics, _deviations(value), *effort]
+    return [*gas, *excess, *thermodynamics, _deviations(value), *effort]
 
 
 def _published(table, value):
