@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 from cyclopts import Parameter
 
 from heg.checks import Whole, make_plain, one_of, require, within
-from heg.gas.system import MOST, System, whole_number
+from heg.gas.system import MAX_ELECTRONS, System, whole_number
 
 # beyond them no machine of today goes
 MOST_LAYERS, MOST_WIDTH, MOST_SAMPLES, MOST_STEPS = 100, 1024, 2**22, 2**40
@@ -51,7 +51,7 @@ class SystemConfig:
           ValueError: a value is impossible, or no whole numbers of electrons have this
             polarisation.
         """
-        within(self, 1, MOST, "electrons")
+        within(self, 1, MAX_ELECTRONS, "electrons")
         try:
             zeta = Fraction(str(self.polarization).strip()).limit_denominator(10**6)
         except (ValueError, ZeroDivisionError):

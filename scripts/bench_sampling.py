@@ -24,9 +24,15 @@ from bench_step import LIST, Timed, correlated, in_rounds
 from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.parallel.devices import jit, map_walkers, walkers_at_once
 from heg.parallel.processes import start
-from heg.sampling.exact_draws import adapt_width, first_width, make_chain
+from heg.sampling.chains import adapt_width, first_width, make_chain
 from heg.statistics import autocorrelation_time
-from heg.training.control_variates import baseline, controlled, first_regression, update_regression
+from heg.training.control_variates import (
+    baseline,
+    controlled,
+    first_regression,
+    make_controls,
+    update_regression,
+)
 from heg.training.free_energy import evaluate, per_electron, scores
 
 BATCHES = 30  # from which the regression is fitted
@@ -57,11 +63,12 @@ def keys_of(seed, number, walkers):
 
 def energies(solver, params, walkers, chain, width, chunk):
     """Local energies along the chains.  [RECORDS, B]"""
+    controls = make_controls(solver.system, solver.cutoff.orbitals)
 
     def record(walkers, number):
         ended = chain(walkers, width, keys_of(7, number, walkers), MOVES_BETWEEN)
         walkers = walkers._replace(x=ended.x)
-        samples = evaluate(solver.model, params, walkers, chunk)
+        samples = evaluate(solver.model, controls, params, walkers, chunk)
         return walkers, jnp.real(samples.energy.total)
 
     def records(walkers):
@@ -152,9 +159,10 @@ def functions_of_exact_draws(solver, params, walkers, chunk) -> dict[str, Timed]
     """Draws of K, of (K, x), and their energies, compiled."""
     batch = len(walkers.x)
     keys = jax.random.split(jax.random.key(2), batch)
+    controls = make_controls(solver.system, solver.cutoff.orbitals)
 
     def energies(walkers):
-        return evaluate(solver.model, params, walkers, chunk)
+        return evaluate(solver.model, controls, params, walkers, chunk)
 
     def draw(key):
         return solver.measure(params, key)[1]

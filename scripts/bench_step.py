@@ -33,7 +33,9 @@ from heg.model.density_matrix import Params
 from heg.model.kinetic import generic_kinetic_energy, make_kinetic_energy
 from heg.parallel.devices import divisor, map_walkers, walkers_at_once
 from heg.parallel.processes import start
-from heg.sampling.exact_draws import Walkers, first_width, make_chain
+from heg.sampling.batch import Walkers
+from heg.sampling.chains import first_width, make_chain
+from heg.sampling.exact_draws import make_draw
 from heg.training.cost import STEP, operations, parameters, product_rate
 from heg.training.free_energy import scores
 from heg.training.step import build_optimizer
@@ -189,12 +191,18 @@ def _sample_states(solver, config, params):
     return _mapped(draw, light_chunk)
 
 
+def _draw_of_x(solver, config):
+    """The program that draws x from the flow, K and keys."""
+    _, light_chunk = _chunks(solver, config)
+    return make_draw(solver.system, solver.cutoff.orbitals, solver.model.flow, light_chunk)
+
+
 def _draw(solver, config, state):
     params = state.params
     chunk, _ = _chunks(solver, config)
     keys = jax.random.split(jax.random.key(1), config.sampler.batch)
     states = jax.jit(_sample_states(solver, config, params))(keys)
-    draws = jax.jit(solver.model.draw)(params.flow, states, keys)
+    draws = jax.jit(_draw_of_x(solver, config))(params.flow, states, keys)
     walkers = Walkers(states, draws.x)
     centre = jax.jit(lambda walkers: scores(solver.model, params, walkers, chunk))
     return Samples(keys, walkers, centre(walkers))
@@ -222,7 +230,7 @@ def _own_phases(solver, config, state, samples):
 
     return {
         "draw K": (_sample_states(solver, config, params), (keys,)),
-        "draw x": (model.draw, (params.flow, walkers.state, keys)),
+        "draw x": (_draw_of_x(solver, config), (params.flow, walkers.state, keys)),
         "log Psi": (_mapped(log_psi, light_chunk), walkers),
         "kinetic": (_mapped(kinetic_energy, chunk), walkers),
         "Coulomb": (_mapped(lambda x: coulomb_energy(x, system), chunk), (walkers.x,)),

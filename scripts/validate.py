@@ -171,9 +171,9 @@ def beyond(rung: Rung, run_dir: Path) -> dict[str, float]:
     states."""
     directory = Path(rung.command(run_dir)[-1])
     frozen = freeze(directory)
-    states = draw_states(frozen, _never).states
+    states = draw_states(frozen, _never)
     rows = collect(frozen, directory, states, np.inf, _ignore, _never)
-    result = second_order(frozen.system, rows.rows, rows.known, rows.beyond)
+    result = second_order(frozen.system, rows.rows, rows.known, rows.beyond, rows.relaxation)
     return {name: value for name, value in result._asdict().items() if np.ndim(value) == 0}
 
 

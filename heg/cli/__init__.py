@@ -1,5 +1,5 @@
 """Commands: what a person types and sees.
 
-Read `common` first, then `solve`, `measure`, `eos`, `doctor` and its `diagnostics`.
+Read `common` first, then `solve`, `measure`, `eos`, `list`, `doctor` and its `diagnostics`.
 Nothing here computes a result.
 """

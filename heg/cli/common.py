@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -341,7 +341,7 @@ def save_figure(figure, path: Path) -> Path:
     return path
 
 
-def aligned(rows: list[list[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Lines of a table whose columns are as wide as their widest cells.
 
     Two blanks stand between the columns; all but the first are flush right.

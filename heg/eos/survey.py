@@ -287,9 +287,7 @@ def _second_order(found):
     """F_2 with its statistical and its other errors; a single electron is not correlated."""
     if not found:
         return {"mean": 0.0, "error": 0.0, "systematic": 0.0}
-    systematic = math.hypot(
-        *(found[part] for part in ("levels", "left_out", "denominators", "degenerate"))
-    )
+    systematic = math.sqrt(max(found["error"] ** 2 - found["statistical"] ** 2, 0.0))
     return {"mean": found["value"], "error": found["statistical"], "systematic": systematic}
 
 

@@ -167,7 +167,7 @@ def evaluate(
         quantities["F_at_zero_variance"] = number(extrapolated, "hartree per electron")
     second = {}
     if beyond is not None:
-        found = second_order(system, beyond.rows, beyond.known, beyond.beyond)
+        found = second_order(system, beyond.rows, beyond.known, beyond.beyond, beyond.relaxation)
         second = found._asdict()
         quantities |= corrected(system, frozen.instruments.grid, quantities, found, beyond.rows)
     levels = trained_levels(system, orbitals, frozen.state.average.occupations)

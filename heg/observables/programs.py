@@ -10,13 +10,12 @@ import jax.numpy as jnp
 from heg.config import ModelConfig, SamplerConfig
 from heg.gas.ideal import choose_cutoff
 from heg.gas.system import System
+from heg.model.density_matrix import build_model
 from heg.observables.structure import Grid, grid_of
 from heg.observables.thermodynamics import make_sample, observe
 from heg.parallel.devices import divisor, jit, map_walkers, walkers_at_once
-from heg.sampling.batch import make_walks
-from heg.sampling.exact_draws import Walkers
-from heg.training.free_energy import sample_of
-from heg.training.step import build_model
+from heg.sampling.batch import Walkers, make_walks
+from heg.sampling.exact_draws import make_draw
 
 BLOCK = 32  # samples in a block at most: what is kept are means of blocks
 
@@ -70,13 +69,14 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
     )  # samples need less memory than their energies
     size = block_size(sampler.batch)
     orbitals_of = lambda system: cutoff.orbitals.at_density(system.rs)
-    model_of = lambda system: build_model(system, orbitals_of(system), sizes, sampled)
+    model_of = lambda system: build_model(system, orbitals_of(system), sizes)
 
     def observe_batch(system, params, regression, key):
         model = model_of(system)
         key_draw, key_move = jax.random.split(key)
-        walk = make_walks(system, model, sampler, sampled).draw(params, key_draw)
-        of_walker = make_sample(system, orbitals_of(system), model, grid.at_density(system.rs))
+        orbitals = orbitals_of(system)
+        walk = make_walks(system, orbitals, model, sampler, sampled).draw(params, key_draw)
+        of_walker = make_sample(system, orbitals, model, grid.at_density(system.rs))
         keys = jax.random.split(key_move, sampler.batch)
         of_each = map_walkers(
             lambda walker: of_walker(params, *walker), (walk.walkers, keys), chunk
@@ -98,13 +98,15 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
 
     def twice(system, params, states, keys):
         model = model_of(system)
+        draw_x = make_draw(system, orbitals_of(system), model.flow, sampled)
 
         def f_loc(walker):
-            samples, _ = sample_of(model, params, walker)
-            return system.temperature * samples.log_p + jnp.real(samples.energy.total)
+            log_p = model.occupations.log_prob(params.occupations, walker.state)
+            energy, _ = model.local_energy(params.flow, walker.x, walker.state)
+            return system.temperature * log_p + jnp.real(energy.total)
 
         both = jnp.concatenate([states, states])
-        walkers = Walkers(both, model.draw(params.flow, both, keys.reshape(-1)).x)
+        walkers = Walkers(both, draw_x(params.flow, both, keys.reshape(-1)).x)
         return map_walkers(f_loc, walkers, chunk).reshape(2, -1)
 
     return tuple(map(jit, (observe_batch, occupy, twice)))

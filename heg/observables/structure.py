@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import quad
 
-from heg.gas.ideal import pair_occupations
+from heg.gas.ideal_pairs import pair_occupations
 from heg.gas.plane_waves import Orbitals, density_waves
 from heg.gas.system import System
 

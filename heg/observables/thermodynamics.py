@@ -41,8 +41,9 @@ from heg.observables.momentum import (
     momentum_shells,
 )
 from heg.observables.structure import Grid, Structure, make_structure, total
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import Derived, Estimate, jackknife
+from heg.training.control_variates import make_controls
 from heg.training.free_energy import Samples, per_electron, sample_of
 
 CONTACT = 0.7  # g is fitted up to CONTACT r_s for its value at contact
@@ -92,9 +93,10 @@ def make_sample(system: System, orbitals: Orbitals, model: Model, grid: Grid) ->
     """(params, walker, key) -> Samples, Structure, Momentum of one walker."""
     structure = make_structure(system, grid)
     momentum = make_momentum(system, orbitals, model.log_psi)
+    controls = make_controls(system, orbitals)
 
     def sample(params: Params, walker: Walkers, key):
-        samples, z = sample_of(model, params, walker)
+        samples, z = sample_of(model, controls, params, walker)
         return (
             samples,
             structure(walker.x, z),

@@ -83,7 +83,7 @@ def measure(
         beyond = None
         if second_order and frozen.system.electrons > 1:
             accuracy = np.inf if second_order is True else float(second_order)
-            beyond = collect(frozen, output, drawn.states, accuracy, partial(show, "states"), asked)
+            beyond = collect(frozen, output, drawn, accuracy, partial(show, "states"), asked)
             if beyond is None:
                 return None
         found = evaluate(frozen, blocks, history, drawn, beyond, asked)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from heg.errors import RunError, StorageError
+from heg.observables.evaluation import Drawn
 from heg.observables.second_order.calibration import calibrate
 from heg.observables.second_order.contributions import (
     Rows,
@@ -22,6 +23,7 @@ from heg.observables.second_order.excitations import Excitations, largest_transf
 from heg.observables.second_order.levels import Levels
 from heg.observables.second_order.pair_operators import count_operators
 from heg.observables.second_order.perturbation import BINS, Known, Row, second_order
+from heg.observables.second_order.relaxation import relaxation
 from heg.observables.structure import grid_of
 from heg.parallel.processes import any_process, on_first
 from heg.runs import files
@@ -38,7 +40,7 @@ SAVE_SECONDS = 30.0  # between writings of the states at hand
 def collect(
     frozen,
     run_dir: Path,
-    states: np.ndarray,
+    drawn: Drawn,
     accuracy: float,
     show: Callable,
     stop: Callable[[], bool],
@@ -48,7 +50,7 @@ def collect(
     Args:
       frozen: the run, of heg.observables.evaluation.
       run_dir: holds second-order-<step>.h5.
-      states: draws of K.                                   [B, N]
+      drawn: draws of K with ln p(K).
       accuracy: statistical error wanted, hartree per electron; it is not reached where the means
         over many K are not known so well, or where it takes more states than were drawn.
       show: takes the numbers of states at hand and wanted.
@@ -56,7 +58,7 @@ def collect(
     Returns:
       The rows; None if stopped.
     """
-    excitations = probe(frozen)
+    excitations, states = probe(frozen), drawn.states
     path = run_dir / f"second-order-{int(frozen.state.step)}.h5"
     marks = _marks(excitations)
     key = stream(frozen.state, EXCITING)
@@ -65,7 +67,10 @@ def collect(
         levels = calibrate(excitations, states[:SKIPPED], jax.random.fold_in(key, 0))
         # one process says, as the last digit may differ between hosts
         levels, known = on_first(lambda: (levels, known_part(excitations, levels, states[:MANY])))
-        found = Rows(levels, known, None, None)
+        found = Rows(levels, known, None, None, None)
+    orbitals = frozen.solver.cutoff.orbitals
+    relaxed = on_first(relaxation, frozen.system, orbitals, found.levels, drawn.states, drawn.log_p)
+    found = found._replace(relaxation=relaxed)
     parts = [] if found.rows is None else [found.rows]
     have = sum(len(part.variance) for part in parts)
     most = len(states) - SKIPPED
@@ -118,7 +123,7 @@ def _summed_up(excitations, found, states, accuracy, most):
     beyond = beyond_second_order(excitations, found.levels, found.rows.alike.mean(axis=0), states)
     found = found._replace(beyond=beyond)
     have = len(found.rows.variance)
-    result = second_order(excitations.system, found.rows, found.known, beyond)
+    result = second_order(excitations.system, found.rows, found.known, beyond, found.relaxation)
     if not np.isfinite(result.error):
         raise RunError("the second order is not finite: measure with --no-second-order")
     of_many = result.statistical**2 - result.of_rows**2
@@ -157,7 +162,7 @@ def _earlier(path, excitations, marks):
     with contextlib.suppress(StorageError):
         tree, attributes = files.load_tree(path, _template(excitations, count))
         if all(attributes.get(name) == mark for name, mark in marks.items()):
-            return Rows(tree["levels"], Known(*map(float, tree["known"])), None, tree["rows"])
+            return Rows(tree["levels"], Known(*map(float, tree["known"])), None, None, tree["rows"])
     files.set_aside(path)
     return None
 

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from heg import Config, ModelConfig, RunConfig, SystemConfig, build
 from heg.gas.ideal import log_partition
 from heg.gas.system import System
+from heg.observables.evaluation import Drawn
 from heg.observables.second_order.contributions import contribution, known_part
 from heg.observables.second_order.degenerate import pair_correction, shell_correction
 from heg.observables.second_order.excitations import Excitations
@@ -27,6 +28,7 @@ from heg.observables.second_order.perturbation import (
     thermal_denominator,
     unbiased_square,
 )
+from heg.observables.second_order.relaxation import Relaxation
 from heg.reference.determinants import block_of
 from heg.runs.second_order_rows import FEWEST_ROWS, SKIPPED, collect
 
@@ -114,6 +116,7 @@ def test_few_states_that_differ_little_do_not_lose_the_others():
             rows,
             Known(of_many.mean(), of_many.std() / np.sqrt(2048), of_many.var()),
             Correction(0.0, 0.0, 0.0),
+            Relaxation(0.0, 0.0),
         )
         truth.append(-(1 + share) / 2)
         found.append((result.doubles, result.statistical))
@@ -167,7 +170,7 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     rows = [contribution(excitations, levels, state, key) for state, key in zip(states, keys)]
     rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     none = Correction(0.0, 0.0, 0.0)
-    found = second_order(system, rows, Known(0.0, 0.0, 0.0), none)
+    found = second_order(system, rows, Known(0.0, 0.0, 0.0), none, Relaxation(0.0, 0.0))
     assert (
         abs(found.doubles * system.electrons + expected)
         < 3.5 * found.statistical * system.electrons
@@ -214,16 +217,20 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
     # opposite spins in two dimensions, where samples are not explained in full
     excitations, solver = excitations_of(SystemConfig(2, 2, 4.0, 0.5, "0"))
     state = solver.init(jax.random.key(0))
-    frozen = SimpleNamespace(system=solver.system, config=excitations.config, state=state)
+    frozen = SimpleNamespace(
+        system=solver.system, config=excitations.config, state=state, solver=solver
+    )
     keys = jax.random.split(jax.random.key(6), SKIPPED + 36)
     sample = jax.jit(jax.vmap(solver.model.occupations.sample, (None, 0)))
     states = np.asarray(sample(state.average.occupations, keys))
+    log_prob = jax.jit(jax.vmap(solver.model.occupations.log_prob, (None, 0)))
+    drawn = Drawn(states, np.asarray(log_prob(state.average.occupations, states)))
     nothing = lambda have, wanted: None
 
     def go(name, accuracy, stop=lambda: False):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        return collect(frozen, directory, states, accuracy, nothing, stop)
+        return collect(frozen, directory, drawn, accuracy, nothing, stop)
 
     calls = iter(range(100))
     assert go("stopped", np.inf, lambda: next(calls) == 5) is None

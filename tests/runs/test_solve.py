@@ -17,7 +17,7 @@ from heg.config import RunConfig, SystemConfig
 from heg.errors import StorageError
 from heg.runs import files, text_files
 from heg.runs import solve as loop
-from heg.training.step import build
+from heg.training.step import Solver, build
 
 
 def config(run_dir, steps=8):
@@ -33,16 +33,12 @@ def solve(config):
 def troubled(steps, **seen):
     """build, of a solver whose StepInfo says at the given steps what is `seen`."""
 
-    def build_troubled(config):
-        solver = build(config)
-
-        def step(state):
-            after, info = solver.step(state)
+    class Troubled(Solver):
+        def step(self, state):
+            after, info = super().step(state)
             return after, info._replace(**seen) if int(state.step) in steps else info
 
-        return solver._replace(step=step)
-
-    return build_troubled
+    return lambda config: Troubled(**vars(build(config)))
 
 
 def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypatch):

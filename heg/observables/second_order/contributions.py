@@ -20,6 +20,7 @@ from heg.observables.second_order.perturbation import (
     thermal_denominator,
     unbiased_square,
 )
+from heg.observables.second_order.relaxation import Relaxation
 from heg.statistics import independent
 
 KNOWN_DOUBLES = 10**8  # of all K together whose known elements are computed
@@ -59,12 +60,14 @@ class Rows(NamedTuple):
     Attributes:
       levels: energies of the states.
       known, beyond: of `heg.observables.second_order.perturbation.second_order`.
+      relaxation: of p(K).
       rows: with the states along the first axis.
     """
 
     levels: Levels
     known: Known
     beyond: Correction | None
+    relaxation: Relaxation | None
     rows: Row | None
 
 

@@ -33,6 +33,9 @@ coupled to are diagonalised with the known elements; where they are too many, ea
 
 .. math:: W^2 h(\Delta) \to T \ln \frac{\cosh \beta \sqrt{\Delta^2/4 + W^2}}{\cosh(\beta\Delta/2)} .
 
+*The diagonal.* p(K) itself is not quite the best for the energies e_K: what the best one would add
+to F is a relative entropy (heg.observables.second_order.relaxation).
+
 *Denominators.* A pair that is excited loses its correlation with all others, which raises Delta by
 -4 F_2 / N (two electrons, each with a share 2 F_2 / N). Brillouin and Wigner's theory with that
 size-consistent shift is solved for self-consistently; what it changes is the measure of the third
@@ -50,6 +53,7 @@ import jax
 import numpy as np
 
 from heg.gas.system import System
+from heg.observables.second_order.relaxation import Relaxation
 from heg.statistics import Derived, jackknife
 
 BINS = 400  # of the spectrum, over eight decades
@@ -122,8 +126,10 @@ class SecondOrder(NamedTuple):
       left_out: half of an estimate of the most that larger transfers and triples add.
       denominators: change by the shift of the denominators.
       degenerate: of the correction for degenerate states.
+      occupations: of the relaxation of p(K).
       doubles: the sum over doubles alone.
       correction: for degenerate states.
+      relaxation: of p(K).
       shifted: the same with shifted denominators.
       known: the part of the doubles that needs no sampling.
       within: sum of W^2 over the doubles as a share of the variance of E_loc within K.
@@ -138,8 +144,10 @@ class SecondOrder(NamedTuple):
     left_out: float
     denominators: float
     degenerate: float
+    occupations: float
     doubles: float
     correction: float
+    relaxation: float
     shifted: float
     known: float
     within: float
@@ -199,13 +207,16 @@ def shifted_sum(system: System, spectrum: np.ndarray) -> float:
     return lowered
 
 
-def second_order(system: System, rows: Row, known: Known, beyond: Correction) -> SecondOrder:
+def second_order(
+    system: System, rows: Row, known: Known, beyond: Correction, relaxed: Relaxation
+) -> SecondOrder:
     """F_2 from rows of independent K.
 
     Args:
       rows: with K along the first axis of every leaf.
       known: `Row.known` over many K.
       beyond: of heg.observables.second_order.degenerate, mean over many K.
+      relaxed: of heg.observables.second_order.relaxation.
     Raises:
       ValueError: fewer than two rows.
     """
@@ -227,14 +238,16 @@ def second_order(system: System, rows: Row, known: Known, beyond: Correction) ->
         "left_out": max(abs(value["left_out"]), error["remainder"]),
         "denominators": abs(value["shift"]),
         "degenerate": abs(value["unsure"]),
+        "occupations": relaxed.error / system.electrons,
     }
     return SecondOrder(
-        value=value["value"],
+        value=value["value"] + relaxed.value / system.electrons,
         error=float(np.linalg.norm(list(errors.values()))),
         of_rows=error["value"],
         **errors,
         doubles=value["doubles"],
         correction=value["correction"],
+        relaxation=relaxed.value / system.electrons,
         shifted=value["doubles"] + value["shift"],
         known=-known.mean / system.electrons,
         within=value["within"],

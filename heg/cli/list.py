@@ -1,0 +1,111 @@
+"""The command line of heg-list: the runs below a directory with gas, state and verdict."""
+
+from pathlib import Path
+from typing import Annotated, NamedTuple, NoReturn
+
+from cyclopts import Parameter
+
+from heg.cli.common import Common, CommonFlags, aligned, command, new_app, run_app
+from heg.errors import StorageError
+from heg.parallel import processes
+from heg.runs import text_files
+from heg.runs.run_directory import configuration
+from heg.runs.solve import HISTORY
+from heg.statistics import Estimate
+from heg.training.verdict import sentence_of
+
+HELP = """The runs below a directory as a table: gas, state, steps, F (hartree per electron), verdict.
+
+Nothing is computed and nothing is changed.
+"""
+
+
+class Listed(NamedTuple):
+    """A run directory as heg-list shows it.
+
+    Attributes:
+      directory: of the run.
+      gas: in words; empty if the configuration cannot be read.
+      state: finished, unfinished, or why the run cannot be read.
+      steps: done so far.
+      free_energy: F of a finished run, hartree per electron; None for others.
+      verdict: one sentence; empty for unfinished runs.
+    """
+
+    directory: str
+    gas: str
+    state: str
+    steps: int
+    free_energy: Estimate | None
+    verdict: str
+
+
+def list_runs(arguments: list[str] | None = None) -> NoReturn:
+    """heg-list: the runs below a directory."""
+    command("heg-list", _parse, lambda directory: processes.on_first(_show, directory), arguments)
+
+
+def _parse(arguments):
+    app = new_app("heg-list", HELP)
+
+    @app.default
+    def run(
+        directory: Annotated[Path, Parameter(help="where to look for runs")] = Path("."),
+        *,
+        common: CommonFlags = Common(),
+    ):
+        if not directory.is_dir():
+            raise ValueError(f"{directory} is no directory: give one that holds runs")
+        return directory
+
+    return run_app(app, arguments)
+
+
+def runs_below(directory: Path) -> list[Listed]:
+    """All runs below a directory, in the order of their names."""
+    return [_listed(path.parent) for path in sorted(directory.rglob("config.toml"))]
+
+
+def _listed(run_dir):
+    try:
+        gas = configuration(run_dir).system.build()
+        description = f"{gas.dim}D {gas.label} r_s {gas.rs:g} Theta {gas.theta:g}"
+        history = run_dir / HISTORY
+        steps = len(text_files.read_history(history)) if history.exists() else 0
+        summary_path = run_dir / "summary.json"
+        if not summary_path.exists():
+            return Listed(str(run_dir), description, "unfinished", steps, None, "")
+        summary = text_files.load_json(summary_path)
+        verdict = sentence_of(summary)
+        free_energy = Estimate(**summary["F"])
+        return Listed(str(run_dir), description, "finished", summary["steps"], free_energy, verdict)
+    except (ValueError, StorageError, KeyError, TypeError) as error:
+        return Listed(str(run_dir), "", f"unreadable: {error}", 0, None, "")
+
+
+def _show(directory):
+    found = runs_below(directory)
+    head = ("run", "gas", "state", "steps", "F, Ha", "verdict")
+    rows = [
+        (
+            run.directory,
+            run.gas,
+            run.state,
+            str(run.steps),
+            str(run.free_energy or ""),
+            run.verdict,
+        )
+        for run in found
+    ]
+    if rows:
+        print(aligned([head, *rows]))
+    else:
+        print(f"There are no runs below {directory}.")
+    return 0, [_as_json(run) for run in found]
+
+
+def _as_json(run):
+    facts = run._asdict()
+    if run.free_energy is not None:
+        facts["free_energy"] = run.free_energy._asdict()
+    return facts
