@@ -20,8 +20,7 @@ from heg.gas.system import System
 from heg.model.density_matrix import Model, Params, build_model
 from heg.observables.structure import Grid, grid_of
 from heg.observables.thermodynamics import Observed, make_sample, observe
-from heg.parallel.chunks import divisor, walkers_at_once
-from heg.parallel.devices import jit, map_walkers
+from heg.parallel.devices import divisor, jit, map_walkers, walkers_at_once
 from heg.sampling.batch import Walkers, make_walks
 from heg.sampling.exact_draws import make_draw
 from heg.training.control_variates import Regression

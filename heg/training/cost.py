@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from heg.config import Config
 from heg.gas.coulomb import lattice
-from heg.parallel.chunks import bytes_of_walker, walkers_at_once
-from heg.parallel.devices import map_walkers
+from heg.parallel.devices import bytes_of_walker, map_walkers, walkers_at_once
 from heg.training.step import Solver
 
 FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent

@@ -15,8 +15,7 @@ from heg.gas.ideal import Cutoff, choose_cutoff
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params, build_model
-from heg.parallel.chunks import divisor, walkers_at_once
-from heg.parallel.devices import everywhere, jit
+from heg.parallel.devices import divisor, everywhere, jit, walkers_at_once
 from heg.sampling.batch import Walk, Walkers, Walks, anywhere, make_walks
 from heg.sampling.folds import Quality, folded_measure, lowest_determinant
 from heg.training.control_variates import (

@@ -42,8 +42,7 @@ from heg.model.wavefunction import make_log_slater
 from heg.observables.second_order.doubles import count_doubles, make_ratios
 from heg.observables.second_order.pair_operators import make_pair_operators
 from heg.observables.structure import Grid, grid_of, make_structure
-from heg.parallel.chunks import walkers_at_once
-from heg.parallel.devices import jit, map_walkers, sum_walkers
+from heg.parallel.devices import jit, map_walkers, sum_walkers, walkers_at_once
 from heg.sampling.exact_draws import make_draw
 from heg.training.control_variates import make_controls
 
