@@ -108,13 +108,18 @@ def by_states(system, m, omega):
 @pytest.mark.parametrize(("dim", "electrons"), [(2, 2), (2, 3), (3, 2)])
 @pytest.mark.parametrize("twist", [0.0, 0.25, 0.13])
 def test_that_of_a_cell_is_a_sum_over_all_states(dim, electrons, twist):
-    system = System(electrons, 0, dim, 1.5, 0.2, (twist, -twist, twist)[:dim])
-    m = np.array([[1, 0, 0], [1, 1, 0], [-2, 1, 0]])[:, :dim]
+    twists = (twist, -twist, twist)
+    system = System(electrons, 0, dim, 1.5, 0.2, twists[:dim])
+    waves = np.array([[1, 0, 0], [1, 1, 0], [-2, 1, 0]])
+    m = waves[:, :dim]
     omega = 2 * np.pi * system.temperature * np.array([0.0, 1.0, 4.0])
     chi = cell_response(system, m, omega)
     assert np.isrealobj(chi) == (twist == 0)
-    expected = np.array([[by_states(system, wave, w) for w in omega] for wave in m])
-    np.testing.assert_allclose(chi, expected, atol=2e-5 * np.abs(expected).max())
+    expected = np.empty((3, 3), complex)
+    for row, column in np.ndindex(3, 3):
+        expected[row, column] = by_states(system, m[row], omega[column])
+    accuracy = 2e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(chi, expected, atol=accuracy)
 
 
 def test_the_response_of_two_spins_is_the_sum_of_theirs():
@@ -134,9 +139,12 @@ def test_the_response_of_two_spins_is_the_sum_of_theirs():
 @pytest.mark.parametrize("dim", [2, 3])
 def test_many_hot_electrons_are_the_infinite_gas(dim):
     gas = System(60, 60, dim, 1.0, 3.0)
-    m = np.array([[1, 0, 0], [2, 1, 1]])[:, :dim]
-    q = 2 * np.pi / gas.box * np.linalg.norm(m, axis=1)
+    waves = np.array([[1, 0, 0], [2, 1, 1]])
+    m = waves[:, :dim]
+    q = gas.wavevector_unit * np.linalg.norm(m, axis=1)
     omega = 2 * np.pi * gas.temperature * np.arange(3.0)
+    chi = cell_response(gas, m, omega)
+    # in units where k_F = 1
     k = gas.fermi_wavevector
-    expected = k ** (dim - 2) * infinite_response((dim, 0.0, 3.0), q / k, omega / k**2)
-    np.testing.assert_allclose(cell_response(gas, m, omega), expected, rtol=1e-2)
+    infinite = infinite_response((dim, 0.0, 3.0), q / k, omega / k**2)
+    np.testing.assert_allclose(chi, k ** (dim - 2) * infinite, rtol=1e-2)
