@@ -16,15 +16,17 @@ from heg.gas.system import System
 def by_wavevectors(dim, theta, zeta, q, omega):
     """chi_0 as an integral over the wavevectors of the electrons, at k_F = 1."""
     temperature = theta / 2
+    half = q**2 / 2
 
     def integrand(k, eta):
         occupied = 1 / (np.exp(k**2 / (2 * temperature) - eta) + 1)
         if dim == 3:
-            forward = (q**2 / 2 + k * q) ** 2 + omega**2
-            backward = (q**2 / 2 - k * q) ** 2 + omega**2
+            forward = (half + k * q) ** 2 + omega**2
+            backward = (half - k * q) ** 2 + omega**2
             return -k * occupied * np.log(forward / backward) / (4 * np.pi**2 * q)
         # the mean of 2 / (e + iw) over the directions of k
-        return -k * occupied / np.pi * np.real(1 / _root(q**2 / 2 + 1j * omega, k * q))
+        inverse = 1 / _root(half + 1j * omega, k * q)
+        return -k * occupied / np.pi * np.real(inverse)
 
     accurate = {"epsabs": 1e-12, "epsrel": 1e-10, "limit": 500}
     total = 0.0

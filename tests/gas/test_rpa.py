@@ -29,7 +29,8 @@ def test_few_frequencies_sum_what_is_known_in_closed_form(energy):
     # T sum (2e / (e^2 + w^2))^2 = coth(e / 2T) / e + 1 / 2T sinh^2(e / 2T), here at T = 1
     nodes = frequencies(100 * energy)
     omega = 2 * np.pi * nodes.n
-    total = nodes.weight @ (2 * energy / (energy**2 + omega**2)) ** 2
+    lorentz = 2 * energy / (energy**2 + omega**2)
+    total = nodes.weight @ lorentz**2
     total += 8 * energy**2 / (2 * np.pi) ** 4 * zeta(4, nodes.end)
     thermal = 1 / (2 * np.sinh(min(energy, 500.0) / 2) ** 2)
     exact = 1 / np.tanh(energy / 2) / energy + thermal

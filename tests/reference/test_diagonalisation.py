@@ -70,8 +70,10 @@ def test_matrix_elements_are_integrals_of_the_coulomb_energy(gas, key):
     strongest = np.argsort(-np.abs(block.hamiltonian[0, 1:]))[:3] + 1
     states = [0, *strongest]
     psi = np.array([determinant(block.n[state]) for state in states])
-    potential = np.asarray(jax.lax.map(lambda x: coulomb_energy(x, gas), x, batch_size=4000))
-    mean, error = mean_and_error(np.conj(psi[0]) * psi * potential, axis=1)
+    energy_of_one = lambda x: coulomb_energy(x, gas)
+    potential = np.asarray(jax.lax.map(energy_of_one, x, batch_size=4000))
+    samples = np.conj(psi[0]) * psi * potential
+    mean, error = mean_and_error(samples, axis=1)
     expected = block.hamiltonian[0, states]
     expected[0] -= unit(gas) * block.kinetic[0] / gas.electrons
     assert np.all(np.abs(expected[:2]) > 3 * error[:2])
