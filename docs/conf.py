@@ -5,11 +5,12 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-os.environ["PYTHONPATH"] = str(
-    Path(__file__).parent
-)  # where the kernels of the tutorials find shell_cell
+# where the kernels of the tutorials find shell_cell
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
-project, author, copyright = "heg", "the heg developers", "the heg developers"
+project = "heg"
+author = "the heg developers"
+copyright = "the heg developers"
 release = version = metadata.version("heg")
 extensions = [
     "myst_nb",
@@ -19,30 +20,49 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["validation.in.md"]
-html_theme, html_title = "furo", f"heg {version}"
+html_theme = "furo"
+html_title = f"heg {version}"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode, nb_execution_timeout, nb_execution_in_temp = "force", 900, True
-nb_execution_raise_on_error = nb_merge_streams = True
+nb_execution_mode = "force"
+nb_execution_timeout = 900  # seconds of one cell
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 autodoc_member_order = "bysource"
-autodoc_typehints, autodoc_typehints_description_target = "description", "documented"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 napoleon_custom_sections = ["Accuracy", "Source", "Sources"]
 napoleon_use_ivar = True
 
 
 def setup(app):
-    """Docstrings are written for people: bars are absolute values, and a line may explain several attributes."""
-
-    def translate(app, what, name, thing, options, lines):
-        found, in_math = [], False
-        for line in lines:
-            in_math = line.startswith(".. math::") or in_math and (not line or line.startswith(" "))
-            if not in_math:
-                line = line.replace("|", "\\|").replace("*", "\\*")
-            several = re.match(r"(  )(\w+(?:, \w+)+): (.*)", line)
-            found += (
-                [f"  {one}: {several[3]}" for one in several[2].split(", ")] if several else [line]
-            )
-        lines[:] = found
-
+    """Turns docstrings, which are written for people, into reStructuredText before napoleon."""
     app.connect("autodoc-process-docstring", translate, priority=100)
+
+
+def translate(app, what, name, thing, options, lines):
+    """Translates the lines of a docstring in place.
+
+    Bars are absolute values and stars are products, unless they stand in a formula of
+    reStructuredText; a line may explain several attributes.
+    """
+    translated = []
+    in_math = False
+    for line in lines:
+        # a formula goes on as long as lines are empty or indented
+        goes_on = in_math and (not line or line.startswith(" "))
+        in_math = line.startswith(".. math::") or goes_on
+        if not in_math:
+            line = line.replace("|", "\\|").replace("*", "\\*")
+        translated += one_attribute_a_line(line)
+    lines[:] = translated
+
+
+def one_attribute_a_line(line):
+    """A line that explains several attributes, as one line for each; any other line as it is."""
+    several = re.match(r"(  )(\w+(?:, \w+)+): (.*)", line)
+    if not several:
+        return [line]
+    names = several[2].split(", ")
+    return [f"  {name}: {several[3]}" for name in names]

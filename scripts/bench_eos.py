@@ -1,5 +1,4 @@
-"""What a table costs: warm and cold starts, the time to a first table, the overhead of a point,
-interruptions.
+"""The cost of a table: warm and cold starts, a first table, the overhead of points, interruptions.
 
     python scripts/bench_eos.py warm
     python scripts/bench_eos.py table
@@ -25,6 +24,8 @@ from pathlib import Path
 
 import cyclopts
 import numpy as np
+
+from heg.statistics import Estimate
 
 GAS = {"dim": 3, "electrons": [7], "polarization": ["1"]}
 SMALL = {"rs": [1.0, 2.0, 4.0], "theta": [0.25, 0.5, 1.0]}
@@ -60,52 +61,54 @@ def heg_eos(
 
 def facts(run_dir: Path) -> dict[str, dict]:
     """point.json of each point."""
-    return {
-        path.parent.name: json.loads(path.read_text())
-        for path in sorted(run_dir.glob("*/point.json"))
-    }
+    paths = sorted(run_dir.glob("*/point.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
-def rows(run_dir: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((run_dir / "table.csv").read_text().splitlines()))
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def first_steps_at(run_dir: Path, point: dict) -> int:
     """Steps until F, over ten steps, is within the accuracy of what was measured at the end, or
     below."""
-    history = [
-        float(row["F_ha"])
-        for row in csv.DictReader((run_dir / "history.csv").read_text().splitlines())
-    ]
+    history = [float(row["F_ha"]) for row in read_csv(run_dir / "history.csv")]
     means = np.convolve(history, np.full(10, 0.1), "valid")
-    return int(np.argmax(means <= point["F"]["mean"] + point["accuracy_ha"])) + 10
+    there = means <= point["F"]["mean"] + point["accuracy_ha"]
+    return int(np.argmax(there)) + 10
+
+
+def errors_apart(one: Estimate, other: Estimate) -> float:
+    return (one.mean - other.mean) / np.hypot(one.error, other.error)
 
 
 @app.command
 def warm(*, theta: float = 0.5, accuracy: float = 1e-3):
     """Steps until F is there, and until it is known to have settled."""
     grid = GAS | {"rs": [1.0, 2.0, 3.0, 4.0, 6.0, 10.0], "theta": [theta], "accuracy": accuracy}
+    points = {}
+    first_steps = {}
     with tempfile.TemporaryDirectory() as place:
-        found, there = [], []
         for name in ("warm", "cold"):
-            heg_eos(grid | {"warm": name == "warm"}, Path(place) / name)
-            found.append(facts(Path(place) / name))
-            there.append(
-                {
-                    run: first_steps_at(Path(place) / name / run, point)
-                    for run, point in found[-1].items()
-                }
-            )
+            run_dir = Path(place) / name
+            heg_eos(grid | {"warm": name == "warm"}, run_dir)
+            points[name] = facts(run_dir)
+            first_steps[name] = {
+                run: first_steps_at(run_dir / run, point) for run, point in points[name].items()
+            }
     print(
-        f"{'point':28}{'there':>7}{'cold':>7}{'settled':>9}{'cold':>7}{'F, Ha':>12}{'cold':>12}{'errors apart':>14}"
+        f"{'point':28}{'there':>7}{'cold':>7}{'settled':>9}{'cold':>7}"
+        f"{'F, Ha':>12}{'cold':>12}{'errors apart':>14}"
     )
-    for name, one in found[0].items():
-        other = found[1][name]
-        apart = (one["F"]["mean"] - other["F"]["mean"]) / np.hypot(
-            one["F"]["error"], other["F"]["error"]
+    for name, warm_point in points["warm"].items():
+        cold_point = points["cold"][name]
+        warm_f = Estimate(**warm_point["F"])
+        cold_f = Estimate(**cold_point["F"])
+        print(
+            f"{name:28}{first_steps['warm'][name]:7d}{first_steps['cold'][name]:7d}"
+            f"{warm_point['steps']:9d}{cold_point['steps']:7d}"
+            f"{warm_f.mean:12.5f}{cold_f.mean:12.5f}{errors_apart(warm_f, cold_f):14.1f}"
         )
-        steps = f"{there[0][name]:7d}{there[1][name]:7d}{one['steps']:9d}{other['steps']:7d}"
-        print(f"{name:28}{steps}{one['F']['mean']:12.5f}{other['F']['mean']:12.5f}{apart:14.1f}")
 
 
 @app.command
@@ -116,7 +119,8 @@ def table():
         points = facts(Path(place) / "a")
     spent = sum(point["seconds"] for point in points.values())
     print(
-        f"{len(points)} points, {seconds:.0f} s: {spent:.0f} s in the points, {seconds - spent:.0f} s for the rest"
+        f"{len(points)} points, {seconds:.0f} s: {spent:.0f} s in the points, "
+        f"{seconds - spent:.0f} s for the rest"
     )
 
 
@@ -131,19 +135,21 @@ def overhead(*, side: int = 10):
         "steps": 30,
         "samples": 2048,
     }
-    grid |= {
-        "rs": [1.0 + place for place in range(side)],
-        "theta": [0.2 * (1 + place) for place in range(side)],
-    }
+    grid["rs"] = [1.0 + number for number in range(side)]
+    grid["theta"] = [0.2 * (1 + number) for number in range(side)]
     more = "[model]\nflow_layers = 0\ntransformer_layers = 0\n[sampler]\nbatch = 64\n"
     with tempfile.TemporaryDirectory() as place:
         seconds = heg_eos(grid, Path(place) / "a", more)
         points = facts(Path(place) / "a")
-    spent = np.array([point["seconds"] for point in points.values()])
+    count = len(points)
+    spent = np.sort([point["seconds"] for point in points.values()])
+    # the slowest are those that compile, one in each row
+    compiling = spent[-side:]
     print(
-        f"{len(points)} points, {seconds:.0f} s, {seconds / len(points):.2f} s a point with all; in the points "
-        f"{np.sum(spent):.0f} s, {np.sort(spent)[side:].mean():.2f} s each; median {np.median(spent):.2f} s, "
-        f"first of a row (compiling) {np.sort(spent)[-side:].mean():.1f} s; rest {seconds - np.sum(spent):.0f} s"
+        f"{count} points, {seconds:.0f} s, {seconds / count:.2f} s a point with all; "
+        f"in the points {np.sum(spent):.0f} s, {spent[side:].mean():.2f} s each; "
+        f"median {np.median(spent):.2f} s, first of a row (compiling) {compiling.mean():.1f} s; "
+        f"rest {seconds - np.sum(spent):.0f} s"
     )
 
 
@@ -151,25 +157,33 @@ def overhead(*, side: int = 10):
 def interrupted(*, after: tuple[float, float] = (60.0, 60.0)):
     """Rows of the table beside the undisturbed one, and what was computed twice."""
     with tempfile.TemporaryDirectory() as place:
-        calm, killed = Path(place) / "calm", Path(place) / "killed"
+        calm = Path(place) / "calm"
+        killed = Path(place) / "killed"
         heg_eos(GAS | SMALL, calm)
-        times = {}
+        done_before = {}
         for processes, seconds in zip((1, 2), after):
             process = heg_eos(GAS | SMALL, killed, processes=processes, wait=False)
             time.sleep(seconds)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            times = {name: times.get(name, point) for name, point in facts(killed).items()}
+            done_before = {
+                name: done_before.get(name, point) for name, point in facts(killed).items()
+            }
             print(
-                f"killed on {processes} processes after {seconds:.0f} s with {len(times)} points done"
+                f"killed on {processes} processes after {seconds:.0f} s "
+                f"with {len(done_before)} points done"
             )
         heg_eos(GAS | SMALL, killed)
-        again = [name for name, point in times.items() if facts(killed)[name] != point]
+        points = facts(killed)
+        again = [name for name, point in done_before.items() if points[name] != point]
         print(f"points done before and computed again: {len(again)}")
-        for one, other in zip(rows(calm), rows(killed)):
-            error = np.hypot(float(one["f_xc_cell_error_ha"]), float(other["f_xc_cell_error_ha"]))
-            apart = (float(one["f_xc_cell_ha"]) - float(other["f_xc_cell_ha"])) / error
+        for one, other in zip(read_csv(calm / "table.csv"), read_csv(killed / "table.csv")):
+            apart = errors_apart(f_xc_of_cell(one), f_xc_of_cell(other))
             print(f"r_s {one['rs_bohr']:4} Theta {one['theta']:5} {apart:6.2f} errors apart")
+
+
+def f_xc_of_cell(row: dict[str, str]) -> Estimate:
+    return Estimate(float(row["f_xc_cell_ha"]), float(row["f_xc_cell_error_ha"]))
 
 
 @app.command
@@ -177,20 +191,22 @@ def spread():
     """Seconds of the grid when one job takes all cores for each point, and when each core has a job
     of its own."""
     with tempfile.TemporaryDirectory() as place:
-        together = heg_eos(GAS | SMALL, Path(place) / "a")
+        one_job = Path(place) / "a"
+        many_jobs = Path(place) / "b"
+        together = heg_eos(GAS | SMALL, one_job)
         begin = time.monotonic()
-        jobs = [
-            heg_eos(GAS | SMALL, Path(place) / "b", wait=False, cores={core})
-            for core in sorted(os.sched_getaffinity(0))
-        ]
+        jobs = []
+        for core in sorted(os.sched_getaffinity(0)):
+            jobs.append(heg_eos(GAS | SMALL, many_jobs, wait=False, cores={core}))
         for job in jobs:
             job.wait()
         apart = time.monotonic() - begin
-        steps = [
-            sum(point["steps"] for point in facts(Path(place) / name).values()) for name in "ab"
-        ]
-    print(f"all cores on one point {together:.0f} s, {steps[0]} steps")
-    print(f"one job for each core {apart:.0f} s, {steps[1]} steps")
+        print(f"all cores on one point {together:.0f} s, {steps_of(one_job)} steps")
+        print(f"one job for each core {apart:.0f} s, {steps_of(many_jobs)} steps")
+
+
+def steps_of(run_dir: Path) -> int:
+    return sum(point["steps"] for point in facts(run_dir).values())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Everything about a GPU in ten minutes: right numbers, milliseconds for each sample, memory, share
-of its peak.
+"""Numbers, speed and memory of a GPU in ten minutes.
 
     python scripts/bench_gpu.py --store               # on a CPU: writes scripts/bench_gpu.json
     python scripts/bench_gpu.py --minutes 8           # on a GPU
@@ -25,7 +24,7 @@ from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.model.density_matrix import Params
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import start
-from heg.runs.run_directory import configuration, trained_state
+from heg.runs.run_directory import RunDirectory
 from heg.training.cost import operations, product_rate
 from heg.training.state import MEASURING, stream
 
@@ -51,9 +50,9 @@ ROWS = (
 def first_walkers(name: str) -> dict[str, list]:
     """x and E_loc of the first walkers of the first batch that a measurement of a checkpoint
     draws."""
-    run_dir = ROOT / "checkpoints" / name
-    solver = build(configuration(run_dir))
-    state = everywhere(trained_state(run_dir, solver.template))
+    directory = RunDirectory(ROOT / "checkpoints" / name)
+    solver = build(directory.configuration())
+    state = everywhere(directory.trained_state(solver.template))
     key = jax.random.fold_in(stream(state, MEASURING), 0)
     samples, walk = solver.measure(state.average, key)
     energy = np.asarray(samples.energy.total)[:WALKERS]
@@ -65,13 +64,18 @@ def first_walkers(name: str) -> dict[str, list]:
 
 def compare(name: str, stored: dict) -> str:
     """How far this device is from the stored numbers."""
-    found = first_walkers(name)
-    apart = np.abs(np.array(found["x"]) - np.array(stored["x"])).max(axis=(1, 2))
-    same = apart < 1e-6
-    energy = np.array(found["energy"])[:, same]
+    here = first_walkers(name)
+    x = np.array(here["x"])
+    distance = np.abs(x - np.array(stored["x"])).max(axis=(1, 2))
+    # another rounding may send a draw elsewhere, which is no error
+    same = distance < 1e-6
+    energy = np.array(here["energy"])[:, same]
     expected = np.array(stored["energy"])[:, same]
     error = np.abs(energy - expected).max() / np.abs(expected).max()
-    return f"{name}: {same.sum()} of {len(same)} walkers within {apart[same].max():.1e} bohr, E_loc within {error:.1e}"
+    return (
+        f"{name}: {same.sum()} of {len(same)} walkers within {distance[same].max():.1e} bohr, "
+        f"E_loc within {error:.1e}"
+    )
 
 
 def bench(row: tuple, peak: float, phases: tuple[str, ...]) -> dict:
@@ -87,12 +91,13 @@ def bench(row: tuple, peak: float, phases: tuple[str, ...]) -> dict:
     prepared = bench_step.phases(solver, config, state)
     counts = operations(solver, config)
     counts["step"] = sum(counts[name] for name in bench_step.STEP)
-    found = {"electrons": electrons, "dim": dim, "polarization": polarization, "batch": batch}
+    result = {"electrons": electrons, "dim": dim, "polarization": polarization, "batch": batch}
     for name in phases:
         timed = bench_step.Timed(*prepared[name], batch)
         timed.again()
-        share = counts[name] / (timed.ms / 1e3) / peak if name in counts else math.nan
-        found[name] = {
+        rate = counts[name] / (timed.ms / 1e3) if name in counts else math.nan
+        share = rate / peak
+        result[name] = {
             "ms": timed.ms,
             "mib": timed.mib,
             "share": share,
@@ -103,7 +108,7 @@ def bench(row: tuple, peak: float, phases: tuple[str, ...]) -> dict:
             f"compiled in {timed.compile_seconds:.0f} s",
             flush=True,
         )
-    return found
+    return result
 
 
 def main(
@@ -125,8 +130,8 @@ def main(
     """
     begin = time.monotonic()
     start()
-    device = jax.devices()[0]
-    print(f"{device.device_kind} x {jax.device_count()}, JAX {jax.__version__}", flush=True)
+    device = jax.devices()[0].device_kind
+    print(f"{device} x {jax.device_count()}, JAX {jax.__version__}", flush=True)
     if store:
         STORED.write_text(json.dumps({name: first_walkers(name) for name in CHECKED}) + "\n")
         return
@@ -138,12 +143,11 @@ def main(
     for row in ROWS[skip:]:
         if time.monotonic() - begin > 60 * minutes:
             break
-        print(f"{row[1]}D, N = {row[0]}, zeta = {row[2]}, {row[3]} samples", flush=True)
+        electrons, dim, polarization, batch = row
+        print(f"{dim}D, N = {electrons}, zeta = {polarization}, {batch} samples", flush=True)
         rows.append(bench(row, peak, phases))
-        if output:
-            output.write_text(
-                json.dumps({"device": device.device_kind, "rows": rows}, indent=1) + "\n"
-            )
+        if output:  # after each row: the time on a GPU may end
+            output.write_text(json.dumps({"device": device, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

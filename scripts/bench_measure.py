@@ -1,4 +1,4 @@
-"""What all observables cost beside the energies of the same samples.
+"""The cost of all observables beside that of the energies of the same samples.
 
     python scripts/bench_measure.py
 
@@ -36,28 +36,43 @@ def main(*, batch: int = 256, repetitions: int = 7) -> None:
     print(f"{'gas':28}{'energies, ms/sample':>20}{'all, ms/sample':>16}{'more':>8}")
     for gas in GASES:
         config = Config(gas, RunConfig("none"), ModelConfig(), SamplerConfig(batch=batch))
-        solver, tools = build(config), instruments(gas.build(), config.model, config.sampler)
-        state = solver.init(jax.random.key(0))
-        flow = jax.tree.map(
-            lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(1), leaf.shape),
-            state.params.flow,
-        )
-        params = state.params._replace(flow=flow)
-        energies = lambda *of: solver.per_electron(solver.measure(of[0], of[2])[0], of[1])
-        programs = {"energies": energies, "observe": tools.observe}
-        times = {name: [] for name in programs}
-        for number in range(repetitions + 1):
-            key = jax.random.fold_in(jax.random.key(2), number)
-            for name, found in times.items():
-                begin = time.perf_counter()
-                jax.block_until_ready(programs[name](params, state.regression, key))
-                found.append((time.perf_counter() - begin) / batch * 1e3)
-        energies, everything = (statistics.median(found[1:]) for found in times.values())
+        medians = milliseconds(config, repetitions)
+        energies = medians["energies"]
+        everything = medians["observe"]
         title = f"{gas.dim}D, N = {gas.electrons}, zeta {gas.polarization}"
-        print(
-            f"{title:28}{energies:20.3f}{everything:16.3f}{everything / energies - 1:8.1%}",
-            flush=True,
-        )
+        more = everything / energies - 1
+        print(f"{title:28}{energies:20.3f}{everything:16.3f}{more:8.1%}", flush=True)
+
+
+def milliseconds(config: Config, repetitions: int) -> dict[str, float]:
+    """Median milliseconds for a sample of the energies alone and of all observables."""
+    solver = build(config)
+    system = config.system.build()
+    tools = instruments(system, config.model, config.sampler)
+    state = solver.init(jax.random.key(0))
+    params = state.params._replace(flow=disturbed(state.params.flow))
+
+    def energies(params, regression, key):
+        samples, _ = solver.measure(params, key)
+        return solver.per_electron(samples, regression)
+
+    programs = {"energies": energies, "observe": tools.observe}
+    times = {name: [] for name in programs}
+    for number in range(repetitions + 1):
+        key = jax.random.fold_in(jax.random.key(2), number)
+        for name, program in programs.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(program(params, state.regression, key))
+            seconds = time.perf_counter() - begin
+            times[name].append(1e3 * seconds / config.sampler.batch)
+    # the first call of each compiles
+    return {name: statistics.median(calls[1:]) for name, calls in times.items()}
+
+
+def disturbed(flow):
+    """Parameters of a flow with noise added: the untrained flow is the identity."""
+    key = jax.random.key(1)
+    return jax.tree.map(lambda leaf: leaf + 0.01 * jax.random.normal(key, leaf.shape), flow)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Every observable of the untrained ideal gas beside its exact canonical value, and whether its
-errors are right.
+"""Every observable of the untrained ideal gas beside its exact canonical value, with its error.
 
     python scripts/check_observables.py                     # about ten minutes on two cores
 
@@ -11,6 +10,7 @@ error is that of independent measurements.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cyclopts
@@ -53,52 +53,59 @@ class Case(NamedTuple):
         n(k).
     """
 
-    measure: callable
+    measure: Callable
     exact: dict[str, np.ndarray]
-    evaluate: callable
+    evaluate: Callable
     counts: dict[str, np.ndarray]
 
 
 def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
-    config = Config(
-        gas, RunConfig("none"), ModelConfig(TOLERANCE, flow_layers=0), SamplerConfig(batch=batch)
-    )
-    solver, system = build(config), gas.build()
-    tools, state = (
-        instruments(system, config.model, config.sampler),
-        solver.init(jax.random.key(seed)),
-    )
-    orbitals, key = solver.cutoff.orbitals, jax.random.key(seed + 1)
+    """A gas without flow, sampled and evaluated as heg-measure does."""
+    model = ModelConfig(TOLERANCE, flow_layers=0)
+    config = Config(gas, RunConfig("none"), model, SamplerConfig(batch=batch))
+    solver = build(config)
+    system = gas.build()
+    tools = instruments(system, config.model, config.sampler)
+    state = solver.init(jax.random.key(seed))
+    orbitals = solver.cutoff.orbitals
+    key = jax.random.key(seed + 1)
 
     def measure(number):
-        means, _, _ = tools.observe(
-            state.average, state.regression, jax.random.fold_in(key, number)
-        )
+        batch_key = jax.random.fold_in(key, number)
+        means, _, _ = tools.observe(state.average, state.regression, batch_key)
         return jax.tree.map(np.asarray, means)
 
+    exact = _exact(system, orbitals, tools.grid)
+
+    def evaluate(blocks) -> dict[str, Quantity]:
+        result = thermodynamics(system, blocks)
+        result |= distributions(system, orbitals, tools.grid, blocks)
+        return {name: result[name] for name in exact}
+
+    up = system.n_up
+    down = system.n_down
+    # each pair is one event, not two
+    pairs = np.array([up**2 / 2, up * down, down**2 / 2][: len(exact["g_r"])])
+    shells, _ = momentum_shells(system, orbitals)
+    counts = {
+        "g_r": pairs[:, None] * exact["g_r"] * tools.grid.share,
+        "n_k": shells.count * exact["n_k"],
+    }
+    return Case(measure, exact, evaluate, counts)
+
+
+def _exact(system, orbitals, grid) -> dict[str, np.ndarray]:
+    """Exact values by name; F and the potential energy have no error to look at."""
     everything = choose_cutoff(system, 1e-12).orbitals
-    structure = ideal_structure(system, everything, tools.grid)
-    exact = {
+    structure = ideal_structure(system, everything, grid)
+    values = {
         **ideal_values(system),
         "S_q": structure.s,
         "g_r": structure.g,
         "n_k": ideal_momentum(system, orbitals),
     }
-    exact = {
-        name: np.asarray(value) for name, value in exact.items() if name not in ("F", "potential")
-    }
-
-    def evaluate(blocks) -> dict[str, Quantity]:
-        found = thermodynamics(system, blocks) | distributions(system, orbitals, tools.grid, blocks)
-        return {name: found[name] for name in exact}
-
-    up, down = system.n_up, system.n_down
-    pairs = np.array(
-        [up**2 / 2, up * down, down**2 / 2][: len(structure.g)]
-    )  # each pair is one event, not two
-    electrons = momentum_shells(system, orbitals)[0].count * exact["n_k"]
-    counts = {"g_r": pairs[:, None] * structure.g * tools.grid.share, "n_k": electrons}
-    return Case(measure, exact, evaluate, counts)
+    del values["F"], values["potential"]
+    return {name: np.asarray(value) for name, value in values.items()}
 
 
 def joined(parts):
@@ -108,35 +115,41 @@ def joined(parts):
 def counted(name: str, case: Case, samples: int) -> np.ndarray:
     """The points of which FEWEST events are expected; the fluctuations of fewer are not
     Gaussian."""
-    return np.ravel(
-        case.counts.get(name, np.full(np.shape(case.exact[name]), np.inf)) * samples > FEWEST
-    )
+    everywhere = np.full(np.shape(case.exact[name]), np.inf)
+    events = case.counts.get(name, everywhere) * samples
+    return np.ravel(events > FEWEST)
 
 
 def compare(name: str, case: Case, quantity: Quantity, samples: int) -> str:
     """A row: the farthest point in errors, chi^2 per point and its error, the largest error beside
     the function."""
+    exact = case.exact[name]
     # n(k) is compared everywhere; errors of zero are those of identities
     keep = quantity.error.ravel() > 1e-12
     if name == "g_r":
         keep &= counted(name, case, samples)
-    deviation, error = (
-        (quantity.value - case.exact[name]).ravel()[keep],
-        quantity.error.ravel()[keep],
-    )
+    deviation = (quantity.value - exact).ravel()[keep]
+    error = quantity.error.ravel()[keep]
     if not len(error):
-        return f"{name:26} exact in every sample, to {np.max(np.abs(quantity.value - case.exact[name])):.0e}"
-    covariance = np.atleast_2d(
-        quantity.covariance if quantity.covariance is not None else quantity.error**2
+        farthest = np.max(np.abs(quantity.value - exact))
+        return f"{name:26} exact in every sample, to {farthest:.0e}"
+    pulls = deviation / error
+    chi2 = np.mean(pulls**2)
+    chi2_error = np.sqrt(2 * np.sum(_correlation(quantity, keep) ** 2)) / len(error)
+    largest = np.max(error) / np.max(np.abs(exact))
+    return (
+        f"{name:26}{len(error):7d}{np.max(np.abs(pulls)):10.2f}"
+        f"{chi2:12.2f} +- {chi2_error:.2f}{largest:12.2%}"
     )
-    correlation = covariance[np.ix_(keep, keep)] / error[:, None] / error
-    squares, spread = (
-        np.mean((deviation / error) ** 2),
-        np.sqrt(2 * np.sum(correlation**2)) / len(error),
-    )
-    largest = np.max(error) / np.max(np.abs(case.exact[name]))
-    row = f"{name:26}{len(error):7d}{np.max(np.abs(deviation / error)):10.2f}{squares:12.2f} +- {spread:.2f}"
-    return f"{row}{largest:12.2%}"
+
+
+def _correlation(quantity, keep):
+    """Correlations between the points that are kept."""
+    covariance = quantity.covariance
+    if covariance is None:
+        covariance = quantity.error**2
+    error = quantity.error.ravel()[keep]
+    return np.atleast_2d(covariance)[np.ix_(keep, keep)] / error[:, None] / error
 
 
 def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
@@ -150,7 +163,8 @@ def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
     processes.start()
     for title, (gas, samples) in GASES.items():
         case = make_case(gas, batch, seed)
-        blocks = joined([case.measure(number) for number in range(-(-samples // batch))])
+        batches = -(-samples // batch)
+        blocks = joined([case.measure(number) for number in range(batches)])
         print(f"\n{title}, r_s {gas.rs:g}, Theta {gas.theta:g}, {samples} samples")
         print(f"{'':26}{'points':>7}{'farthest':>10}{'chi^2/point':>20}{'error/max':>12}")
         for name, quantity in case.evaluate(blocks).items():
@@ -161,33 +175,37 @@ def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
 def coverage(case: Case, repetitions: int, batch: int) -> None:
     """Prints the share of results within one error, of each function and of all, with and without
     rare events."""
-    names, within, kept = list(case.exact), [], []
+    names = list(case.exact)
+    within = []
+    kept = []
     for number in range(repetitions):
-        found = case.evaluate(case.measure(number))
-        one = [
-            (np.abs(found[name].value - case.exact[name]) < found[name].error).ravel()
-            for name in names
-        ]
-        within.append(np.concatenate(one))
-        kept.append(np.concatenate([found[name].error.ravel() > 1e-12 for name in names]))
-    within, kept = np.array(within), np.array(kept)
+        result = case.evaluate(case.measure(number))
+        deviations = [np.abs(result[name].value - case.exact[name]) for name in names]
+        errors = [result[name].error for name in names]
+        error = np.concatenate([np.ravel(error) for error in errors])
+        within.append(np.concatenate([np.ravel(one) for one in deviations]) < error)
+        kept.append(error > 1e-12)
+    within = np.array(within)
+    kept = np.array(kept)
     often = np.concatenate([counted(name, case, batch) for name in names])
     owner = np.repeat(names, [np.size(case.exact[name]) for name in names])
     print(
-        f"\n{repetitions} measurements of {batch} samples, 3 up + 2 down in 2D: share of results within one error;"
+        f"\n{repetitions} measurements of {batch} samples, 3 up + 2 down in 2D: "
+        "share of results within one error;"
     )
     print(f"{WITHIN:.4f} if errors are right.  Frequent: {FEWEST} events or more are expected.")
     for name in [*names, "all"]:
         own = np.ones(len(owner), bool) if name == "all" else owner == name
-        print(
-            f"{name:26}{_share(within, kept & own)}   frequent {_share(within, kept & own & often)}"
-        )
+        every_point = _share(within, kept & own)
+        frequent = _share(within, kept & own & often)
+        print(f"{name:26}{every_point}   frequent {frequent}")
 
 
 def _share(within, kept):
     """Pooled over points in each measurement; the error is that of independent measurements."""
     shares = np.sum(within & kept, axis=1) / np.sum(kept, axis=1)
-    return f"{np.mean(shares):.4f} +- {np.std(shares, ddof=1) / np.sqrt(len(shares)):.4f}"
+    error = np.std(shares, ddof=1) / np.sqrt(len(shares))
+    return f"{np.mean(shares):.4f} +- {error:.4f}"
 
 
 if __name__ == "__main__":

@@ -26,17 +26,17 @@ from typing import NamedTuple
 import cyclopts
 import numpy as np
 
-from heg.runs.files import checkpoints
+from heg.runs.run_directory import RunDirectory
 from heg.runs.text_files import read_history
 
-STEPS, BOUND, LONGEST = (
-    200,
-    1e-9,
-    300,
-)  # steps of a run, relative difference, seconds until a run counts as hung
+STEPS = 200  # of a run
+RELATIVE_BOUND = 1e-9  # between a disturbed history and the other
+LONGEST = 300  # seconds until a run counts as hung
+MOST_STARTS = 5  # of a disturbed run
 FLAGS = (
-    f"--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2 --flow-layers 0 --transformer-layers 0 "
-    f"--batch 32 --steps {STEPS} --samples 64 --save-every 10"
+    "--electrons 3 --dim 2 --polarization 1 --rs 4 --theta 0.3 --twist 0.1 0.2 "
+    f"--flow-layers 0 --transformer-layers 0 --batch 32 --steps {STEPS} --samples 64 "
+    "--save-every 10"
 )
 BIN = Path(sys.executable).parent
 
@@ -65,14 +65,15 @@ class Run(NamedTuple):
 
     def start_farm(self, *extra: str) -> subprocess.Popen:
         """This run and another beside it, each a process of one launcher."""
-        command = f"exec {BIN / 'heg-solve'} {FLAGS} {' '.join(extra)} --run-dir {self.directory}$PMI_RANK"
+        program = f"exec {BIN / 'heg-solve'} {FLAGS} {' '.join(extra)}"
+        command = f"{program} --run-dir {self.directory}$PMI_RANK"
         return self.launch([*launcher(), "sh", "-c", command])
 
     def of_farm(self) -> list["Run"]:
-        return [
-            self._replace(directory=self.directory.with_name(f"{self.directory.name}{rank}"))
-            for rank in (0, 1)
-        ]
+        """The two runs of `start_farm`."""
+        name = self.directory.name
+        directories = [self.directory.with_name(f"{name}{rank}") for rank in (0, 1)]
+        return [self._replace(directory=directory) for directory in directories]
 
     def launch(self, words: list) -> subprocess.Popen:
         # a group of its own, so that a signal reaches every process
@@ -138,7 +139,7 @@ def damage(change):
     def disturb(run, process, random):
         send(signal.SIGKILL)(run, process, random)
         process.wait()
-        for path in checkpoints(run.directory)[:1]:
+        for path in RunDirectory(run.directory).checkpoints()[:1]:
             content = bytearray(path.read_bytes())
             path.write_bytes(change(content, random))
 
@@ -200,19 +201,19 @@ def fill_disk(run, process, random):
 def farm(run: Run, random: np.random.Generator, reference: Run) -> Fault:
     """Two runs of one launcher: refused where they would be mixed; alone, one is killed and both
     come to their end."""
-    code, words = finish(run.start_farm())
-    if (
-        code != 2
-        or "by itself with --alone" not in words
-        or any(one.directory.exists() for one in run.of_farm())
-    ):
-        return Fault("farm", 0, [code], False, f"a farm was not refused: {words}", True)
-    row, victim = int(random.integers(1, STEPS)), run.of_farm()[random.integers(2)]
+    refusal, words = finish(run.start_farm())
+    refused = refusal == 2 and "by itself with --alone" in words
+    if not refused or any(one.directory.exists() for one in run.of_farm()):
+        return Fault("farm", 0, [refusal], False, f"a farm was not refused: {words}", True)
+    row = int(random.integers(1, STEPS))
+    victim = run.of_farm()[random.integers(2)]
     process = run.start_farm("--alone")
     victim.wait_for(row, process)
     applied = process.poll() is None
     kill_one_process(victim, process, random)
-    codes, output = [code, finish(process)[0]], []
+    code, _ = finish(process)
+    codes = [refusal, code]
+    output = []
     for one in run.of_farm():  # the launcher may have ended the other one too
         code, words = finish(one.start())
         codes.append(code)
@@ -244,14 +245,12 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
         return farm(run, random, reference)
     if kind == "disk full":
         run.directory.mkdir(parents=True)
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", run.directory], check=True
-        )
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", run.directory]
+        subprocess.run(mount, check=True)
     # one in eight before the first step is done
     row = int(random.integers(1, STEPS)) if random.random() > 1 / 8 else 0
-    process = run.start(
-        *(["--max-seconds", f"{random.uniform(1, 12):.1f}"] if kind == "time limit" else [])
-    )
+    limit = ["--max-seconds", f"{random.uniform(1, 12):.1f}"] if kind == "time limit" else []
+    process = run.start(*limit)
     if row:
         run.wait_for(row, process)
     else:
@@ -259,34 +258,47 @@ def disturbed(kind: str, run: Run, random: np.random.Generator, reference: Run) 
     applied = process.poll() is None and run.directory.exists()
     if KINDS[kind] and applied:
         KINDS[kind](run, process, random)
-    codes, words = [], []
-    while True:
-        code, output = finish(process)
-        codes.append(code)
-        words.append(output)
-        if code == 0 or len(codes) > 4:
-            break
-        process = run._replace(processes=layout(random)).start()
+    codes, words = to_the_end(run, process, random)
     if kind == "time limit":
         applied = codes[0] == 75  # it came before the end
-    recovered = code == 0 and same(run, reference)
+    recovered = codes[-1] == 0 and same(run, reference)
     if kind == "disk full":
         subprocess.run(["umount", run.directory], check=True)
     return Fault(kind, row, codes, recovered, "" if recovered else "\n".join(words), applied)
 
 
+def to_the_end(run: Run, process: subprocess.Popen, random) -> tuple[list[int], list[str]]:
+    """Gives the command again until the run is done; exit codes and outputs."""
+    codes = []
+    words = []
+    while True:
+        code, output = finish(process)
+        codes.append(code)
+        words.append(output)
+        if code == 0 or len(codes) == MOST_STARTS:
+            return codes, words
+        process = run._replace(processes=layout(random)).start()
+
+
 def same(run: Run, reference: Run) -> bool:
     """Same history and free energy?"""
-    numbers = lambda run: np.array(
-        [list(map(float, r.values())) for r in read_history(run.directory / "history.csv")]
-    )
-    energy = lambda run: json.loads((run.directory / "summary.json").read_text())["F"]["mean"]
-    one, other = numbers(run), numbers(reference)
+    one = numbers(run)
+    other = numbers(reference)
     return (
         one.shape == other.shape
-        and np.allclose(one, other, rtol=BOUND, atol=1e-12)
-        and np.isclose(energy(run), energy(reference), rtol=BOUND)
+        and np.allclose(one, other, rtol=RELATIVE_BOUND, atol=1e-12)
+        and np.isclose(free_energy(run), free_energy(reference), rtol=RELATIVE_BOUND)
     )
+
+
+def numbers(run: Run) -> np.ndarray:
+    """All columns of a history.  [steps, columns]"""
+    rows = read_history(run.directory / "history.csv")
+    return np.array([list(map(float, row.values())) for row in rows])
+
+
+def free_energy(run: Run) -> float:
+    return json.loads((run.directory / "summary.json").read_text())["F"]["mean"]
 
 
 def layout(random) -> int:
@@ -311,51 +323,62 @@ def main(
       jobs: runs at once, each on cores of its own.
       run_dir: for the runs; emptied first if it holds those of an earlier test.
     """
-    if (run_dir / "fault-test").exists():
-        shutil.rmtree(run_dir)
-    run_dir.mkdir(parents=True)
-    (run_dir / "fault-test").touch()
-    run_dir = run_dir.resolve()
+    run_dir = prepared(run_dir)
     reference = Run(run_dir / "undisturbed", 1)
     code, output = finish(reference.start())
     assert code == 0, output
     kinds = [kind for kind in KINDS if kind != "disk full" or os.geteuid() == 0]
     if len(kinds) < len(KINDS):
         print("Left out, as it needs root: disk full")
-    cores, free = sorted(os.sched_getaffinity(0)), queue.SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0))
+    free = queue.SimpleQueue()
     for job in range(jobs):
         free.put(frozenset(cores[job::jobs]))
 
     def one(number):
-        kind, random, own = (
-            kinds[number % len(kinds)],
-            np.random.default_rng([seed, number]),
-            free.get(),
-        )
+        kind = kinds[number % len(kinds)]
+        random = np.random.default_rng([seed, number])
+        own = free.get()
         processes = 2 if kind == "one of two processes killed" else layout(random)
+        run = Run(run_dir / f"{number:03d}", processes, own)
         try:
-            fault = disturbed(
-                kind, Run(run_dir / f"{number:03d}", processes, own), random, reference
-            )
+            fault = disturbed(kind, run, random, reference)
         finally:
             free.put(own)
         state = "recovered" if fault.recovered else f"LOST\n{fault.words}"
         print(
-            f"{number:3d} {kind:28} {processes} processes, row {fault.row:3d}, codes {fault.codes}: {state}",
+            f"{number:3d} {kind:28} {processes} processes, row {fault.row:3d}, "
+            f"codes {fault.codes}: {state}",
             flush=True,
         )
         return fault
 
     with ThreadPoolExecutor(jobs) as pool:
         faults = list(pool.map(one, range(first, first + count)))
-    missed = [fault for fault in faults if not fault.applied]  # the run was over, or had not begun
-    tally = collections.Counter((fault.kind, fault.recovered) for fault in faults if fault.applied)
+    print_tally(kinds, faults, seed)
+    sys.exit(0 if all(fault.recovered for fault in faults) else 1)
+
+
+def prepared(run_dir: Path) -> Path:
+    """The directory of the runs, made or emptied; one that holds something else is left alone."""
+    mark = run_dir / "fault-test"
+    if mark.exists():
+        shutil.rmtree(run_dir)
+    run_dir.mkdir(parents=True)
+    mark.touch()
+    return run_dir.resolve()
+
+
+def print_tally(kinds: list[str], faults: list[Fault], seed: int) -> None:
+    """Counts of what recovered and what was lost, by kind."""
+    applied = [fault for fault in faults if fault.applied]
+    missed = len(faults) - len(applied)  # the run was over, or had not begun
+    tally = collections.Counter((fault.kind, fault.recovered) for fault in applied)
     print(f"\n{'disturbance':28} recovered lost")
     for kind in kinds:
         print(f"{kind:28} {tally[kind, True]:9d} {tally[kind, False]:4d}")
     recovered = sum(tally[kind, True] for kind in kinds)
-    print(f"{recovered} of {count - len(missed)} recovered, {len(missed)} missed (seed {seed})")
-    sys.exit(0 if all(fault.recovered for fault in faults) else 1)
+    print(f"{recovered} of {len(applied)} recovered, {missed} missed (seed {seed})")
 
 
 if __name__ == "__main__":

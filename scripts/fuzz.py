@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,8 @@ from heg.eos.grid import TableConfig
 from heg.errors import StorageError
 from heg.runs import text_files
 
-LIMIT, PREPARING = 60, 600  # seconds for one input, and for what is damaged
+LIMIT = 60  # seconds for one input
+PREPARING = 600  # seconds to make what is damaged
 OUTCOMES = {
     0: "done",
     common.FAILED: "failed",
@@ -68,44 +70,58 @@ scalars = st.one_of(
     *[plausible] * 6, st.integers(-3, 40), st.integers(), st.floats(), text, st.booleans()
 )
 values = st.one_of(
-    scalars, st.lists(scalars, max_size=4), st.dictionaries(text, scalars, max_size=2)
+    scalars,
+    st.lists(scalars, max_size=4),
+    st.dictionaries(text, scalars, max_size=2),
 )
 
 
 def names(schema: type) -> list[tuple[str, str]]:
     """Tables and keys of a schema."""
-    tables = dataclasses.fields(schema)
-    return [
-        (table.name, field.name) for table in tables for field in dataclasses.fields(table.type)
-    ]
+    pairs = []
+    for table in dataclasses.fields(schema):
+        for field in dataclasses.fields(table.type):
+            pairs.append((table.name, field.name))
+    return pairs
+
+
+def command_line(settings: dict) -> list[str]:
+    """Flags of heg-solve from settings by name."""
+    words = []
+    for name, value in settings.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
 
 
 def near(name: str) -> st.SearchStrategy[str]:
     """A name, mostly as it is written."""
-    return st.one_of(*[st.just(name)] * 8, st.just(name[:-1] or "x"), text)
+    return mostly(st.just(name), st.just(name[:-1] or "x"), text, times=8)
+
+
+def mostly(usual: st.SearchStrategy, *others: st.SearchStrategy, times: int):
+    """One of several strategies, the first of them `times` as often as each other."""
+    return st.one_of(*[usual] * times, *others)
 
 
 @st.composite
 def flags(draw) -> list[str]:
     """A command line of heg-solve with some flags changed."""
     asked = {name: str(value) for name, value in (GAS | SMALL).items()}
-    changed = st.lists(st.tuples(st.sampled_from(names(Config)), scalars), max_size=4)
-    for (_, name), value in draw(changed):
+    change = st.tuples(st.sampled_from(names(Config)), scalars)
+    for (_, name), value in draw(st.lists(change, max_size=4)):
         asked[draw(near(name))] = str(value)
-    words = [
-        word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)
-    ]
-    return [*words, *draw(st.one_of(*[st.just([])] * 8, st.lists(text, max_size=1)))]
+    more = mostly(st.just([]), st.lists(text, max_size=1), times=8)
+    return [*command_line(asked), *draw(more)]
 
 
 @st.composite
 def tables(draw, schema: type, base: dict) -> dict:
     """Tables of a TOML file, some keys and values changed."""
     made = {table: dict(keys) for table, keys in base.items()}
-    for (table, name), value in draw(
-        st.lists(st.tuples(st.sampled_from(names(schema)), values), max_size=3)
-    ):
-        made.setdefault(draw(near(table)), {})[draw(near(name))] = value
+    change = st.tuples(st.sampled_from(names(schema)), values)
+    for (table, name), value in draw(st.lists(change, max_size=3)):
+        keys = made.setdefault(draw(near(table)), {})
+        keys[draw(near(name))] = value
     return made
 
 
@@ -113,27 +129,30 @@ def tables(draw, schema: type, base: dict) -> dict:
 def damage(draw, whole: bytes) -> bytes:
     """Bytes of a file, cut off, overwritten in places or replaced."""
     cut = draw(st.integers(0, len(whole)))
-    places = draw(
-        st.lists(st.tuples(st.integers(0, max(len(whole) - 1, 0)), st.integers(0, 255)), max_size=8)
-    )
+    index = st.integers(0, max(len(whole) - 1, 0))
+    overwritten = draw(st.lists(st.tuples(index, st.integers(0, 255)), max_size=8))
     changed = bytearray(whole)
-    for place, byte in places if whole else ():
-        changed[place] = byte
-    return draw(
-        st.sampled_from(
-            [bytes(changed), whole[:cut], bytes(changed)[:cut], whole + whole[:cut], b""]
-        )
-    )
+    if whole:
+        for index, byte in overwritten:
+            changed[index] = byte
+    kinds = [
+        bytes(changed),
+        whole[:cut],
+        bytes(changed)[:cut],
+        whole + whole[:cut],
+        b"",
+    ]
+    return draw(st.sampled_from(kinds))
 
 
 def outcome(command: Callable, arguments: list[str], limit: int = LIMIT) -> str:
-    """What a command made of its arguments; it must be one of OUTCOMES with the words that belong
-    to it.
+    """The outcome of a command: one of OUTCOMES, with the words that belong to it.
 
     Raises:
-      AssertionError: it is not.
+      AssertionError: it is something else.
     """
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    err = io.StringIO()
     signal.signal(signal.SIGALRM, _too_late)
     signal.alarm(limit)
     try:
@@ -156,13 +175,12 @@ def _too_late(number, frame):
 
 
 def digest(directory: Path) -> dict[str, str]:
-    """Of every file but the locks."""
-    files = [
-        path
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith("lock")
-    ]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """Checksums of all files by path, without those of the locks."""
+    digests = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and not path.name.startswith("lock"):
+            digests[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
 
 
 def refused_alike(arguments: list[str], run_dir: Path) -> str:
@@ -175,41 +193,60 @@ def refused_alike(arguments: list[str], run_dir: Path) -> str:
     return result
 
 
+# Each kind of input is a function of an empty directory.  It gives a strategy of inputs, and a
+# judge that returns the outcome of one.
+
+
 def of_flags(place: Path) -> tuple:
     """heg-solve, its flags."""
-    return flags(), lambda words: refused_alike(
-        ["--run-dir", str(place / "a"), *words], place / "a"
-    )
+    run_dir = place / "a"
+
+    def judge(words):
+        return refused_alike(["--run-dir", str(run_dir), *words], run_dir)
+
+    return flags(), judge
 
 
 def of_files(place: Path) -> tuple:
     """heg-solve, its file."""
+    run_dir = place / "a"
+    path = place / "run.toml"
     flat = GAS | SMALL
     base = {table: {} for table, _ in names(Config)}
     for table, name in names(Config):
-        base[table] |= {name: flat[name]} if name in flat else {}
-    base["run"]["run_dir"] = str(place / "a")
-    path = place / "run.toml"
+        if name in flat:
+            base[table][name] = flat[name]
+    base["run"]["run_dir"] = str(run_dir)
 
     def judge(content):
-        path.write_bytes(content if isinstance(content, bytes) else tomli_w.dumps(content).encode())
-        return refused_alike([str(path)], place / "a")
+        write_toml(path, content)
+        return refused_alike([str(path)], run_dir)
 
-    return st.one_of(tables(Config, base), damage(tomli_w.dumps(base).encode())), judge
+    return st.one_of(tables(Config, base), damage(toml(base))), judge
+
+
+def toml(content: dict) -> bytes:
+    return tomli_w.dumps(content).encode()
+
+
+def write_toml(path: Path, content: dict | bytes) -> None:
+    """Writes tables as TOML, or bytes as they are."""
+    path.write_bytes(content if isinstance(content, bytes) else toml(content))
 
 
 def of_grids(place: Path) -> tuple:
     """heg-eos, its grid file."""
-    path, run_dir = place / "grid.toml", place / "table"
+    path = place / "grid.toml"
+    run_dir = place / "table"
     base = {"grid": GRID}
 
     def judge(content):
-        path.write_bytes(content if isinstance(content, bytes) else tomli_w.dumps(content).encode())
+        write_toml(path, content)
         result = outcome(eos.table, [str(path), "--run-dir", str(run_dir), "--status"])
         assert not run_dir.exists(), "a question made a directory"
         return result
 
-    return st.one_of(tables(TableConfig, base), damage(tomli_w.dumps(base).encode())), judge
+    return st.one_of(tables(TableConfig, base), damage(toml(base))), judge
 
 
 def continued(
@@ -226,17 +263,7 @@ def continued(
     kept = run_dir.with_name("kept")
     shutil.copytree(run_dir, kept)
     undisturbed = answer(run_dir)
-    made = {".png", ".html"}  # written again by every command
-    whole = {
-        str(path.relative_to(kept)): path.read_bytes()
-        for path in sorted(kept.rglob("*"))
-        if path.is_file()
-    }
-    files = sorted(
-        name
-        for name in whole
-        if not Path(name).name.startswith("lock") and Path(name).suffix not in made
-    )
+    whole = files_that_count(kept)
 
     def judge(damaged):
         name, content = damaged
@@ -251,28 +278,39 @@ def continued(
             assert answer(run_dir) == undisturbed, "another result"
         return f"{name}: {result}"
 
-    return st.sampled_from(files).flatmap(
-        lambda name: st.tuples(st.just(name), damage(whole[name]))
-    ), judge
+    def choose(name):
+        return st.tuples(st.just(name), damage(whole[name]))
+
+    return st.sampled_from(sorted(whole)).flatmap(choose), judge
+
+
+def files_that_count(directory: Path) -> dict[str, bytes]:
+    """Contents of the files by relative path, without locks and what every command writes anew."""
+    contents = {}
+    for path in sorted(directory.rglob("*")):
+        written_anew = path.suffix in (".png", ".html")
+        if path.is_file() and not written_anew and not path.name.startswith("lock"):
+            contents[str(path.relative_to(directory))] = path.read_bytes()
+    return contents
 
 
 def finished_run(run_dir: Path) -> list[str]:
     """Makes one; the arguments of heg-solve that did."""
-    words = [
-        word
-        for name, value in (GAS | SMALL).items()
-        for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    arguments = [*words, "--run-dir", str(run_dir)]
+    arguments = [*command_line(GAS | SMALL), "--run-dir", str(run_dir)]
     assert outcome(solve.solve, arguments, PREPARING) == "done"
     return arguments
+
+
+def stored_f(run_dir: Path, name: str) -> dict:
+    return text_files.load_json(run_dir / name)["F"]
 
 
 def of_runs(place: Path) -> tuple:
     """heg-solve, a finished run with a damaged file."""
     run_dir = place / "run"
-    answer = lambda run_dir: text_files.load_json(run_dir / "summary.json")["F"]
-    return continued(solve.solve, finished_run(run_dir), run_dir, answer, {"config.toml"})
+    arguments = finished_run(run_dir)
+    answer = partial(stored_f, name="summary.json")
+    return continued(solve.solve, arguments, run_dir, answer, {"config.toml"})
 
 
 def of_measured(place: Path) -> tuple:
@@ -281,32 +319,36 @@ def of_measured(place: Path) -> tuple:
     finished_run(run_dir)
     arguments = [str(run_dir), "--samples", "256"]
     assert outcome(measure.measure, arguments, PREPARING) == "done"
-    answer = lambda run_dir: text_files.load_json(run_dir / "observables.json")["F"]
+    answer = partial(stored_f, name="observables.json")
     return continued(measure.measure, arguments, run_dir, answer, {"config.toml"})
 
 
 def of_surveys(place: Path) -> tuple:
     """heg-eos, a finished grid with a damaged file in the directory of the table or of a point."""
-    path, run_dir = place / "grid.toml", place / "table"
+    path = place / "grid.toml"
+    run_dir = place / "table"
     grid = {"grid": GRID | {"rs": [1.0, 2.0], "accuracy": 1.0, "steps": 30, "samples": 2048}}
     small = {name: SMALL[name] for name in ("flow_layers", "flow_width", "transformer_layers")}
-    path.write_text(tomli_w.dumps(grid | {"model": small, "sampler": {"batch": 64}}))
+    write_toml(path, grid | {"model": small, "sampler": {"batch": 64}})
     arguments = [str(path), "--run-dir", str(run_dir)]
     assert outcome(eos.table, arguments, PREPARING) in ("done", "failed")
-    answer = lambda run_dir: (run_dir / "table.csv").read_text()
-    return continued(
-        eos.table, arguments, run_dir, answer, {"config.toml", "grid.toml", "point.json"}
-    )
+
+    def answer(run_dir):
+        return (run_dir / "table.csv").read_text()
+
+    texts = {"config.toml", "grid.toml", "point.json"}
+    return continued(eos.table, arguments, run_dir, answer, texts)
 
 
 def of_measurements(place: Path) -> tuple:
     """heg-measure, its flags, where there is no run."""
-    flag = st.tuples(
-        st.sampled_from(["samples", "step", "beside", "max-seconds"]).flatmap(near), scalars
-    )
+    name = st.sampled_from(["samples", "step", "beside", "max-seconds"]).flatmap(near)
+    flag = st.tuples(name, scalars)
 
     def judge(changed):
-        words = [word for name, value in changed for word in (f"--{name}", str(value))]
+        words = []
+        for name, value in changed:
+            words += [f"--{name}", str(value)]
         return outcome(measure.measure, [str(place / "nothing"), *words])
 
     return st.lists(flag, max_size=3), judge
@@ -315,7 +357,8 @@ def of_measurements(place: Path) -> tuple:
 def of_tables(place: Path) -> tuple:
     """load_table of a damaged file, and states outside of it."""
     source = Path(__file__).parents[1] / "docs" / "results" / "3d-polarised.h5"
-    path, whole = place / "table.h5", source.read_bytes()
+    path = place / "table.h5"
+    whole = source.read_bytes()
 
     def judge(asked):
         content, state = asked
@@ -327,176 +370,191 @@ def of_tables(place: Path) -> tuple:
             return "refused"
         return "done"
 
-    state = st.tuples(
-        st.one_of(st.floats(), st.floats(0.5, 12.0)), plausible, st.sampled_from([1.0, 1.0, 0.0])
-    )
+    rs = st.one_of(st.floats(), st.floats(0.5, 12.0))
+    zeta = st.sampled_from([1.0, 1.0, 0.0])
+    state = st.tuples(rs, plausible, zeta)
     return st.tuples(st.one_of(st.just(whole), damage(whole)), state), judge
 
 
 NUMERIC = (
-    *(int, float, str, bool, complex, fractions.Fraction, decimal.Decimal, jnp.asarray, np.asarray),
-    *(
-        np.int8,
-        np.uint16,
-        np.int32,
-        np.int64,
-        np.float16,
-        np.float32,
-        np.float64,
-        np.longdouble,
-        np.bool_,
-    ),
-    *(
-        lambda value: [value],
-        lambda value: (value,),
-        lambda value: None,
-        lambda value: np.array([value]),
-    ),
+    int,
+    float,
+    str,
+    bool,
+    complex,
+    fractions.Fraction,
+    decimal.Decimal,
+    jnp.asarray,
+    np.asarray,
+    np.int8,
+    np.uint16,
+    np.int32,
+    np.int64,
+    np.float16,
+    np.float32,
+    np.float64,
+    np.longdouble,
+    np.bool_,
+    lambda value: [value],
+    lambda value: (value,),
+    lambda value: None,
+    lambda value: np.array([value]),
 )
 
 
 def as_types(value: float) -> list:
     """A number as the types that hold it."""
-    found = []
+    made = []
     for kind in NUMERIC:
         with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(all="ignore"):
-            found.append(kind(value))
-    return found
+            made.append(kind(value))
+    return made
 
 
 def numeric(near_value: float) -> st.SearchStrategy:
     """A number of any type, mostly one that serves."""
-    number = st.one_of(*[st.just(near_value)] * 4, plausible, st.integers(-3, 40), st.floats())
+    number = mostly(st.just(near_value), plausible, st.integers(-3, 40), st.floats(), times=4)
     return number.flatmap(lambda value: st.sampled_from(as_types(value)))
+
+
+NUMBERS_OF_GAS = {"n_up": 2, "n_down": 1, "dim": 2, "rs": 2.0, "theta": 0.5, "coupling": 1.0}
+NUMBERS_OF_RUN = {"steps": 4, "samples": 64, "seed": 1, "max_seconds": 9.0}
 
 
 def of_numbers(place: Path) -> tuple:
     """System and the configuration of a run from numbers of every type."""
-    gas = {"n_up": 2, "n_down": 1, "dim": 2, "rs": 2.0, "theta": 0.5, "coupling": 1.0}
-    settings = {"steps": 4, "samples": 64, "seed": 1, "max_seconds": 9.0}
 
     def judge(asked):
         try:
-            system = heg.System(**{name: asked[name] for name in gas}, twist=asked["twist"])
-            given = {"run_dir": place / "a"} | {name: asked[name] for name in settings}
-            config = heg.Config(
-                heg.SystemConfig(
-                    asked["n_up"], asked["dim"], asked["rs"], asked["theta"], asked["polarization"]
-                ),
-                heg.RunConfig(**given),
-            )
+            system = make_system(asked)
+            config = make_config(asked, place / "a")
         except ValueError as error:
             assert str(error) and "\n" not in str(error)
             return "refused"
-        # nothing is rounded, and everything can be written and read again
-        for name in gas:
-            assert getattr(system, name) == asked[name] and type(getattr(system, name)) in (
-                int,
-                float,
-            )
-        for name in settings:
-            assert (
-                isinstance(asked[name], numbers.Real)
-                or asked[name] is None
-                or np.ndim(asked[name]) == 0
-            )
-            assert getattr(config.run, name) == asked[name]
-        text_files.save_config(place / "config.toml", tables_of(config))
-        assert from_tables(text_files.load_tables(place / "config.toml")) == config
+        check_unrounded(asked, system, config)
+        file = place / "config.toml"
+        text_files.save_config(file, tables_of(config))
+        assert from_tables(text_files.load_tables(file)) == config
         return "done"
 
-    base = gas | settings | {"polarization": 0, "twist": ()}
+    base = NUMBERS_OF_GAS | NUMBERS_OF_RUN | {"polarization": 0, "twist": ()}
     twist = st.one_of(st.lists(numeric(0.25), min_size=1, max_size=3), numeric(0.25))
-    change = st.sampled_from(sorted(base)).flatmap(
-        lambda name: st.tuples(st.just(name), twist if name == "twist" else numeric(base[name]))
+
+    def change(name):
+        return st.tuples(st.just(name), twist if name == "twist" else numeric(base[name]))
+
+    changes = st.lists(st.sampled_from(sorted(base)).flatmap(change), max_size=3)
+    return changes.map(lambda changed: base | dict(changed)), judge
+
+
+def make_system(asked):
+    return heg.System(**{name: asked[name] for name in NUMBERS_OF_GAS}, twist=asked["twist"])
+
+
+def make_config(asked, run_dir):
+    gas = heg.SystemConfig(
+        asked["n_up"],
+        asked["dim"],
+        asked["rs"],
+        asked["theta"],
+        asked["polarization"],
     )
-    return st.lists(change, max_size=3).map(lambda changed: base | dict(changed)), judge
+    run = heg.RunConfig(run_dir=run_dir, **{name: asked[name] for name in NUMBERS_OF_RUN})
+    return heg.Config(gas, run)
+
+
+def check_unrounded(asked, system, config):
+    """Numbers that are taken are taken as they are."""
+    for name in NUMBERS_OF_GAS:
+        value = getattr(system, name)
+        assert value == asked[name]
+        assert type(value) in (int, float)
+    for name in NUMBERS_OF_RUN:
+        value = asked[name]
+        assert isinstance(value, numbers.Real) or value is None or np.ndim(value) == 0
+        assert getattr(config.run, name) == value
 
 
 WORDS = ("", "0", "1", "2", "3", "foo", "True", "-1", "1.5", "rbg", "strict", "raise", "é")
 VARIABLES = {
-    **{
-        f"{name}_{what}": WORDS[:8]
-        for name in ("PMI", "OMPI_COMM_WORLD")
-        for what in ("RANK", "LOCAL_RANK")
-    },
-    **{"SLURM_PROCID": WORDS[:8], "SLURM_NTASKS": WORDS[:8], "SLURM_STEP_NUM_TASKS": WORDS[:3]},
-    **{"LC_ALL": ("C", "POSIX", "C.UTF-8", "de_DE.ISO-8859-1", "xx"), "PYTHONUTF8": ("0", "1")},
-    **{
-        "PYTHONCOERCECLOCALE": ("0",),
-        "PYTHONIOENCODING": ("ascii", "latin-1", "utf-8", "ascii:strict"),
-    },
-    **{
-        "MPLBACKEND": ("foo", "agg", "pdf", "module://nothing"),
-        "MATPLOTLIBRC": ("/nowhere", "/dev/null"),
-    },
-    **{"JAX_DEFAULT_PRNG_IMPL": ("rbg", "unsafe_rbg"), "JAX_THREEFRY_PARTITIONABLE": ("0", "1")},
-    **{
-        "JAX_RANDOM_SEED_OFFSET": ("7",),
-        "JAX_ENABLE_X64": ("0", "1"),
-        "JAX_DEFAULT_DTYPE_BITS": ("32",),
-    },
-    **{"JAX_NUMPY_RANK_PROMOTION": ("raise",), "JAX_NUMPY_DTYPE_PROMOTION": ("strict",)},
-    **{
-        "JAX_DEBUG_NANS": ("1",),
-        "JAX_DEFAULT_MATMUL_PRECISION": ("bfloat16",),
-        "JAX_LOG_COMPILES": ("0",),
-    },
-    **{
-        "COLUMNS": ("1", "20", "200"),
-        "TERM": ("dumb", "xterm"),
-        "NO_COLOR": ("1",),
-        "HOME": ("/nowhere",),
-    },
+    # launchers
+    "PMI_RANK": WORDS[:8],
+    "PMI_LOCAL_RANK": WORDS[:8],
+    "OMPI_COMM_WORLD_RANK": WORDS[:8],
+    "OMPI_COMM_WORLD_LOCAL_RANK": WORDS[:8],
+    "SLURM_PROCID": WORDS[:8],
+    "SLURM_NTASKS": WORDS[:8],
+    "SLURM_STEP_NUM_TASKS": WORDS[:3],
+    # locales
+    "LC_ALL": ("C", "POSIX", "C.UTF-8", "de_DE.ISO-8859-1", "xx"),
+    "PYTHONUTF8": ("0", "1"),
+    "PYTHONCOERCECLOCALE": ("0",),
+    "PYTHONIOENCODING": ("ascii", "latin-1", "utf-8", "ascii:strict"),
+    # matplotlib
+    "MPLBACKEND": ("foo", "agg", "pdf", "module://nothing"),
+    "MATPLOTLIBRC": ("/nowhere", "/dev/null"),
+    # JAX
+    "JAX_DEFAULT_PRNG_IMPL": ("rbg", "unsafe_rbg"),
+    "JAX_THREEFRY_PARTITIONABLE": ("0", "1"),
+    "JAX_RANDOM_SEED_OFFSET": ("7",),
+    "JAX_ENABLE_X64": ("0", "1"),
+    "JAX_DEFAULT_DTYPE_BITS": ("32",),
+    "JAX_NUMPY_RANK_PROMOTION": ("raise",),
+    "JAX_NUMPY_DTYPE_PROMOTION": ("strict",),
+    "JAX_DEBUG_NANS": ("1",),
+    "JAX_DEFAULT_MATMUL_PRECISION": ("bfloat16",),
+    "JAX_LOG_COMPILES": ("0",),
+    # terminals
+    "COLUMNS": ("1", "20", "200"),
+    "TERM": ("dumb", "xterm"),
+    "NO_COLOR": ("1",),
+    "HOME": ("/nowhere",),
 }
 
 
 def of_environment(place: Path) -> tuple:
     """heg-solve in a process of its own, with variables that mean something to it or to what it
     rests on."""
-    flags = (
-        GAS
-        | SMALL
-        | {"transformer_layers": 0, "flow_layers": 0, "steps": 0, "samples": 16, "polarization": 1}
-    )
-    words = [
-        word
-        for name, value in flags.items()
-        for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
+    small = {"flow_layers": 0, "steps": 0, "samples": 16, "polarization": 1}
+    run_dir = place / "läuft"
     code = "import sys; from heg.cli.solve import solve; solve(sys.argv[1:])"
-    begin, expected = [sys.executable, "-c", code], []
-
-    def energies(variables, extra=()):
-        run_dir = place / "läuft"
-        shutil.rmtree(run_dir, ignore_errors=True)
-        done = subprocess.run(
-            [*begin, *words, "--run-dir", str(run_dir), "--json", *extra],
-            env={name: value for name, value in os.environ.items() if name not in VARIABLES}
-            | variables,
-            capture_output=True,
-            timeout=PREPARING,
-        )
-        assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
-        assert done.returncode in (0, common.BAD_INPUT), done.returncode
-        if done.returncode:
-            assert done.stderr.strip() and not run_dir.exists()
-            return None
-        return json.loads(done.stdout)["F"]
+    words = [*command_line(GAS | SMALL | small), "--run-dir", str(run_dir), "--json"]
+    command = [sys.executable, "-c", code, *words]
+    undisturbed = []
 
     def judge(variables):
-        expected[:] = expected or [energies({})]
-        found = energies(variables)
-        if found is None:
+        if not undisturbed:
+            undisturbed.append(free_energy(command, run_dir, {}))
+        result = free_energy(command, run_dir, variables)
+        if result is None:
             return "refused"
-        assert found == expected[0], "another result"
+        assert result == undisturbed[0], "another result"
         return "done"
 
+    def choose(names):
+        return st.fixed_dictionaries({name: st.sampled_from(VARIABLES[name]) for name in names})
+
     names = st.lists(st.sampled_from(sorted(VARIABLES)), max_size=4, unique=True)
-    choose = lambda names: st.fixed_dictionaries(
-        {name: st.sampled_from(VARIABLES[name]) for name in names}
-    )
     return names.flatmap(choose), judge
+
+
+def free_energy(command: list[str], run_dir: Path, variables: dict[str, str]) -> dict | None:
+    """F of a run with these variables, of a process that has no others of VARIABLES; None if it
+    was refused."""
+    shutil.rmtree(run_dir, ignore_errors=True)
+    others = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    done = subprocess.run(
+        command,
+        env=others | variables,
+        capture_output=True,
+        timeout=PREPARING,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
+    assert done.returncode in (0, common.BAD_INPUT), done.returncode
+    if done.returncode:
+        assert done.stderr.strip() and not run_dir.exists()
+        return None
+    return json.loads(done.stdout)["F"]
 
 
 KINDS = {

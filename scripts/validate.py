@@ -1,8 +1,8 @@
 """The validation ladder: heg beside references that cannot be argued with.
 
-    python scripts/validate.py                 # runs what is missing, then writes
-    docs/validation.md python scripts/validate.py --page          # writes the page from the results
-    at hand python scripts/validate.py --rungs '3D 2u' # those rungs alone whose name matches
+    python scripts/validate.py                  # runs what is missing, writes docs/validation.md
+    python scripts/validate.py --page           # writes the page from the results at hand
+    python scripts/validate.py --rungs '3D 2u'  # those rungs alone whose name matches
 
 Every rung is what heg-solve computes, with the same settings; a run that was interrupted goes on,
 one that is in docs/validation.json is not repeated.  Gases that differ by r_s alone follow each
@@ -42,12 +42,13 @@ from heg.statistics import Estimate
 from heg.training.convergence import thirds
 
 DOCS = Path(__file__).parents[1] / "docs"
-RESULTS, PUBLISHED = DOCS / "validation.json", DOCS / "published.csv"
-STEPS, SAMPLES = 150, 32768
+RESULTS = DOCS / "validation.json"
+PUBLISHED = DOCS / "published.csv"
+STEPS = 150
+SAMPLES = 32768
 GOOD = 2e-4  # hartree per electron: what the second order aims at
-RESOLUTION = (
-    1e-6  # hartree per electron: what the orbital cutoff of p(K) and the references leave open
-)
+# hartree per electron: what the orbital cutoff of p(K) and the references leave open
+RESOLUTION = 1e-6
 # highest relative kinetic energy of a determinant, in units of (2 pi / L)^2 / 2, by electrons and
 # dimension
 CUTOFFS = {(2, 2): 200, (2, 3): 30, (3, 2): 35, (3, 3): 14, (4, 2): 15, (4, 3): 8}
@@ -66,34 +67,45 @@ class Rung(NamedTuple):
     def name(self) -> str:
         """As in the tables."""
         gas = self.system
-        twist = (
-            "twist " + " ".join(f"{angle:g}" for angle in gas.twist)
-            if any(gas.twist)
-            else "twist 0"
-        )
-        return f"{gas.dim}D {gas.label} rs {gas.rs:g} Theta {gas.theta:g} {twist} {'flow' if self.flow else 'identity'}"
+        angles = " ".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else "0"
+        flow = "flow" if self.flow else "identity"
+        return f"{gas.dim}D {gas.label} rs {gas.rs:g} Theta {gas.theta:g} twist {angles} {flow}"
 
     def command(self, run_dir: Path) -> list[str]:
         """The command that runs it."""
         gas = self.system
-        words = f"heg-solve --electrons {gas.electrons} --dim {gas.dim}"
-        words += f" --polarization {gas.n_up - gas.n_down}/{gas.electrons} --rs {gas.rs:g} --theta {gas.theta:g}"
-        words += f" --twist {' '.join(f'{angle:g}' for angle in gas.twist)} --steps {self.steps}"
-        words += f" --samples {self.samples}" + ("" if self.flow else " --flow-layers 0")
+        polarization = f"{gas.n_up - gas.n_down}/{gas.electrons}"
+        twist = " ".join(f"{angle:g}" for angle in gas.twist)
+        words = (
+            f"heg-solve --electrons {gas.electrons} --dim {gas.dim} --polarization {polarization} "
+            f"--rs {gas.rs:g} --theta {gas.theta:g} --twist {twist} "
+            f"--steps {self.steps} --samples {self.samples}"
+        )
+        words += "" if self.flow else " --flow-layers 0"
         return [*words.split(), "--run-dir", str(run_dir / self.name.replace(" ", "-"))]
+
+    @property
+    def gas(self) -> str:
+        """The name without the kind of flow."""
+        return self.name.rsplit(" ", 1)[0]
 
 
 def small_rungs() -> list[Rung]:
     """Two to four electrons, those in front that say most."""
-    spins = ((2, 0), (3, 0), (1, 1), (2, 2))
     grid = itertools.product(
-        (0.5, 0.1, 1.0), (4.0, 10.0, 1.0), (False, True), (3, 2), spins, (True, False)
+        (0.5, 0.1, 1.0),  # Theta
+        (4.0, 10.0, 1.0),  # r_s
+        (False, True),  # twisted
+        (3, 2),  # dimensions
+        ((2, 0), (3, 0), (1, 1), (2, 2)),  # electrons up and down
+        (True, False),  # flow
     )
-    return [
-        Rung(System(*spin, dim, rs, theta, TWIST[:dim] if twisted else (0.0,) * dim), flow)
-        for theta, rs, twisted, dim, spin, flow in grid
-        if theta < 1 or sum(spin) < 4
-    ]
+    rungs = []
+    for theta, rs, twisted, dim, spins, flow in grid:
+        if theta < 1 or sum(spins) < 4:
+            twist = TWIST[:dim] if twisted else (0.0,) * dim
+            rungs.append(Rung(System(*spins, dim, rs, theta, twist), flow))
+    return rungs
 
 
 LARGE = (
@@ -120,30 +132,38 @@ def references(rung: Rung) -> dict[str, tuple[float, float]]:
     """F of the exact gas, of determinants mixed within degenerate shells, and of single ones;
     hartree per electron."""
     system = rung.system
+    # one diagonalisation serves all temperatures and twists
     levels = spectra(dataclasses.replace(system, theta=1.0, twist=(0.0,) * system.dim))
-    found = infinite_basis(system, levels)
-    return {
-        kind: tuple(value / system.electrons for value in found[kind].free_energy) for kind in found
-    }
+    per_electron = {}
+    for kind, result in infinite_basis(system, levels).items():
+        value, error = result.free_energy
+        per_electron[kind] = (value / system.electrons, error / system.electrons)
+    return per_electron
 
 
 def run(rung: Rung, run_dir: Path) -> dict:
     """The row of one rung: what its summary and its history say."""
     config, _ = parse(rung.command(run_dir)[1:])
-    begin, nothing = time.monotonic(), lambda *_: None
-    summary = solve(config, nothing, nothing, lambda: False)
+    begin = time.monotonic()
+    summary = solve(config, _ignore, _ignore, _never)
     history = read_history(Path(config.run.run_dir) / "history.csv")
     keys = ("F", "E", "S", "quality", "steps", "samples", "seconds")
-    row = {
+    return {
         "name": rung.name,
         **{key: summary[key] for key in keys},
         "untrained": summary["initial"]["F"],
-    }
-    return row | {
         "thirds": thirds(history),
         "wall_seconds": time.monotonic() - begin,
         "version": summary["version"],
     }
+
+
+def _ignore(*_):
+    pass
+
+
+def _never(*_):
+    return False
 
 
 def beyond(rung: Rung, run_dir: Path) -> dict[str, float]:
@@ -151,12 +171,10 @@ def beyond(rung: Rung, run_dir: Path) -> dict[str, float]:
     states."""
     directory = Path(rung.command(run_dir)[-1])
     frozen = freeze(directory)
-    never = lambda *_: False
-    rows = collect(frozen, directory, draw_states(frozen, never), np.inf, never, never)
-    found = second_order(
-        frozen.system, rows.rows, rows.known, rows.beyond, rows.relaxation
-    )
-    return {name: value for name, value in found._asdict().items() if np.ndim(value) == 0}
+    states = draw_states(frozen, _never)
+    rows = collect(frozen, directory, states, np.inf, _ignore, _never)
+    result = second_order(frozen.system, rows.rows, rows.known, rows.beyond, rows.relaxation)
+    return {name: value for name, value in result._asdict().items() if np.ndim(value) == 0}
 
 
 def load() -> dict[str, dict]:
@@ -166,210 +184,294 @@ def load() -> dict[str, dict]:
 
 def save(row: dict) -> None:
     """Adds a result."""
-    found = load() | {row["name"]: row}
+    results = load() | {row["name"]: row}
     partial = RESULTS.with_suffix(".part")
-    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.write_text(json.dumps(results, indent=1) + "\n")
     partial.replace(RESULTS)
 
 
-def _gas(rung):
-    return rung.name.rsplit(" ", 1)[0]
+def _reference(row, kind):
+    """A reference of a rung: exact, degenerate or diagonal, hartree per electron."""
+    return Estimate(*row["references"][kind])
+
+
+def _milli(value, error=0.0):
+    """A number in mHa from hartree."""
+    return str(Estimate(1e3 * value, 1e3 * error))
+
+
+def _table_line(cells):
+    return "| " + " | ".join(cells) + " |"
 
 
 def _line(rung, row):
     """A row of the table of small systems, mHa per electron."""
-    mean, error = row["F"]["mean"], row["F"]["error"]
-    exact, degenerate, diagonal = (
-        Estimate(*row["references"][kind]) for kind in ("exact", "degenerate", "diagonal")
-    )
-    milli = lambda value, error=0.0: str(Estimate(1e3 * value, 1e3 * error))
-    room = diagonal.mean - exact.mean
-    share = f"{(diagonal.mean - mean) / room:.0%}" if rung.flow and room > 3e-4 else ""
-    above = mean - (exact if rung.flow else diagonal).mean
-    spread = np.hypot(np.hypot(error, RESOLUTION), (exact if rung.flow else diagonal).error)
+    mean = row["F"]["mean"]
+    error = row["F"]["error"]
     quality = row["quality"]
-    cells = [_gas(rung), milli(mean, error), milli(*exact)]
-    cells += [
+    exact = _reference(row, "exact")
+    degenerate = _reference(row, "degenerate")
+    diagonal = _reference(row, "diagonal")
+    room = diagonal.mean - exact.mean
+    reference = exact if rung.flow else diagonal
+    above = mean - reference.mean
+    spread = np.hypot(np.hypot(error, RESOLUTION), reference.error)
+    cells = [
+        rung.gas,
+        _milli(mean, error),
+        _milli(*exact),
         f"{1e3 * (degenerate.mean - exact.mean):.2f}",
         f"{1e3 * room:.2f}",
-        milli(above, spread),
-    ]
-    cells += [
+        _milli(above, spread),
         f"{above / spread:.1f}",
-        share,
+        f"{(diagonal.mean - mean) / room:.0%}" if rung.flow and room > 3e-4 else "",
         f"{quality['E_variance_cell_ha2']:.2g}",
         f"{quality['min_det']:.2g}",
+        str(quality["redrawn"]),
+        f"{row['seconds']:.0f}",
     ]
-    return "| " + " | ".join([*cells, str(quality["redrawn"]), f"{row['seconds']:.0f}"]) + " |"
+    return _table_line(cells)
 
 
-COLUMNS = "gas|F|F_exact|F_deg − F_exact|F_diag − F_exact|F − {reference}|in errors|share|variance, Ha²|min_det|redrawn|s"
-HEADER = f"| {COLUMNS.replace('|', ' | ')} |\n{'|---' * (COLUMNS.count('|') + 1)}|"
+def _header(reference):
+    columns = (
+        "gas",
+        "F",
+        "F_exact",
+        "F_deg − F_exact",
+        "F_diag − F_exact",
+        f"F − {reference}",
+        "in errors",
+        "share",
+        "variance, Ha²",
+        "min_det",
+        "redrawn",
+        "s",
+    )
+    return f"{_table_line(columns)}\n{'|---' * len(columns)}|"
 
 
 def _large_line(rung, row):
-    (before, before_error), (after, after_error) = row["thirds"]
-    drift = (after - before) / np.hypot(before_error, after_error)
+    """A row of the table of large systems, hartree per electron."""
+    before, after = (Estimate(*third) for third in row["thirds"])
+    drift = (after.mean - before.mean) / np.hypot(before.error, after.error)
     quality = row["quality"]
-    cells = [_gas(rung), str(Estimate(**row["untrained"])), str(Estimate(**row["F"]))]
-    cells += [
-        str(Estimate(before, before_error)),
-        str(Estimate(after, after_error)),
+    cells = [
+        rung.gas,
+        str(Estimate(**row["untrained"])),
+        str(Estimate(**row["F"])),
+        str(before),
+        str(after),
         f"{drift:.1f}",
+        f"{quality['E_variance_cell_ha2']:.2g}",
+        f"{quality['min_det']:.1g}",
+        f"{quality['folded_measure']['mean']:.1g}",
+        str(quality["redrawn"]),
+        str(row["steps"]),
+        f"{row['seconds']:.0f}",
     ]
-    cells += [f"{quality['E_variance_cell_ha2']:.2g}", f"{quality['min_det']:.1g}"]
-    cells += [f"{quality['folded_measure']['mean']:.1g}", str(quality["redrawn"])]
-    return "| " + " | ".join([*cells, str(row["steps"]), f"{row['seconds']:.0f}"]) + " |"
+    return _table_line(cells)
 
 
 def _beyond_line(rung, row):
     """A row of the table of the second order, mHa per electron."""
-    exact, bound = Estimate(*row["references"]["exact"]), Estimate(**row["F"])
-    found = row["second_order"]
-    above, left, error = _left(row)
-    milli = lambda value, error=0.0: str(Estimate(1e3 * value, 1e3 * error))
-    cells = [_gas(rung), milli(*bound), milli(above, np.hypot(bound.error, exact.error))]
-    cells += [milli(found["value"], found["error"]), milli(left, error), f"{left / error:.1f}"]
-    parts = ("statistical", "left_out", "denominators", "degenerate")
-    cells += [f"{1e3 * found[part]:.2f}" for part in parts]
-    return "| " + " | ".join(cells) + " |"
+    exact = _reference(row, "exact")
+    bound = Estimate(**row["F"])
+    result = row["second_order"]
+    remaining = _remaining(row)
+    cells = [
+        rung.gas,
+        _milli(*bound),
+        _milli(remaining.of_bound, np.hypot(bound.error, exact.error)),
+        _milli(result["value"], result["error"]),
+        _milli(remaining.of_second_order, remaining.error),
+        f"{remaining.of_second_order / remaining.error:.1f}",
+        f"{1e3 * result['statistical']:.2f}",
+        f"{1e3 * result['left_out']:.2f}",
+        f"{1e3 * result['denominators']:.2f}",
+        f"{1e3 * result['degenerate']:.2f}",
+    ]
+    return _table_line(cells)
 
 
-def _left(row):
-    """F and F + F_2 above the exact F, and the error of the latter, hartree per electron."""
-    exact, bound = Estimate(*row["references"]["exact"]), Estimate(**row["F"])
+class Remaining(NamedTuple):
+    """Distances from the exact F, hartree per electron.
+
+    Attributes:
+      of_bound: F less the exact one.
+      of_second_order: F + F_2 less the exact one.
+      error: of the latter.
+    """
+
+    of_bound: float
+    of_second_order: float
+    error: float
+
+    @property
+    def in_errors(self) -> float:
+        """That of F + F_2 in its errors."""
+        return self.of_second_order / self.error
+
+    @property
+    def is_good(self) -> bool:
+        """Is F + F_2 exact within its errors, a tenth of what was missing, or the aim?"""
+        allowed = max(3 * self.error, self.of_bound / 10, GOOD)
+        return abs(self.of_second_order) <= allowed
+
+    @property
+    def is_worse(self) -> bool:
+        """Is F + F_2 farther off than F?"""
+        return abs(self.of_second_order) > abs(self.of_bound) + 3 * self.error
+
+
+def _remaining(row):
+    exact = _reference(row, "exact")
+    bound = Estimate(**row["F"])
     above = bound.mean - exact.mean
     error = np.linalg.norm([bound.error, exact.error, row["second_order"]["error"], RESOLUTION])
-    return above, above + row["second_order"]["value"], float(error)
+    return Remaining(above, above + row["second_order"]["value"], float(error))
 
 
-def beyond_verdicts(found: dict[str, dict]) -> list[str]:
-    """What the second order says of the small rungs, counted; those that miss by name."""
-    rows = [
-        (rung, found[rung.name])
-        for rung in small_rungs()
-        if "second_order" in found.get(rung.name, {})
-    ]
-    good, missed, worse = 0, [], []
-    for rung, row in rows:
-        above, left, error = _left(row)
-        if abs(left) <= max(3 * error, above / 10, GOOD):
-            good += 1
-        else:
-            missed.append(_gas(rung))
-        if abs(left) > abs(above) + 3 * error:
-            worse.append(_gas(rung))
-    if not rows:
+def beyond_verdicts(results: dict[str, dict]) -> list[str]:
+    """Sentences on the second order of the small rungs, counted; those that miss by name."""
+    rungs = [rung for rung in small_rungs() if "second_order" in results.get(rung.name, {})]
+    if not rungs:
         return []
-    pulls = np.array([left / error for _, left, error in (_left(row) for _, row in rows)])
-    share = [1 - left / above for above, left, _ in (_left(row) for _, row in rows) if above > 1e-3]
-    return [
-        f"- Second order: {good} of {len(rows)} within the largest of three errors, a tenth of F − F_exact and 0.2 mHa "
-        f"per electron of F_exact, {len(worse)} farther from it than the bound by more than three errors; "
-        f"{np.mean(np.abs(pulls) <= 1):.0%} within one of their errors. Where F − F_exact exceeds 1 mHa, F_2 "
-        f"brings a median of {np.median(share):.0%} of it.",
-        *([f"- Missed: {'; '.join(missed)}."] if missed else []),
+    remaining = {rung: _remaining(results[rung.name]) for rung in rungs}
+    missed = [rung.gas for rung, one in remaining.items() if not one.is_good]
+    worse = sum(one.is_worse for one in remaining.values())
+    in_errors = np.array([one.in_errors for one in remaining.values()])
+    shares = [
+        1 - one.of_second_order / one.of_bound for one in remaining.values() if one.of_bound > 1e-3
     ]
-
-
-def verdicts(found: dict[str, dict]) -> list[str]:
-    """What the small rungs say, counted."""
-    rows = [(rung, found[rung.name]) for rung in small_rungs() if rung.name in found]
-    reference = lambda row, kind: Estimate(*row["references"][kind])
-    spread = lambda row, kind: np.linalg.norm(
-        [row["F"]["error"], RESOLUTION, reference(row, kind).error]
-    )
-    above = lambda row, kind: row["F"]["mean"] - reference(row, kind).mean
-    identity = [row for rung, row in rows if not rung.flow]
-    flows = [(rung, row) for rung, row in rows if rung.flow]
-    near = [row for row in identity if abs(above(row, "diagonal")) < 5e-5]
-    within = [row for row in identity if abs(above(row, "diagonal")) < 3 * spread(row, "diagonal")]
-    farthest = max((above(row, "diagonal") for row in identity), default=0.0)
-    bound = [row for _, row in flows if above(row, "exact") > -3 * spread(row, "exact")]
-    below = [row for _, row in flows if above(row, "diagonal") < 3 * spread(row, "diagonal")]
-    room = lambda row: reference(row, "diagonal").mean - reference(row, "exact").mean
-    shares = {True: [], False: []}
-    for rung, row in flows:
-        if room(row) > max(3e-4, 10 * row["F"]["error"]):
-            shares[rung.system.n_down == 0].append(1 - above(row, "exact") / room(row))
     lines = [
-        f"- {len(rows)} of {len(small_rungs())} rungs have been run.",
-        f"- Identity flow: {len(near)} of {len(identity)} within 0.05 mHa per electron of F_diag, {len(within)} within "
-        f"3 errors; the farthest is {1e3 * farthest:.3f} mHa above it.",
-        f"- Flow: {len(bound)} of {len(flows)} not below F_exact by more than 3 errors, {len(below)} not above F_diag.",
+        f"- Second order: {len(rungs) - len(missed)} of {len(rungs)} within the largest of three "
+        f"errors, a tenth of F − F_exact and 0.2 mHa per electron of F_exact, {worse} farther from "
+        "it than the bound by more than three errors; "
+        f"{np.mean(np.abs(in_errors) <= 1):.0%} within one of their errors. Where F − F_exact "
+        f"exceeds 1 mHa, F_2 brings a median of {np.median(shares):.0%} of it."
     ]
-    for polarized, values in shares.items():
-        if values:
-            kind = "Polarised" if polarized else "Two spins"
-            good = (
-                f", {sum(v >= 0.7 for v in values)} of {len(values)} at 70 % or more"
-                if polarized
-                else ""
-            )
-            reached = f"from {min(values):.0%} to {max(values):.0%}{good}"
-            lines.append(f"- {kind}: share of F_diag − F_exact, where known to 10 %, {reached}.")
+    if missed:
+        lines.append(f"- Missed: {'; '.join(missed)}.")
     return lines
+
+
+def _above(row, kind):
+    """F less a reference, hartree per electron."""
+    return row["F"]["mean"] - _reference(row, kind).mean
+
+
+def _spread(row, kind):
+    """The error of `_above`."""
+    return np.linalg.norm([row["F"]["error"], RESOLUTION, _reference(row, kind).error])
+
+
+def verdicts(results: dict[str, dict]) -> list[str]:
+    """Sentences on the small rungs, counted."""
+    rungs = [rung for rung in small_rungs() if rung.name in results]
+    identity = [results[rung.name] for rung in rungs if not rung.flow]
+    flows = [results[rung.name] for rung in rungs if rung.flow]
+    return [
+        f"- {len(rungs)} of {len(small_rungs())} rungs have been run.",
+        _identity_verdict(identity),
+        _flow_verdict(flows),
+        *_share_verdicts(rungs, results),
+    ]
+
+
+def _identity_verdict(rows):
+    """Without a flow F must be that of single determinants."""
+    distances = [_above(row, "diagonal") for row in rows]
+    spreads = [_spread(row, "diagonal") for row in rows]
+    near = sum(abs(distance) < 5e-5 for distance in distances)
+    within = sum(abs(distance) < 3 * spread for distance, spread in zip(distances, spreads))
+    farthest = max(distances, default=0.0)
+    return (
+        f"- Identity flow: {near} of {len(rows)} within 0.05 mHa per electron of F_diag, "
+        f"{within} within 3 errors; the farthest is {1e3 * farthest:.3f} mHa above it."
+    )
+
+
+def _flow_verdict(rows):
+    """With a flow F is a bound, and no worse than single determinants."""
+    bound = sum(_above(row, "exact") > -3 * _spread(row, "exact") for row in rows)
+    below = sum(_above(row, "diagonal") < 3 * _spread(row, "diagonal") for row in rows)
+    return (
+        f"- Flow: {bound} of {len(rows)} not below F_exact by more than 3 errors, "
+        f"{below} not above F_diag."
+    )
+
+
+def _share_verdicts(rungs, results):
+    """The part of the correlation that flows reach, where it is well known."""
+    polarised = []
+    two_spins = []
+    for rung in rungs:
+        row = results[rung.name]
+        room = _reference(row, "diagonal").mean - _reference(row, "exact").mean
+        if rung.flow and room > max(3e-4, 10 * row["F"]["error"]):
+            shares = polarised if rung.system.n_down == 0 else two_spins
+            shares.append(1 - _above(row, "exact") / room)
+    lines = []
+    if polarised:
+        many = sum(share >= 0.7 for share in polarised)
+        good = f", {many} of {len(polarised)} at 70 % or more"
+        lines.append(_share_line("Polarised", polarised, good))
+    if two_spins:
+        lines.append(_share_line("Two spins", two_spins))
+    return lines
+
+
+def _share_line(kind, shares, good=""):
+    reached = f"from {min(shares):.0%} to {max(shares):.0%}{good}"
+    return f"- {kind}: share of F_diag − F_exact, where known to 10 %, {reached}."
 
 
 def published() -> list[tuple[str, str, Estimate]]:
     """Gas, method and free energy, hartree per electron, of docs/published.csv."""
     lines = [line for line in PUBLISHED.read_text().splitlines() if not line.startswith("#")]
-    systems = {_gas(rung): rung.system for rung in LARGE}
-    found = []
+    systems = {rung.gas: rung.system for rung in LARGE}
+    values = []
     for row in csv.DictReader(lines):
-        system, value, error = systems[row["gas"]], float(row["value"]), float(row["error"])
-        self_image = madelung(system) / 2 if "no self-image" in row["unit"] else 0.0
+        system = systems[row["gas"]]
+        # hartree in all, or rydberg per electron; some leave out the self-image
         unit = {"h": 1 / system.electrons, "r": 0.5}[row["unit"][0]]
-        found.append((row["gas"], row["method"], Estimate(unit * value + self_image, unit * error)))
-    return found
+        self_image = madelung(system) / 2 if "no self-image" in row["unit"] else 0.0
+        value = unit * float(row["value"]) + self_image
+        error = unit * float(row["error"])
+        values.append((row["gas"], row["method"], Estimate(value, error)))
+    return values
 
 
-def _published_lines(found):
+def _published_lines(results):
     """Rows of the table of published values, Ha per electron."""
-    ours = {_gas(rung): found[rung.name] for rung in LARGE if rung.name in found}
+    ours = {rung.gas: results[rung.name] for rung in LARGE if rung.name in results}
     lines = []
     for gas, method, theirs in published():
         if gas in ours:
-            free_energy, entropy = Estimate(**ours[gas]["F"]), Estimate(**ours[gas]["S"])
-            above = Estimate(
-                free_energy.mean - theirs.mean, float(np.hypot(free_energy.error, theirs.error))
-            )
-            milli = Estimate(1e3 * above.mean, 1e3 * above.error)
-            lines.append(f"| {gas} | {free_energy} | {entropy} | {method} | {theirs} | {milli} |")
+            free_energy = Estimate(**ours[gas]["F"])
+            entropy = Estimate(**ours[gas]["S"])
+            above = free_energy.mean - theirs.mean
+            error = float(np.hypot(free_energy.error, theirs.error))
+            cells = (gas, free_energy, entropy, method, theirs, _milli(above, error))
+            lines.append(_table_line(map(str, cells)))
     return lines
 
 
-def plot(found: dict[str, dict], path: Path) -> None:
+def plot(results: dict[str, dict], path: Path) -> None:
     """F above the exact one, beside F_diag, of every small rung with a flow."""
     from matplotlib.figure import Figure
 
-    rows = [(rung, found[rung.name]) for rung in small_rungs() if rung.flow and rung.name in found]
+    rungs = [rung for rung in small_rungs() if rung.flow and rung.name in results]
+    rows = [results[rung.name] for rung in rungs]
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axis = figure.subplots()
-    place = np.arange(len(rows))
     for kind, name, style in (("diagonal", "diag", "k_"), ("degenerate", "deg", "C1_")):
-        above = [
-            1e3 * (row["references"][kind][0] - row["references"]["exact"][0]) for _, row in rows
-        ]
-        axis.plot(place, above, style, label=f"F_{name}")
-    for polarized, colour in ((True, "C0"), (False, "C3")):
-        chosen = [i for i, (rung, _) in enumerate(rows) if (rung.system.n_down == 0) == polarized]
-        value = [
-            1e3 * (rows[i][1]["F"]["mean"] - rows[i][1]["references"]["exact"][0]) for i in chosen
-        ]
-        error = [
-            1e3 * np.hypot(rows[i][1]["F"]["error"], rows[i][1]["references"]["exact"][1])
-            for i in chosen
-        ]
-        axis.errorbar(
-            chosen,
-            value,
-            error,
-            fmt="o",
-            ms=3,
-            color=colour,
-            label="polarised" if polarized else "two spins",
-        )
+        above = [1e3 * (_reference(row, kind).mean - _reference(row, "exact").mean) for row in rows]
+        axis.plot(np.arange(len(rows)), above, style, label=f"F_{name}")
+    polarised = np.array([rung.system.n_down == 0 for rung in rungs], bool)
+    _plot_rows(axis, rows, np.flatnonzero(polarised), "C0", "polarised")
+    _plot_rows(axis, rows, np.flatnonzero(~polarised), "C3", "two spins")
     axis.set_yscale("symlog", linthresh=0.1)
     axis.set_xlabel("rung, in the order of the table")
     axis.set_ylabel("F − F_exact, mHa per electron")
@@ -377,33 +479,47 @@ def plot(found: dict[str, dict], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def page(found: dict[str, dict]) -> None:
-    """docs/validation.md and its figure."""
-    small = [(rung, found[rung.name]) for rung in small_rungs() if rung.name in found]
-    large = [(rung, found[rung.name]) for rung in LARGE if rung.name in found]
-    plot(found, DOCS / "validation.png")
-    text = (DOCS / "validation.in.md").read_text()
-    table = lambda flow: "\n".join(
-        [HEADER.format(reference="F_exact" if flow else "F_diag")]
-        + [_line(rung, row) for rung, row in small if rung.flow == flow]
-    )
+def _plot_rows(axis, rows, indices, colour, label):
+    """F above the exact one of some rows, at their place among all."""
+    values = [1e3 * _above(rows[index], "exact") for index in indices]
+    errors = []
+    for index in indices:
+        exact = _reference(rows[index], "exact")
+        errors.append(1e3 * np.hypot(rows[index]["F"]["error"], exact.error))
+    axis.errorbar(indices, values, errors, fmt="o", ms=3, color=colour, label=label)
+
+
+def page(results: dict[str, dict]) -> None:
+    """Writes docs/validation.md and its figure."""
+    plot(results, DOCS / "validation.png")
+    small = [rung for rung in small_rungs() if rung.name in results]
+    large = [rung for rung in LARGE if rung.name in results]
     parts = {
-        "verdicts": "\n".join(verdicts(found)),
-        "beyond_verdicts": "\n".join(beyond_verdicts(found)),
-        "beyond": "\n".join(
-            _beyond_line(rung, row) for rung, row in small if "second_order" in row
-        ),
-        "identity": table(False),
-        "flow": table(True),
-        "large": "\n".join(_large_line(rung, row) for rung, row in large),
-        "published": "\n".join(_published_lines(found)),
-        "commands": "\n".join(
-            "    " + " ".join(rung.command(Path("runs/validate"))) for rung in LARGE
-        ),
+        "verdicts": verdicts(results),
+        "beyond_verdicts": beyond_verdicts(results),
+        "beyond": [
+            _beyond_line(rung, results[rung.name])
+            for rung in small
+            if "second_order" in results[rung.name]
+        ],
+        "identity": [_header("F_diag"), *_lines(small, results, flow=False)],
+        "flow": [_header("F_exact"), *_lines(small, results, flow=True)],
+        "large": [_large_line(rung, results[rung.name]) for rung in large],
+        "published": _published_lines(results),
+        "commands": [_command_line(rung) for rung in LARGE],
     }
-    for name, part in parts.items():
-        text = text.replace("{{" + name + "}}", part)
+    text = (DOCS / "validation.in.md").read_text()
+    for name, lines in parts.items():
+        text = text.replace("{{" + name + "}}", "\n".join(lines))
     (DOCS / "validation.md").write_text(text)
+
+
+def _lines(rungs, results, flow):
+    return [_line(rung, results[rung.name]) for rung in rungs if rung.flow == flow]
+
+
+def _command_line(rung):
+    return "    " + " ".join(rung.command(Path("runs/validate")))
 
 
 def start_worker(cores) -> None:
@@ -416,28 +532,35 @@ def alike(rungs: list[Rung]) -> list[list[Rung]]:
     """The rungs in groups of gases that differ by r_s alone."""
     groups = {}
     for rung in rungs:
-        groups.setdefault(
-            rung._replace(system=dataclasses.replace(rung.system, rs=1.0)), []
-        ).append(rung)
+        gas = rung._replace(system=dataclasses.replace(rung.system, rs=1.0))
+        groups.setdefault(gas, []).append(rung)
     return list(groups.values())
 
 
 def climb(group: list[Rung], run_dir: Path, end: float) -> tuple[list[dict], list[str]]:
     """Rows of the rungs that begin before `end`, and what stopped the others: a rung that fails
     costs no other."""
-    rows, failures = [], []
+    rows = []
+    failures = []
     for rung in group:
         if time.time() > end:
             break
         try:
-            row = run(rung, run_dir)
-            if rung not in LARGE:
-                row |= {"references": references(rung)}
-                row |= {"second_order": beyond(rung, run_dir)} if rung.flow else {}
-            rows.append(row)
+            rows.append(_row(rung, run_dir))
         except (RunError, ValueError) as error:
             failures.append(f"{rung.name}: {error}")
     return rows, failures
+
+
+def _row(rung, run_dir):
+    """The row of a rung, with its references if it is small."""
+    row = run(rung, run_dir)
+    if rung in LARGE:
+        return row
+    row["references"] = references(rung)
+    if rung.flow:
+        row["second_order"] = beyond(rung, run_dir)
+    return row
 
 
 def main(
@@ -458,26 +581,37 @@ def main(
       page_only: run nothing.
     """
     end = time.time() + 60 * minutes
-    wanted = [] if page_only else [r for r in (*LARGE, *small_rungs()) if re.search(rungs, r.name)]
-    missing = [rung for rung in wanted if rung.name not in load()]
-    spawn = multiprocessing.get_context("spawn")
-    cores = spawn.SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0))[:jobs]:
-        cores.put({core} if jobs > 1 else os.sched_getaffinity(0))
-    with ProcessPoolExecutor(jobs, spawn, start_worker, (cores,)) as pool:
-        climbed = [pool.submit(climb, group, run_dir, end) for group in alike(missing)]
-        failed = []
-        for rows, failures in (done.result() for done in as_completed(climbed)):
-            for row in rows:
-                save(row)
-                print(
-                    f"{row['name']}: F/N {Estimate(**row['F'])} Ha, {row['wall_seconds']:.0f} s",
-                    flush=True,
-                )
-            failed += failures
+    known = load()
+    missing = []
+    for rung in (*LARGE, *small_rungs()):
+        if not page_only and re.search(rungs, rung.name) and rung.name not in known:
+            missing.append(rung)
+    failed = climb_all(missing, run_dir, jobs, end)
     page(load())
     if failed:
         raise SystemExit("\n".join(failed))
+
+
+def climb_all(rungs: list[Rung], run_dir: Path, jobs: int, end: float) -> list[str]:
+    """Runs rungs and saves their rows, each as soon as it is known; sentences on those that
+    failed."""
+    spawn = multiprocessing.get_context("spawn")
+    cores = spawn.SimpleQueue()
+    every_core = os.sched_getaffinity(0)
+    for core in sorted(every_core)[:jobs]:
+        cores.put({core} if jobs > 1 else every_core)
+    failed = []
+    with ProcessPoolExecutor(jobs, spawn, start_worker, (cores,)) as pool:
+        climbed = [pool.submit(climb, group, run_dir, end) for group in alike(rungs)]
+        for done in as_completed(climbed):
+            rows, failures = done.result()
+            for row in rows:
+                save(row)
+                free_energy = Estimate(**row["F"])
+                seconds = f"{row['wall_seconds']:.0f} s"
+                print(f"{row['name']}: F/N {free_energy} Ha, {seconds}", flush=True)
+            failed += failures
+    return failed
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,13 @@ from heg.gas.ideal import log_partition
 from heg.gas.plane_waves import Orbitals, plane_waves, shell_ends
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params
-from heg.model.flow import FlowSize, make_flow
+from heg.model.flow import Flow, FlowSize
 from heg.model.kinetic import make_kinetic_energy
 from heg.model.local_energy import make_local_energy
-from heg.model.occupations import TransformerSize, make_occupations
+from heg.model.occupations import Occupations, TransformerSize, make_occupations
 from heg.model.wavefunction import make_log_psi, make_score
-from heg.sampling.exact_draws import Walkers, make_draw
+from heg.sampling.batch import Walkers
+from heg.sampling.exact_draws import make_draw
 from heg.training.control_variates import make_controls
 
 # a gas of each kind: two and three dimensions, one spin and two
@@ -79,6 +81,25 @@ def random_positions(system: System, key, *batch: int) -> jax.Array:
     return jnp.asarray(system.box * generator(key).random((*batch, system.electrons, system.dim)))
 
 
+class CompiledFlow(Flow):
+    """The flow with its methods compiled, for calls from outside of a program."""
+
+    forward = jax.jit(Flow.forward, static_argnums=0)
+    inverse = jax.jit(Flow.inverse, static_argnums=0)
+
+
+class CompiledOccupations(Occupations):
+    """p(K) with its methods compiled, for calls from outside of a program."""
+
+    sample = jax.jit(Occupations.sample, static_argnums=0)
+    log_prob = jax.jit(Occupations.log_prob, static_argnums=0)
+
+
+def compiled_occupations(system: System, orbitals: Orbitals, size: TransformerSize):
+    """p(K) of the given gas, plane waves and transformer."""
+    return CompiledOccupations(**vars(make_occupations(system, orbitals, size)))
+
+
 @functools.cache
 def make_model(
     system: System, orbitals: int, flow_layers: int = 2, transformer_layers: int = 1
@@ -86,21 +107,30 @@ def make_model(
     """A density matrix of small networks on the lowest orbitals; one for all tests, its functions
     jitted."""
     kept = lowest_shells(system, orbitals)
-    occupations = make_occupations(
+    occupations = compiled_occupations(
         system, kept, TransformerSize(transformer_layers, width=8, heads=2)
     )
-    flow = make_flow(system, FlowSize(flow_layers, width=8))
+    flow = CompiledFlow(system, FlowSize(flow_layers, width=8))
     return Model(
-        occupations._replace(
-            sample=jax.jit(occupations.sample), log_prob=jax.jit(occupations.log_prob)
-        ),
-        flow._replace(forward=jax.jit(flow.forward), inverse=jax.jit(flow.inverse)),
+        occupations,
+        flow,
         jax.jit(make_log_psi(system, kept, flow)),
         jax.jit(make_score(system, kept, flow)),
         jax.jit(make_local_energy(system, make_kinetic_energy(system, kept, flow))),
-        jax.jit(make_controls(system, kept)),
-        jax.jit(make_draw(system, kept, flow, chunk=500)),
     )
+
+
+@functools.cache
+def make_exact_draw(system: System, orbitals: int) -> Callable:
+    """Exact draws of x, jitted, from the model that `make_model` gives for these arguments."""
+    flow = make_model(system, orbitals).flow
+    return jax.jit(make_draw(system, lowest_shells(system, orbitals), flow, chunk=500))
+
+
+@functools.cache
+def controls_of_lowest(system: System, orbitals: int) -> Callable:
+    """Control variates on the lowest orbitals, jitted."""
+    return jax.jit(make_controls(system, lowest_shells(system, orbitals)))
 
 
 def random_params(model: Model, key, occupations: float = 0.3, flow: float = 0.15) -> Params:
@@ -131,7 +161,8 @@ def exact_draws(system: System, orbitals: int, draws: int) -> Draws:
     state = jax.vmap(model.occupations.sample, (None, 0))(
         params.occupations, jax.random.split(key_state, draws)
     )
-    drawn = model.draw(params.flow, state, jax.random.split(key_draw, draws))
+    draw = make_exact_draw(system, orbitals)
+    drawn = draw(params.flow, state, jax.random.split(key_draw, draws))
     return Draws(model, params, Walkers(state, drawn.x), int(drawn.redrawn + drawn.lost))
 
 

@@ -1,5 +1,5 @@
-"""What a person types and sees.
+"""Commands: what a person types and sees.
 
-Read `common` first, then `solve`, `measure`, `eos` and `doctor`.
+Read `common` first, then `solve`, `measure`, `eos`, `list`, `doctor` and its `diagnostics`.
 Nothing here computes a result.
 """

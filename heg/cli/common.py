@@ -1,4 +1,4 @@
-"""What the commands have in common: how they begin, end, read a file and speak."""
+"""Beginning, end, input and output that all commands have in common."""
 
 import contextlib
 import dataclasses
@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import cyclopts
 import jax
@@ -19,6 +19,13 @@ from heg.config import suggestion
 from heg.errors import ParallelError, RunError, StorageError
 from heg.parallel import processes
 from heg.runs import files, text_files
+
+# exit codes; 0: done
+FAILED = 1
+BAD_INPUT = 2
+CONTINUE = 75  # "temporary failure, try again" of sysexits.h
+PROGRESS_SECONDS = 60.0  # between lines of progress in a log
+NO_MEMORY = "the memory is not enough: lower batch, chunk or the sizes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +39,12 @@ class Common:
 
 
 CommonFlags = Annotated[Common, Parameter(name="*")]
-BAD_INPUT, FAILED, CONTINUE = (
-    2,
-    1,
-    75,
-)  # exit codes; 0: done.  75 is sysexits' "temporary failure, try again"
-EVERY = 60.0  # seconds between lines of progress in a log
 
 
 def command(program: str, parse: Callable, act: Callable, arguments: list[str] | None) -> NoReturn:
-    """Runs a command and leaves with its exit code; what the user can mend is one sentence on
-    standard error.
+    """Runs a command and leaves with its exit code.
+
+    An error that the user can mend becomes one sentence on standard error.
 
     Args:
       program: its name.
@@ -53,52 +55,73 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
       arguments: none: those of this process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # the flag is looked for here: the command line is parsed only once the processes have met
     begin(program, alone="--alone" in arguments)
-    output = sys.stdout
     try:
-        speaks = "--json" in arguments and processes.is_first()
-        with contextlib.redirect_stdout(sys.stderr) if speaks else contextlib.nullcontext():
-            processes.agree(_by_place(arguments))
-            asked = processes.on_first(parse, arguments)
-            code, result = (0, None) if asked is None else act(asked)
-        if "--json" in arguments and result is not None:
-            print(text_files.as_json(result), file=output)
+        code = _answer(parse, act, arguments)
     except (ValueError, StorageError) as error:
         code = complain(error, BAD_INPUT, program)
     except (RunError, OSError) as error:
         code = complain(error, FAILED, program)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        of_memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-        if not of_memory or jax.process_count() > 1:
+        if not _is_lack_of_memory(error) or jax.process_count() > 1:
             raise  # the other processes do not know of it
-        code = complain(
-            MemoryError("the memory is not enough: lower batch, chunk or the sizes"),
-            FAILED,
-            program,
-        )
+        code = complain(MemoryError(NO_MEMORY), FAILED, program)
     processes.end(code)
+
+
+def _answer(parse, act, arguments):
+    """Does what is asked for, and prints the result if that is wanted; the exit code."""
+    as_json = "--json" in arguments
+    output = sys.stdout  # kept, as all else that is printed goes to standard error
+    with _standard_output(to_errors=as_json and processes.is_first()):
+        # processes with different commands would wait for each other for ever
+        processes.agree(_words_by_position(arguments))
+        # parsing reads files, which belong to the first process
+        asked = processes.on_first(parse, arguments)
+        if asked is None:
+            return 0
+        code, result = act(asked)
+    if as_json and result is not None:
+        print(text_files.as_json(result), file=output)
+    return code
+
+
+def _standard_output(to_errors):
+    """Standard output, or standard error in its place."""
+    return contextlib.redirect_stdout(sys.stderr) if to_errors else contextlib.nullcontext()
+
+
+def _is_lack_of_memory(error):
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def begin(program: str, alone: bool = False) -> None:
     """Meets the other processes, unless this one is to work alone; one of them speaks for all."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what the locale has no letter for
+            # the locale may lack letters such as Greek ones: they are printed as codes
+            stream.reconfigure(errors="backslashreplace")
     try:
         processes.start(alone)
     except ParallelError as error:
         sys.exit(complain(error, BAD_INPUT, program))
     if not processes.is_first():
+        # for the rest of the process: libraries print, too
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
-def _by_place(arguments):
-    """The words of a command line by name, and where they count from."""
+def _words_by_position(arguments):
+    """The words of a command line by position, and the directory in which they were given."""
     words = {
-        f"argument {number + 1} (after {before})": word
-        for number, (before, word) in enumerate(zip(["the command", *arguments], arguments))
+        "the working directory": os.getcwd(),
+        "the number of arguments": len(arguments),
     }
-    return {"the working directory": os.getcwd(), "the number of arguments": len(arguments)} | words
+    before = "the command"
+    for number, word in enumerate(arguments, start=1):
+        words[f"argument {number} (after {before})"] = word
+        before = word
+    return words
 
 
 def new_app(name: str, help: str) -> App:
@@ -114,7 +137,11 @@ def new_app(name: str, help: str) -> App:
 
 
 def check_limit(max_seconds: float | None) -> None:
-    """Refuses a time limit that no run can keep: a ValueError."""
+    """Refuses a time limit that no run can keep.
+
+    Raises:
+      ValueError: it is not positive.
+    """
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds is {max_seconds}: it must be positive")
 
@@ -122,29 +149,42 @@ def check_limit(max_seconds: float | None) -> None:
 def run_app(
     app: App, arguments: list[str], schema: type | None = None, stored: str = "config.toml"
 ):
-    """What an app makes of arguments; with a schema the first may be a TOML file of its tables.
+    """The value that an app returns for arguments.
 
-    Without a file and with required flags left out, they are those of the directory of --run-dir:
-    of its file `stored`.
+    With a schema the first argument may be a TOML file of its tables. Where there is no file and
+    required flags are left out, the settings are those in the directory of --run-dir.
 
+    Args:
+      app: of the command.
+      arguments: words of the command line.
+      schema: a dataclass of tables, such as Config; none: no file is read.
+      stored: name of the file of settings in a run directory.
     Raises:
       ValueError: they make no sense; one that travels between processes.
       StorageError: the file cannot be read.
     """
-    file = None
-    if schema and arguments and not arguments[0].startswith("-"):
-        file, *arguments = arguments
-    elif schema and _missing(app, arguments):
-        file = _stored_in_run_dir(arguments, stored)
-    flat = flatten(file, schema) if file else {}
-    if file:
-        app.config = (cyclopts.config.Dict(flat, source=file),)
+    settings: dict[str, object] = {}
+    if schema is not None:
+        file, arguments = _file_and_flags(app, arguments, stored)
+        if file:
+            settings = flatten(file, schema)
+            app.config = (cyclopts.config.Dict(settings, source=file),)
     try:
         return app(arguments)
     except cyclopts.MissingArgumentError as error:
-        raise ValueError(_left_out(app, arguments, flat, error)) from None
+        raise ValueError(_left_out(app, arguments, settings, error)) from None
     except cyclopts.CycloptsError as error:
+        # its own classes do not survive the way to another process
         raise ValueError(str(error)) from None
+
+
+def _file_and_flags(app, arguments, stored):
+    """The file of settings, None without one, and the arguments after it."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    if _missing(app, arguments):
+        return _stored_in_run_dir(arguments, stored), arguments
+    return None, arguments
 
 
 def _flags(arguments):
@@ -152,29 +192,44 @@ def _flags(arguments):
     return [word.partition("=")[0] for word in arguments if word.startswith("--")]
 
 
-def _missing(app, arguments, flat=()):
+def _missing(app, arguments, settings: Iterable[str] = ()):
     """Required flags that neither a command line nor a file has."""
-    given = {*_flags(arguments), *(f"--{name}" for name in flat)}
-    needed = [
-        one
-        for one in app.assemble_argument_collection()
-        if one.required and one.name.startswith("--")
-    ]
-    return [one.name for one in needed if not given.intersection(one.names)]
+    given = {*_flags(arguments), *(f"--{name}" for name in settings)}
+    missing = []
+    for one in app.assemble_argument_collection():
+        needed = one.required and one.name.startswith("--")
+        if needed and not given.intersection(one.names):
+            missing.append(one.name)
+    return missing
 
 
 def _stored_in_run_dir(arguments, name):
     """The file of that name in the directory of --run-dir; None if there is none."""
+    # written as one word, --run-dir=DIR, or as two
     for word, following in zip(arguments, [*arguments[1:], ""]):
         flag, _, value = word.partition("=")
-        if flag == "--run-dir" and (path := Path(value or following) / name).is_file():
+        path = Path(value or following) / name
+        if flag == "--run-dir" and path.is_file():
             return str(path)
     return None
 
 
-def _left_out(app, arguments, flat, error):
-    """What is wrong with a command line that lacks something: a flag that does not exist, or those
-    that are missing."""
+def _left_out(app, arguments, settings, error):
+    """The sentence on a command line that lacks something.
+
+    A flag that does not exist comes first: it may be a misspelt one of those that are missing.
+    """
+    unknown = _unknown_flag(app, arguments)
+    if unknown:
+        return unknown
+    missing = _missing(app, arguments, settings)
+    if not missing and error.keyword:  # a flag without its value
+        return str(error)
+    return f"missing {', '.join(missing or [error.argument.name])}: see {app.name[0]} --help"
+
+
+def _unknown_flag(app, arguments):
+    """The sentence on the first flag that does not exist; None if all do."""
     collection = app.assemble_argument_collection()
     known = {name for one in collection for name in (*one.names, *one.negatives)}
     for word in _flags(arguments):
@@ -182,47 +237,90 @@ def _left_out(app, arguments, flat, error):
             token = cyclopts.Token(keyword=word, source="cli")
             return str(
                 cyclopts.UnknownOptionError(
-                    token=token, argument_collection=collection, verbose=False
+                    token=token,
+                    argument_collection=collection,
+                    verbose=False,
                 )
             )
-    missing = _missing(app, arguments, flat)
-    if not missing and error.keyword:  # a flag without its value
-        return str(error)
-    return f"missing {', '.join(missing or [error.argument.name])}: see {app.name[0]} --help"
+    return None
 
 
-def flatten(file: str, schema: type) -> dict:
+def flatten(file: str, schema: type) -> dict[str, object]:
     """Fields of a TOML file by flag name; its tables are the groups of a schema such as Config.
 
     Raises:
       ValueError: a table or a key is unknown.
       StorageError: the file cannot be read.
     """
-    flat, groups = {}, {field.name: field.type for field in dataclasses.fields(schema)}
+    groups: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(schema)}
+    flat = {}
     for name, table in text_files.load_config(Path(file)).items():
         if name not in groups or not isinstance(table, dict):
             raise ValueError(f"{file} has no use for {name!r}: its tables are {', '.join(groups)}")
-        known = [field.name for field in dataclasses.fields(groups[name])]
+        _check_keys(file, name, table, groups[name])
         for key, value in table.items():
-            if key not in known:
-                raise ValueError(f"{file}: [{name}] has no key {key!r}: {suggestion(key, known)}")
             flat[key.replace("_", "-")] = value
     return flat
 
 
+def _check_keys(file, name, table: Mapping, group):
+    """Refuses a table with a key that is no field of its group."""
+    known = [field.name for field in dataclasses.fields(group)]
+    for key in table:
+        if key not in known:
+            raise ValueError(f"{file}: [{name}] has no key {key!r}: {suggestion(key, known)}")
+
+
 def stop_signals(limit: float | None) -> Callable[[], bool]:
-    """Has this process been asked to stop in order, or has the time limit (s) passed since now?"""
-    start, signals = time.monotonic(), []
+    """Watches for the signals that ask a command to stop in order, and for the end of its time.
+
+    Args:
+      limit: seconds from now; none: no limit.
+    Returns:
+      Has this process been asked to stop, or has the time passed?
+    """
+    start = time.monotonic()
+    received = []
+
+    # the handler does nothing else: the step or the file being written is finished first
+    def remember(number, frame):
+        received.append(number)
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda number, frame: signals.append(number))
-    return lambda: bool(signals) or (limit is not None and time.monotonic() - start > limit)
+        signal.signal(number, remember)
+
+    def must_stop():
+        out_of_time = limit is not None and time.monotonic() - start > limit
+        return bool(received) or out_of_time
+
+    return must_stop
+
+
+class Interval:
+    """Lines of progress in a log: at least PROGRESS_SECONDS between them."""
+
+    def __init__(self):
+        self.last = -PROGRESS_SECONDS
+
+    def is_over(self, at_once: bool = False) -> bool:
+        """Is it time for the next line?  Always, `at_once`; a new interval begins then."""
+        now = time.monotonic()
+        if not at_once and now - self.last < PROGRESS_SECONDS:
+            return False
+        self.last = now
+        return True
+
+
+def say(sentence: str) -> None:
+    """Prints a sentence now, even if standard output is a file."""
+    print(sentence, flush=True)
 
 
 def courtesy(draw: Callable):
-    """What `draw` returns, its figures in matplotlib's own style; None, with a line that says why,
-    if it fails.
+    """The result of `draw`, its figures in matplotlib's own style; None if it fails.
 
-    A figure is a courtesy: nothing that goes wrong with it may decide how a command ends.
+    A figure is a courtesy: nothing that goes wrong with it may decide how a command ends.  A line
+    says why there is none.
     """
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever shows them elsewhere
     try:
@@ -233,7 +331,7 @@ def courtesy(draw: Callable):
     except ImportError:
         print("No figures: pip install matplotlib, then run the command again.")
     except Exception as error:
-        print(f"No figures: {' '.join(str(error).split()) or type(error).__name__}")
+        print(f"No figures: {_in_one_line(error) or type(error).__name__}")
     return None
 
 
@@ -243,23 +341,25 @@ def save_figure(figure, path: Path) -> Path:
     return path
 
 
-def aligned(rows: list[list[str]]) -> str:
-    """Lines of a table: each column as wide as its widest cell, two blanks between them, all but
-    the first right."""
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of a table whose columns are as wide as their widest cells.
+
+    Two blanks stand between the columns; all but the first are flush right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:])),
-            ]
-        )
-        for row in rows
-    )
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
 
 
 def complain(error: Exception, code: int, program: str = "heg-solve") -> int:
-    """One sentence on standard error; the exit code."""
+    """Prints one sentence on standard error; the exit code."""
     if processes.is_first():
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {_in_one_line(error)}", file=sys.stderr)
     return code
+
+
+def _in_one_line(error):
+    return " ".join(str(error).split())

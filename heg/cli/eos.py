@@ -1,4 +1,4 @@
-"""The command line of heg-eos."""
+"""The command line of heg-eos: what a person types, and the grid and its table."""
 
 import functools
 import json
@@ -12,22 +12,25 @@ from cyclopts import Parameter
 
 from heg.cli.common import (
     CONTINUE,
-    EVERY,
     FAILED,
     Common,
     CommonFlags,
+    Interval,
     aligned,
     check_limit,
     command,
     courtesy,
     new_app,
     run_app,
+    say,
     stop_signals,
 )
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
-from heg.eos.grid import GridConfig, TableConfig, points, twists
-from heg.eos.survey import Hooks, check, finished, status, survey
-from heg.eos.table import Table, save, table_of
+from heg.eos.grid import GridConfig, Point, TableConfig, points, twists
+from heg.eos.survey import Hooks, survey
+from heg.eos.table import Table, table_of
+from heg.eos.table_directory import check, finished, status
+from heg.eos.table_files import save
 from heg.eos.twist_average import Part, row_of
 from heg.gas.ideal import refuse_too_many
 from heg.parallel import processes
@@ -45,7 +48,14 @@ Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same com
 
 
 class Asked(NamedTuple):
-    """What a command line means."""
+    """A command line of heg-eos.
+
+    Attributes:
+      table: the grid and the settings of its runs.
+      run_dir: directory of the table.
+      status: are the points only to be shown?
+      max_seconds: stop in order after this time; none: no limit.
+    """
 
     table: TableConfig
     run_dir: Path
@@ -54,13 +64,15 @@ class Asked(NamedTuple):
 
 
 def parse(arguments: list[str]) -> Asked | None:
-    """What the command line means; None when only help was asked for.
+    """The table and its directory meant by a command line; None when only help was asked for.
 
     Raises:
       ValueError, StorageError: with one sentence for the user.
     """
     app = new_app("heg-eos", HELP)
-    group = lambda name: Parameter(name="*", group=name)
+
+    def group(name):
+        return Parameter(name="*", group=name)
 
     @app.default
     def run(
@@ -88,6 +100,7 @@ def parse(arguments: list[str]) -> Asked | None:
 
     asked = run_app(app, arguments, TableConfig, stored="grid.toml")
     if asked is not None:
+        # before anything is computed: the last point may be the one that is impossible
         for point in points(asked.table.grid):
             refuse_too_many(point.system.build())
     return asked
@@ -95,87 +108,114 @@ def parse(arguments: list[str]) -> Asked | None:
 
 def table(arguments: list[str] | None = None) -> NoReturn:
     """heg-eos: a table of the equation of state."""
-    command(
-        "heg-eos", parse, lambda asked: _status(asked) if asked.status else _run(asked), arguments
-    )
+    command("heg-eos", parse, _act, arguments)
+
+
+def _act(asked):
+    return processes.on_first(_status, asked) if asked.status else _run(asked)
 
 
 def _run(asked):
+    """Computes what is missing of the grid and writes the table; exit code and state of points."""
     every = points(asked.table.grid)
-    number = {point.name: place + 1 for place, point in enumerate(every)}
-    printed, begun = [-EVERY], time.monotonic()
-
-    def show(point, what, have, wanted):
-        now = time.monotonic()
-        if now - printed[0] > EVERY:
-            printed[0] = now
-            print(
-                f"point {number[point.name]}/{len(every)}  {point.name}  {what} {have}/{wanted}",
-                flush=True,
-            )
-
-    say = lambda sentence: print(sentence, flush=True)
+    begin = time.monotonic()
     hooks = Hooks(
-        say, show, lambda: _write(asked, every, surfaces=False), stop_signals(asked.max_seconds)
+        say=say,
+        show=_Progress(every),
+        # surfaces are fitted once, through all points at the end
+        done=lambda: _write(asked, every, surfaces=False),
+        stop=stop_signals(asked.max_seconds),
     )
     unfinished = survey(asked.table, asked.run_dir, hooks)
-    print(f"{time.monotonic() - begun:.0f} s")
+    print(f"{time.monotonic() - begin:.0f} s")
+    # files belong to the first process; the others need its exit code
     return processes.on_first(_end, asked, every, unfinished)
 
 
+class _Progress:
+    """A line of progress a minute: the point, what is going on, and how much of it is done."""
+
+    def __init__(self, every):
+        self.count = len(every)
+        self.number = {point.name: number for number, point in enumerate(every, start=1)}
+        self.interval = Interval()
+
+    def __call__(self, point, what, have, wanted):
+        if self.interval.is_over():
+            number = self.number[point.name]
+            say(f"point {number}/{self.count}  {point.name}  {what} {have}/{wanted}")
+
+
 def _end(asked, every, unfinished):
-    """Prints the grid, writes everything that can be made of it; the exit code."""
-    states = {point.name: status(asked.table, asked.run_dir, point) for point in every}
+    """Prints the grid and writes everything that can be made of it; exit code and states."""
+    states = _states(asked, every)
     _print(every, states)
     _write(asked, every, surfaces=True)
     if unfinished:
-        print(
-            f"Not all points are done; the same command goes on with the table in {asked.run_dir}.",
-            flush=True,
-        )
+        say(f"Not all points are done; the same command goes on with the table in {asked.run_dir}.")
         return CONTINUE, _plain(states)
-    return FAILED if any(state.state != "done" for state in states.values()) else 0, _plain(states)
-
-
-def _plain(states):
-    """For JSON."""
-    estimate = lambda value: value and value._asdict()
-    return {
-        name: state._asdict() | {"free_energy": estimate(state.free_energy)}
-        for name, state in states.items()
-    }
+    all_done = all(state.state == "done" for state in states.values())
+    return 0 if all_done else FAILED, _plain(states)
 
 
 def _status(asked):
-    def show():
-        check(asked.table, asked.run_dir)
-        every = points(asked.table.grid)
-        states = {point.name: status(asked.table, asked.run_dir, point) for point in every}
-        _print(every, states)
-        _write(asked, every, surfaces=True)
-        return 0, _plain(states)
+    """Prints the grid and writes its table, computes nothing; exit code and states."""
+    check(asked.table, asked.run_dir)
+    every = points(asked.table.grid)
+    states = _states(asked, every)
+    _print(every, states)
+    _write(asked, every, surfaces=True)
+    return 0, _plain(states)
 
-    return processes.on_first(show)
+
+def _states(asked, every):
+    """How far each point is, by its name."""
+    return {point.name: status(asked.table, asked.run_dir, point) for point in every}
+
+
+def _plain(states):
+    """States of the points, for JSON."""
+    plain = {}
+    for name, state in states.items():
+        known = state.free_energy
+        free_energy = None if known is None else known._asdict()
+        plain[name] = state._asdict() | {"free_energy": free_energy}
+    return plain
 
 
 def _print(every, states):
+    """A line for each point, and how much is left."""
     rows = [["point", "state", "F, Ha", "wanted, Ha", "steps", "samples", "s"]]
-    for point in every:
-        state = states[point.name]
-        spent = [str(state.steps), str(state.samples), f"{state.seconds:.0f}"]
-        rows.append(
-            [point.name, state.state, str(state.free_energy or ""), f"{point.accuracy:.2g}", *spent]
-        )
+    rows += [_row_of_point(point, states[point.name]) for point in every]
     print(aligned(rows))
-    done = [state.seconds for state in states.values() if state.state == "done"]
-    left = len(every) - len(done)
-    hours = f", about {np.mean(done) * left / 3600:.1f} h" if done and left else ""
-    print(f"{len(done)} of {len(every)} points done, {left} left{hours}", flush=True)
+    seconds = [state.seconds for state in states.values() if state.state == "done"]
+    done = len(seconds)
+    left = len(every) - done
+    remaining = ""
+    if done and left:
+        # points of one table cost about the same: their mean is a fair forecast
+        hours = np.mean(seconds) * left / 3600
+        remaining = f", about {hours:.1f} h"
+    say(f"{done} of {len(every)} points done, {left} left{remaining}")
+
+
+def _row_of_point(point, state):
+    return [
+        point.name,
+        state.state,
+        str(state.free_energy or ""),
+        f"{point.accuracy:.2g}",
+        str(state.steps),
+        str(state.samples),
+        f"{state.seconds:.0f}",
+    ]
 
 
 def _write(asked, every, surfaces):
-    """table.csv and table.h5 of the gases all of whose twists are done; with surfaces also figures
-    and the page."""
+    """Writes table.csv and table.h5 of the gases all of whose twists are done.
+
+    With surfaces it also draws the figures and writes the page.
+    """
     try:
         check(asked.table, asked.run_dir)
     except ValueError:
@@ -184,43 +224,63 @@ def _write(asked, every, surfaces):
     if made is None:
         return
     save(made, asked.run_dir / "table", points=len(made.columns["dim"]))
-    if not surfaces:
-        return
-    pictures = courtesy(lambda: table_figures.draw(made, asked.run_dir)) or {}
-    print(
-        f"Table: {table_report.write(asked.run_dir / 'table.html', made, asked.run_dir / 'grid.toml', pictures)}",
-        flush=True,
-    )
+    if surfaces:
+        _write_page(made, asked.run_dir)
 
 
-def collect(asked: Asked, every: list, surfaces: bool) -> Table | None:
-    """The table of what is done; None if nothing is."""
-    gases = defaultdict(list)
-    for point in every:
-        system = point.system
-        gases[system.electrons, system.polarization, system.rs, system.theta].append(point)
+def _write_page(made, run_dir):
+    pictures = courtesy(lambda: table_figures.draw(made, run_dir)) or {}
+    grid = run_dir / "grid.toml"
+    path = table_report.write(run_dir / "table.html", made, grid, pictures)
+    say(f"Table: {path}")
+
+
+def collect(asked: Asked, every: list[Point], surfaces: bool) -> Table | None:
+    """The table of what is done.
+
+    Args:
+      asked: the table and its directory.
+      every: points of the grid.
+      surfaces: fit surfaces through the rows?
+    Returns:
+      The rows of the gases all of whose twists are done; None if there is no such gas.
+    """
     rows = []
-    for _, group in sorted(
-        gases.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])
-    ):
-        done = [finished(asked.run_dir, point) for point in group]
-        if all(done):
-            rows.append(
-                _row(
-                    tuple(
-                        (point.weight, point.name, json.dumps(one))
-                        for point, one in zip(group, done)
-                    )
-                )
-            )
+    for twisted in _gases(every):
+        finished_points = [finished(asked.run_dir, point) for point in twisted]
+        if all(finished_points):
+            rows.append(_row(twisted, finished_points))
     if not rows:
         return None
     every_twist = twists(asked.table.grid)
-    return table_of(rows, {(row["n_up"], row["n_down"]): every_twist for row in rows}, surfaces)
+    twists_of_cells = {(row["n_up"], row["n_down"]): every_twist for row in rows}
+    return table_of(rows, twists_of_cells, surfaces)
+
+
+def _gases(every):
+    """Points of one gas at all its twists, a list each, by size, polarisation, Theta and r_s."""
+    gases = defaultdict(list)
+    for point in every:
+        system = point.system
+        key = (system.electrons, system.polarization, system.theta, system.rs)
+        gases[key].append(point)
+    return [gases[key] for key in sorted(gases)]
+
+
+def _row(twisted, finished_points):
+    """The row of a gas from what point.json holds of each twist."""
+    # as text, which can be hashed
+    parts = tuple(
+        (point.weight, point.name, json.dumps(facts))
+        for point, facts in zip(twisted, finished_points)
+    )
+    return _cached_row(parts)
 
 
 @functools.cache
-def _row(parts):
-    """From the weight, name and point.json of each twist; kept, as the table is written after every
-    point."""
+def _cached_row(parts):
+    """The row of a gas from weight, name and point.json of each twist.
+
+    It is kept: the table is written again after every point.
+    """
     return row_of([Part(weight, name, json.loads(facts)) for weight, name, facts in parts])

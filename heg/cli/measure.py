@@ -1,8 +1,7 @@
-"""The command line of heg-measure."""
+"""The command line of heg-measure: what a person types, and the observables printed."""
 
 import contextlib
 import dataclasses
-import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,15 +11,16 @@ from cyclopts import Parameter
 from heg.checks import Whole
 from heg.cli.common import (
     CONTINUE,
-    EVERY,
     Common,
     CommonFlags,
+    Interval,
     check_limit,
     command,
     courtesy,
     new_app,
     run_app,
     save_figure,
+    say,
     stop_signals,
 )
 from heg.errors import StorageError
@@ -28,13 +28,14 @@ from heg.observables.evaluation import difference
 from heg.observables.momentum import ideal_momentum
 from heg.parallel import processes
 from heg.report import run_figures, run_report
-from heg.runs import files, text_files
+from heg.report.html import SIZE_ERROR
+from heg.runs import hdf5, text_files
 from heg.runs.measure import measure as measure_run
-from heg.runs.solve import HISTORY
+from heg.runs.run_directory import HISTORY
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
-FIGURES = {
+CAPTIONS = {
     "structure": "Structure factor and pair correlation",
     "momentum": "Momentum distribution",
     "levels": "Quasi-particle energies",
@@ -59,7 +60,7 @@ class Beyond:
             raise ValueError(f"second_order_error is {wanted}: it must be positive")
         if wanted is not None and not self.second_order:
             raise ValueError(
-                "second_order_error asks for what no-second-order leaves out: give one of the two"
+                "second_order_error and no-second-order contradict each other: give one of the two"
             )
 
 
@@ -67,14 +68,14 @@ BeyondFlags = Annotated[Beyond, Parameter(name="*")]
 HELP = """Observables of a trained run with error bars, its parameters frozen.
 
 Usage: heg-measure RUN_DIR [FLAGS].  Writes observables.json, observables.h5, figures and
-run_report.html to the run's directory.  The same command again, with more samples, adds to those at
+report.html to the run's directory.  The same command again, with more samples, adds to those at
 hand.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 
 
 def parse(arguments: list[str]) -> dict | None:
-    """What the command line means; None when only help was asked for.
+    """Arguments of a measurement by name; None when only help was asked for.
 
     Raises:
       ValueError: with one sentence for the user.
@@ -111,9 +112,15 @@ def parse(arguments: list[str]) -> dict | None:
                 f"beside has {len(beside)} directories: give two, one on each side of the run"
             )
         check_limit(max_seconds)
-        asked = {"run_dir": run_dir, "samples": samples, "step": step, "beside": beside}
-        asked |= {"second_order": beyond.second_order_error or beyond.second_order}
-        return asked | {"output": output or run_dir, "max_seconds": max_seconds}
+        return {
+            "run_dir": run_dir,
+            "samples": samples,
+            "step": step,
+            "beside": beside,
+            "second_order": beyond.second_order_error or beyond.second_order,
+            "output": output or run_dir,
+            "max_seconds": max_seconds,
+        }
 
     return run_app(app, arguments)
 
@@ -124,99 +131,122 @@ def measure(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _measure(run_dir, samples, step, beside, second_order, output, max_seconds):
+    """Measures a run, prints and draws the result; exit code and all numbers."""
     differences = processes.on_first(_differences, beside) if beside else {}
-    printed = [-EVERY]
-
-    words = {"samples": "samples", "states": "states K of the second order"}
-
-    def show(what, have, wanted):
-        if time.monotonic() - printed[0] > EVERY or have == wanted:
-            printed[0] = time.monotonic()
-            print(f"{have} of {wanted} {words[what]}", flush=True)
-
-    found = measure_run(
-        run_dir, samples, show, stop_signals(max_seconds), step, output, second_order
-    )
-    if found is None:
-        print(
-            f"Stopped in order; the same command goes on with the measurement in {run_dir}.",
-            flush=True,
-        )
+    show = _Progress()
+    stop = stop_signals(max_seconds)
+    result = measure_run(run_dir, samples, show, stop, step, output, second_order)
+    if result is None:
+        say(f"Stopped in order; the same command goes on with the measurement in {run_dir}.")
         return CONTINUE, None
     if processes.is_first():
-        _print(found, differences)
-        _draw(run_dir, output, found)
-    beside = {f"{name}_by_difference": estimate._asdict() for name, estimate in differences.items()}
-    return 0, processes.on_first(text_files.load_json, output / "observables.json") | beside
+        _print(result, differences)
+        _report(run_dir, output, result)
+    # what --json prints is what the file holds
+    numbers = processes.on_first(text_files.load_json, output / "observables.json")
+    for name, estimate in differences.items():
+        numbers[f"{name}_by_difference"] = estimate._asdict()
+    return 0, numbers
+
+
+class _Progress:
+    """A line of progress a minute, and one when everything is done."""
+
+    NOUNS = {"samples": "samples", "states": "states K of the second order"}
+
+    def __init__(self):
+        self.interval = Interval()
+
+    def __call__(self, what, have, wanted):
+        if self.interval.is_over(at_once=have == wanted):
+            say(f"{have} of {wanted} {self.NOUNS[what]}")
 
 
 def _differences(beside):
-    """From the summaries of two runs."""
+    """Pressure or heat capacity by name, from the summaries of two runs."""
+    first, second = beside  # one on each side of the run
     try:
-        return difference(*(text_files.load_json(run_dir / "summary.json") for run_dir in beside))
+        return difference(
+            text_files.load_json(first / "summary.json"),
+            text_files.load_json(second / "summary.json"),
+        )
     except (KeyError, TypeError, IndexError):
         raise ValueError(
-            f"{beside[0]} or {beside[1]} has a summary.json that is none: run heg-solve again"
+            f"{first} or {second} has a summary.json without a result: run heg-solve again"
         ) from None
 
 
-def _print(found, differences):
-    print(f"{found.facts['samples']} samples, step {found.facts['step']}")
+def _print(result, differences):
+    """Every quantity with its error and unit, the infinite gas, and what limits them."""
+    facts = result.facts
+    print(f"{facts['samples']} samples, step {facts['step']}")
     for name, title in run_report.TITLES.items():
-        if name in found.quantities:
-            quantity = found.quantities[name]
-            values = zip(np.ravel(quantity.value), np.ravel(quantity.error))
-            text = ", ".join(str(Estimate(float(value), float(error))) for value, error in values)
-            print(f"{title:62} {text:>20}  {quantity.unit}")
+        if name in result.quantities:
+            quantity = result.quantities[name]
+            _print_line(title, _values(quantity), quantity.unit)
     for name, estimate in differences.items():
-        print(
-            f"{name + ' by difference of the two runs beside':62} {str(estimate):>20}  {found.quantities[name].unit}"
-        )
-    for name, value in found.facts["infinite_gas"].items():
-        print(
-            f"{name:62} {str(Estimate(**value)) if isinstance(value, dict) else f'{value:.6g}':>20}"
-        )
-    for note in (run_report.SIZE_ERROR, *found.facts["outside_of_fits"]):
+        title = f"{name} by difference of the two runs beside"
+        _print_line(title, str(estimate), result.quantities[name].unit)
+    for name, value in facts["infinite_gas"].items():
+        with_error = isinstance(value, dict)
+        _print_line(name, str(Estimate(**value)) if with_error else f"{value:.6g}")
+    for note in (SIZE_ERROR, *facts["outside_of_fits"]):
         print(note)
-    if sentence := sentence_of(found.facts):
+    if sentence := sentence_of(facts):
         print(sentence)
 
 
-def _draw(run_dir, output, found):
-    """Figures, and the report that holds them."""
+def _print_line(title, values, unit=None):
+    print(f"{title:62} {values:>20}" + (f"  {unit}" if unit is not None else ""))
+
+
+def _values(quantity):
+    """One number or several, each with its error."""
+    estimates = []
+    for value, error in zip(np.ravel(quantity.value), np.ravel(quantity.error)):
+        estimates.append(str(Estimate(float(value), float(error))))
+    return ", ".join(estimates)
+
+
+def _report(run_dir, output, result):
+    """Draws the figures, and writes the report that holds them."""
+    # a history that cannot be read is an error; all that concerns figures alone is a courtesy
     history = text_files.columns(text_files.read_history(run_dir / HISTORY))
-
-    def draw():
-        drawn = {
-            "structure": run_figures.structure(found.quantities, found.system),
-            "momentum": run_figures.momentum(
-                found.quantities, ideal_momentum(found.system, found.orbitals)
-            ),
-            "levels": run_figures.levels(found.landau),
-        }
-        if found.second_order:
-            drawn["second_order"] = run_figures.second_order(found.second_order)
-        if history:
-            drawn["training"] = run_figures.training_curve(
-                history, Estimate(found.facts["ideal"]["S"], 0.0)
-            )
-        if energies := _energies(run_dir / f"samples-{found.facts['step']}.h5"):
-            drawn["energies"] = run_figures.local_energies(energies[0])
-        return {
-            FIGURES[name]: save_figure(figure, output / f"{name}.png")
-            for name, figure in drawn.items()
-        }
-
-    configuration = text_files.read_text(run_dir / "config.toml")
-    numbers = text_files.load_json(output / "observables.json")
-    print(
-        f"Report: {run_report.write(output / 'run_report.html', numbers, configuration, courtesy(draw) or {})}"
+    pictures = courtesy(lambda: _draw(run_dir, output, result, history)) or {}
+    path = run_report.write(
+        output / "report.html",
+        text_files.load_json(output / "observables.json"),
+        text_files.read_text(run_dir / "config.toml"),
+        pictures,
     )
+    print(f"Report: {path}")
+
+
+def _draw(run_dir, output, result, history):
+    """Writes all figures for which there are numbers; the files by caption."""
+    ideal = ideal_momentum(result.system, result.orbitals)
+    figures = {
+        "structure": run_figures.structure(result.quantities, result.system),
+        "momentum": run_figures.momentum(result.quantities, ideal),
+        "levels": run_figures.levels(result.landau),
+    }
+    if result.second_order:
+        figures["second_order"] = run_figures.second_order(result.second_order)
+    if history:
+        entropy = Estimate(result.facts["ideal"]["S"], 0.0)
+        figures["training"] = run_figures.training_curve(history, entropy)
+    energies = _energies(run_dir / f"samples-{result.facts['step']}.h5")
+    if energies is not None:
+        figures["energies"] = run_figures.local_energies(energies)
+    pictures = {}
+    for name, figure in figures.items():
+        pictures[CAPTIONS[name]] = save_figure(figure, output / f"{name}.png")
+    return pictures
 
 
 def _energies(path):
-    """Energies of the final samples of the run, in a list; empty where there are none that can be
-    used."""
+    """Energies of the final samples of the run; None where there are none that can be used."""
     with contextlib.suppress(StorageError, KeyError, OSError):
-        return [files.load_arrays(path)[0]["E"]]
-    return []
+        arrays, _ = hdf5.load_arrays(path)
+        return arrays["E"]
+    return None

@@ -1,4 +1,4 @@
-"""The command line of heg-solve.  What a person types and sees; nothing is computed here."""
+"""The command line of heg-solve: what a person types, and the progress and results printed."""
 
 import sys
 import time
@@ -11,15 +11,16 @@ from cyclopts import App, Parameter
 
 from heg.cli.common import (
     CONTINUE,
-    EVERY,
     Common,
     CommonFlags,
+    Interval,
     aligned,
     command,
     courtesy,
     new_app,
     run_app,
     save_figure,
+    say,
     stop_signals,
 )
 from heg.config import (
@@ -38,7 +39,7 @@ from heg.parallel import processes
 from heg.reference.published import PAPERS, out_of_range
 from heg.report import run_figures
 from heg.runs import text_files
-from heg.runs.solve import HISTORY
+from heg.runs.run_directory import HISTORY
 from heg.runs.solve import solve as solve_run
 from heg.statistics import Estimate
 from heg.training.cost import cost, product_rate
@@ -52,7 +53,7 @@ Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [s
 --run-dir DIR alone, which reads config.toml there.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
-JUDGED = 3  # steps after which the time left is worth telling
+JUDGED_STEPS = 3  # steps from which the time left can be judged
 NOTES = {
     "F": "free energy, Ha",
     "E": "energy, Ha",
@@ -60,16 +61,17 @@ NOTES = {
     "potential": "potential, Ha",
     "S": "entropy, k_B",
 }
+UNITS_OF_TIME = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
 def solve(arguments: list[str] | None = None) -> NoReturn:
     """heg-solve: from r_s and temperature to a free energy with an error bar."""
-    command(
-        "heg-solve",
-        parse,
-        lambda asked: _dry_run(*asked) if asked[1] else _run(asked[0]),
-        arguments,
-    )
+    command("heg-solve", parse, _act, arguments)
+
+
+def _act(asked):
+    config, dry = asked
+    return _run(config) if dry is None else _dry_run(config, dry)
 
 
 class Dry(NamedTuple):
@@ -83,38 +85,45 @@ class Dry(NamedTuple):
 
 
 def parse(arguments: list[str]) -> tuple[Config, Dry | None] | None:
-    """Configuration meant by a command line, and whether it computes nothing; None when only help
-    was asked for.
+    """Configuration meant by a command line, and whether it computes nothing.
 
+    Returns:
+      None when only help was asked for.
     Raises:
       ValueError, StorageError: with one sentence for the user.
     """
     asked = run_app(_app(), arguments, Config)
     if asked is not None:
-        _refuse_a_copy(asked[0], arguments)
+        config, _ = asked
+        _refuse_a_copy(config, arguments)
     return asked
 
 
 def _refuse_a_copy(config, arguments):
-    """Refuses to continue, by the configuration of one run directory, the run in another that
-    nobody named."""
+    """Refuses to continue a run that nobody named.
+
+    The config.toml of a copied run directory still has the directory of the original.
+    """
     named = any(word.partition("=")[0] == "--run-dir" for word in arguments)
     file = Path(arguments[0])
-    if named or file.name != "config.toml" or not (file.parent / HISTORY).exists():
+    lies_in_a_run = file.name == "config.toml" and (file.parent / HISTORY).exists()
+    if named or not lies_in_a_run:
         return
     meant = config.run.run_dir
     if Path(meant).resolve() != file.parent.resolve():
         raise ValueError(
-            f"{file} lies in a run directory, but its run_dir is {meant}: say which run is meant with "
-            f"--run-dir {file.parent} or --run-dir {meant}"
+            f"{file} lies in a run directory, but its run_dir is {meant}: "
+            f"say which run is meant with --run-dir {file.parent} or --run-dir {meant}"
         )
 
 
 def _app() -> App:
+    """The flags of heg-solve, in the groups of Config and in its order."""
     app = new_app("heg-solve", HELP)
-    group = lambda name: Parameter(
-        name="*", group=cyclopts.Group(name, sort_key=list(Config.__annotations__).index(name))
-    )
+    groups = list(Config.__annotations__)
+
+    def group(name):
+        return Parameter(name="*", group=cyclopts.Group(name, sort_key=groups.index(name)))
 
     @app.default
     def run(
@@ -136,166 +145,214 @@ def _app() -> App:
         ] = None,
         common: CommonFlags = Common(),
     ):
-        return Config(system, run, model, sampler, optimizer), Dry(
-            write_config
-        ) if dry_run or write_config else None
+        dry = Dry(write_config) if dry_run or write_config else None
+        return Config(system, run, model, sampler, optimizer), dry
 
     return app
 
 
 def _run(config):
-    say = lambda sentence: print(sentence, flush=True)
-    if not processes.on_first((Path(config.run.run_dir) / HISTORY).exists):
-        found = cost(build(config), config, product_rate())
-        say(f"Expected: {_expectation(found)}.")
-    summary = solve_run(
-        config, say, _Progress(config.run.steps), stop_signals(config.run.max_seconds)
-    )
+    """Runs or continues a run and prints its result; exit code and summary."""
+    run_dir = Path(config.run.run_dir)
+    # the estimate is of a whole run, not of the rest of one that goes on
+    if not processes.on_first((run_dir / HISTORY).exists):
+        estimate = cost(build(config), config, product_rate())
+        time_and_memory = (
+            f"{_duration(estimate['seconds'])} on these devices, "
+            f"{estimate['memory_mib']:.0f} MiB for the largest arrays"
+        )
+        say(f"Expected: {time_and_memory}.")
+    stop = stop_signals(config.run.max_seconds)
+    summary = solve_run(config, say, _Progress(config.run.steps), stop)
     if not summary:
         say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE, None
-    _print_summary(summary)
     if processes.is_first():
+        _print_summary(summary)
         if config.system.coupling:
             _print_infinite(config.system.build(), summary)
         print(sentence_of(summary))
-        _draw(config, summary)
+        _draw(run_dir, summary)
     return 0, summary
-
-
-def _expectation(found):
-    return f"{_duration(found['seconds'])} on these devices, {found['memory_mib']:.0f} MiB for the largest arrays"
 
 
 def _duration(seconds):
     """A time that is known within a factor of two or so."""
-    units = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
-    name, unit = next((name, unit) for name, unit in units if seconds >= 2 * unit or unit == 1)
-    return (
-        f"about {seconds / unit:.2g} {name}"
-        if seconds < 99.5 * unit
-        else f"about {seconds / unit:.0f} {name}"
-    )
+    name, unit = _largest_unit(seconds)
+    digits = f"{seconds / unit:.2g}" if seconds < 99.5 * unit else f"{seconds / unit:.0f}"
+    return f"about {digits} {name}"
+
+
+def _largest_unit(seconds):
+    """Name and length of the unit in which a time is two or more; seconds for the shortest."""
+    for name, unit in UNITS_OF_TIME:
+        if seconds >= 2 * unit:
+            return name, unit
+    return UNITS_OF_TIME[-1]
+
+
+class _Begin(NamedTuple):
+    """Step and time from which the time left is judged: after the first step, which compiles."""
+
+    step: int
+    time: float
 
 
 class _Progress:
-    """A line of progress: on a terminal the same line at every step, in a log one a minute and an
-    early one."""
+    """Lines of progress.
+
+    On a terminal every step writes the same line again; a log has one line a minute, an early one
+    and the last.
+    """
 
     def __init__(self, steps):
-        self.steps, self.terminal = steps, sys.stdout.isatty()
-        self.begin = None  # step and time from which the time left is judged: after the first step, which compiles
-        self.printed = -EVERY
+        self.steps = steps
+        self.terminal = sys.stdout.isatty()
+        self.begin = None
+        self.interval = Interval()
 
     def __call__(self, step, info):
         now = time.monotonic()
-        self.begin = self.begin or (step, now)
-        last, telling = step == self.steps, step == self.begin[0] + JUDGED
-        if not (self.terminal or last or telling) and now - self.printed < EVERY:
+        self.begin = self.begin or _Begin(step, now)
+        last = step == self.steps
+        early = step == self.begin.step + JUDGED_STEPS
+        if not self.interval.is_over(at_once=self.terminal or last or early):
             return
-        self.printed = now
-        seconds = (now - self.begin[1]) / max(step - self.begin[0], 1) * (self.steps - step)
-        free_energy, entropy = (Estimate(*map(float, info.estimates[name])) for name in "FS")
-        line = f"step {step}/{self.steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}"
-        minutes, seconds = divmod(round(seconds), 60)
-        line += (
-            f"  {minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d} left"
-            if step > self.begin[0]
-            else ""
-        )
-        print(
-            f"\r\033[K{line}" if self.terminal else line,
-            end="" if self.terminal and not last else "\n",
-            flush=True,
-        )
+        line = _line_of_step(step, self.steps, info)
+        if step > self.begin.step:
+            line += f"  {_clock(self._seconds_left(step, now))} left"
+        self._print(line, last)
+
+    def _seconds_left(self, step, now):
+        seconds_per_step = (now - self.begin.time) / (step - self.begin.step)
+        return seconds_per_step * (self.steps - step)
+
+    def _print(self, line, last):
+        if self.terminal:
+            # back to the start of the line, and clear what was there
+            print(f"\r\033[K{line}", end="\n" if last else "", flush=True)
+        else:
+            print(line, flush=True)
+
+
+def _line_of_step(step, steps, info):
+    free_energy = Estimate(*map(float, info.estimates["F"]))
+    entropy = Estimate(*map(float, info.estimates["S"]))
+    return (
+        f"step {step}/{steps}  F/N {free_energy} Ha  S/N {entropy} k_B  min_det {info.min_det:.2g}"
+    )
+
+
+def _clock(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def _print_summary(summary):
+    """The gas, the results beside the untrained and the ideal ones, and what they cost."""
     facts = summary["system"]
     print(
-        f"\n{facts['n_up']} up + {facts['n_down']} down electrons, {facts['dim']}D, r_s {facts['rs_bohr']:g} bohr, "
-        f"Theta {facts['theta']:g}: T {facts['temperature_ha']:.6g} Ha, E_F {facts['fermi_energy_ha']:.6g} Ha"
+        f"\n{facts['n_up']} up + {facts['n_down']} down electrons, {facts['dim']}D, "
+        f"r_s {facts['rs_bohr']:g} bohr, Theta {facts['theta']:g}: "
+        f"T {facts['temperature_ha']:.6g} Ha, E_F {facts['fermi_energy_ha']:.6g} Ha"
     )
     rows = [["per electron", "result", "at the start", "ideal gas"]]
     for name, label in NOTES.items():
-        result, before = (Estimate(**part[name]) for part in (summary, summary["initial"]))
-        rows.append([label, str(result), str(before), f"{summary['ideal'][name]['mean']:.6g}"])
+        result = Estimate(**summary[name])
+        initial = Estimate(**summary["initial"][name])
+        ideal = summary["ideal"][name]["mean"]
+        rows.append([label, str(result), str(initial), f"{ideal:.6g}"])
     print(aligned(rows))
+    # signs of trouble that the means do not show
     quality = summary["quality"]
+    print(f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s")
     print(
-        f"{summary['steps']} steps, {summary['samples']} samples, {summary['seconds']:.0f} s\n"
-        f"variance of E_loc {quality['E_variance_cell_ha2']:.3g} Ha^2, largest deviation "
-        f"{quality['largest_deviation_sigma']:.1f} sigma"
+        f"variance of E_loc {quality['E_variance_cell_ha2']:.3g} Ha^2, "
+        f"largest deviation {quality['largest_deviation_sigma']:.1f} sigma"
     )
 
 
 def _print_infinite(system, summary):
     """f_xc of the cell and of the infinite gas beside the published ones."""
-    f_xc = summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"]
-    infinite = infinite_gas(
-        system, {"f_xc": Quantity(*map(np.asarray, f_xc), None, "hartree per electron")}
-    )
-    ours = Estimate(**infinite["f_xc_of_the_bound_ha"])
+    # the ideal part is exact
+    f_xc = Estimate(summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"])
+    values = _infinite_values(system, f_xc)
+    infinite = Estimate(**values["f_xc_of_the_bound_ha"])
     rows = [
         ["f_xc, Ha per electron", "value", "ours less published"],
-        ["this cell", str(Estimate(*f_xc)), ""],
+        ["this cell", str(f_xc), ""],
+        ["infinite gas", str(infinite), ""],
     ]
-    rows.append(["infinite gas", str(ours), ""])
     extrapolated = out_of_range(system.dim, system.rs, system.theta)
     for name, paper in PAPERS.items():
-        if (value := infinite.get(f"f_xc_{name}_ha")) is not None:
-            label = paper + (", extrapolated" if name in extrapolated else "")
-            rows.append([label, f"{value:.6g}", str(Estimate(ours.mean - value, ours.error))])
+        published = values.get(f"f_xc_{name}_ha")
+        if published is not None:
+            # a fit beyond its data is no reference: the reader must see it
+            label = f"{paper}, extrapolated" if name in extrapolated else paper
+            difference = Estimate(infinite.mean - published, infinite.error)
+            rows.append([label, f"{published:.6g}", str(difference)])
     print(f"\n{aligned(rows)}\n")
 
 
-def _draw(config, summary):
-    run_dir = Path(config.run.run_dir)
+def _infinite_values(system, f_xc):
+    """Values of the infinite gas by name, from f_xc of the cell."""
+    mean = np.asarray(f_xc.mean)
+    error = np.asarray(f_xc.error)
+    return infinite_gas(system, {"f_xc": Quantity(mean, error, None, "hartree per electron")})
+
+
+def _draw(run_dir, summary):
+    """The training curve, unless nothing was trained."""
     history = text_files.read_history(run_dir / HISTORY)
     if not history:
         return
-    ideal = Estimate(**summary["ideal"]["S"])
-    draw = lambda: save_figure(
-        run_figures.training_curve(text_files.columns(history), ideal), run_dir / "training.png"
-    )
+
+    def draw():
+        ideal = Estimate(**summary["ideal"]["S"])
+        figure = run_figures.training_curve(text_files.columns(history), ideal)
+        return save_figure(figure, run_dir / "training.png")
+
     if path := courtesy(draw):
         print(f"Training curve: {path}")
 
 
 def _dry_run(config, dry=Dry()):
-    """Prints the configuration as TOML, everything else in its comments: the output is a file for
-    heg-solve."""
+    """Prints the configuration as TOML, everything else in its comments.
+
+    The output is a file for heg-solve.
+    """
     solver = build(config)
     if dry.file:
         processes.on_first(_write_config, config, dry.file)
-    ideal = {name: estimate.mean for name, estimate in ideal_reference(solver.system).items()}
-    found = cost(solver, config, product_rate())
-    lines = [
-        "system",
-        *(
-            f"  {name} = {value}"
-            for name, value in system_facts(solver.system, solver.cutoff).items()
-        ),
-    ]
-    lines += [
-        "  exact ideal gas, per electron: "
-        + ", ".join(f"{name} {value:.10g}" for name, value in ideal.items())
-    ]
-    lines += [
-        "cost",
-        f"  parameters = {found['parameters_of_p']} of p(K), {found['parameters_of_flow']} of the flow",
-        f"  samples = {found['samples']} in all",
-        f"  memory = about {found['memory_mib']:.0f} MiB for the largest arrays, beside the program",
-        f"  time = {_duration(found['seconds'])} on these devices, within a factor of two or so",
-    ]
+    facts = system_facts(solver.system, solver.cutoff)
+    reference = ideal_reference(solver.system)
+    ideal = {name: estimate.mean for name, estimate in reference.items()}
+    estimate = cost(solver, config, product_rate())
+    # comments of TOML: the output can be given to heg-solve as it is
     print(text_files.as_toml(tables(config)))
-    print("\n".join(f"# {line}" for line in lines))
-    return 0, {
-        "config": tables(config),
-        "system": system_facts(solver.system, solver.cutoff),
-        "ideal": ideal,
-        "cost": found,
-    }
+    for line in [*_lines_of_system(facts, ideal), *_lines_of_cost(estimate)]:
+        print(f"# {line}")
+    return 0, {"config": tables(config), "system": facts, "ideal": ideal, "cost": estimate}
+
+
+def _lines_of_system(facts, ideal):
+    lines = [f"  {name} = {value}" for name, value in facts.items()]
+    values = ", ".join(f"{name} {value:.10g}" for name, value in ideal.items())
+    return ["system", *lines, f"  exact ideal gas, per electron: {values}"]
+
+
+def _lines_of_cost(estimate):
+    of_p = estimate["parameters_of_p"]
+    of_flow = estimate["parameters_of_flow"]
+    memory = f"about {estimate['memory_mib']:.0f} MiB for the largest arrays, beside the program"
+    seconds = f"{_duration(estimate['seconds'])} on these devices, within a factor of two or so"
+    return [
+        "cost",
+        f"  parameters = {of_p} of p(K), {of_flow} of the flow",
+        f"  samples = {estimate['samples']} in all",
+        f"  memory = {memory}",
+        f"  time = {seconds}",
+    ]
 
 
 def _write_config(config, path):

@@ -1,14 +1,13 @@
-r"""Coulomb energy of N electrons on a uniform background in a periodic square or cubic cell of side
-L.
+r"""Coulomb energy of N electrons on a uniform background in a periodic cell of side L.
 
 .. math:: V = \sum_{i<j} \psi(x_i - x_j) + \tfrac{N}{2} v_M, \qquad
    \psi(r) = \sum_R \frac{\mathrm{erfc}(\kappa|r+R|)}{|r+R|} + \sum_{G \ne 0} w_G \cos(G\cdot r) -
    w_0
 
-with, for three dimensions, w_G = (4 pi / L^3) e^{-G^2 / 4 kappa^2} / G^2 and w_0 = pi / (kappa^2
-L^3); for two, where the interaction stays 1/r, w_G = (2 pi / L^2) erfc(G / 2 kappa) / G and w_0 = 2
-sqrt(pi) / (kappa L^2).  psi averages to zero over the cell, so the background needs no term of its
-own; v_M = lim psi(r) - 1/r is what an electron feels of its own images.
+In three dimensions w_G = (4 pi / L^3) e^{-G^2 / 4 kappa^2} / G^2 and w_0 = pi / (kappa^2 L^3).  In
+two, where the interaction stays 1/r, w_G = (2 pi / L^2) erfc(G / 2 kappa) / G and
+w_0 = 2 sqrt(pi) / (kappa L^2).  psi averages to zero over the cell, so that the background needs no
+term of its own.  v_M = lim psi(r) - 1/r is what an electron feels of its own images.
 
 Sources: three dimensions, Fraser et al., Phys. Rev. B 53, 1814 (1996),
 doi:10.1103/PhysRevB.53.1814; two, Parry, Surf. Sci. 49, 433 (1975),
@@ -16,80 +15,100 @@ doi:10.1016/0039-6028(75)90362-3, in the plane of the charges.
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
+from jaxtyping import Array, Float, Int
 
-from heg.gas.plane_waves import density_waves
+from heg.gas.plane_waves import density_waves, integer_vectors
 from heg.gas.system import System
+
+Wavevectors = TypeVar("Wavevectors", float, np.ndarray, jax.Array)
 
 SPLITTING = {2: 12.0, 3: 5.0}  # kappa L: balances the two sums
 DIGITS = 5.9  # terms below erfc(DIGITS), 7e-17, are left out
 
 
 class Lattice(NamedTuple):
-    """The two sums in units of L.
+    """The two sums of the Ewald potential in units of L.
 
     Attributes:
       kappa: splitting.
       images: lattice vectors R of the sum in real space.   [R, d]
       highest: component n_a of G = 2 pi n in the reciprocal sum.
       weight: w_G by n_1 ... n_{d-1} and n_d >= 0, doubled where -n_d is left out, zero beyond the
-        cutoff.
-                                                            [(2 highest + 1)^(d - 1), highest + 1]
+        cutoff.                                             [(2 highest + 1)^(d - 1), highest + 1]
       background: w_0.
       madelung: v_M.
     """
 
     kappa: float
-    images: np.ndarray
+    images: Int[np.ndarray, "images dim"]
     highest: int
-    weight: np.ndarray
+    weight: Float[np.ndarray, "rows columns"]
     background: float
     madelung: float
 
 
 @functools.lru_cache
 def lattice(dim: int, kappa: float | None = None) -> Lattice:
-    """The sums of the Ewald potential in a cell of side 1; kappa is in units of 1/L.
+    """The sums of the Ewald potential in a cell of side 1.
 
+    Args:
+      dim: 2 or 3.
+      kappa: splitting, in units of 1/L; None takes SPLITTING.
     Accuracy: terms left out are below 1e-15 relative
-      (tests/test_ewald.py::test_independent_of_splitting).
+      (tests/gas/test_coulomb.py::test_independent_of_splitting).
     """
     kappa = SPLITTING[dim] if kappa is None else kappa
     reach = DIGITS / kappa
+    vectors = integer_vectors(dim, int(np.ceil(reach)) + 1)
     # an image counts if some r of the central cell, |r_a| <= 1/2, comes within reach of it
-    vectors = _integers(dim, int(np.ceil(reach)) + 1)
-    images = vectors[np.linalg.norm(np.maximum(np.abs(vectors) - 0.5, 0), axis=1) < reach]
+    outside = np.maximum(np.abs(vectors) - 0.5, 0)
+    within_reach = np.linalg.norm(outside, axis=1) < reach
     highest = int(DIGITS * kappa / np.pi)
-    axes = [np.arange(-highest, highest + 1)] * (dim - 1) + [np.arange(highest + 1)]
-    n = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    norm = 2 * np.pi * np.linalg.norm(n, axis=-1)
-    inside = (norm > 0) & (norm < 2 * kappa * DIGITS)
-    norm = np.where(inside, norm, 1.0)
-    if dim == 3:
-        weight, background = (
-            4 * np.pi * np.exp(-((norm / (2 * kappa)) ** 2)) / norm**2,
-            np.pi / kappa**2,
-        )
-    else:
-        weight, background = (
-            2 * np.pi * _erfc(norm / (2 * kappa)) / norm,
-            2 * np.sqrt(np.pi) / kappa,
-        )
-    weight = (inside * np.where(n[..., -1] > 0, 2, 1) * weight).reshape(-1, highest + 1)
-    # distances at r = 0, where the central cell itself is the electron
-    distance = np.linalg.norm(vectors[np.any(vectors != 0, axis=1)], axis=1)
-    madelung = (
-        np.sum(_erfc(kappa * distance) / distance)
-        + np.sum(weight)
-        - background
-        - 2 * kappa / np.sqrt(np.pi)
+    weight = _reciprocal_weights(dim, kappa, highest)
+    background = np.pi / kappa**2 if dim == 3 else 2 * np.sqrt(np.pi) / kappa
+    # at r = 0, where the central cell itself is the electron
+    others = vectors[np.any(vectors != 0, axis=1)]
+    distance = np.linalg.norm(others, axis=1)
+    of_images = np.sum(_erfc(kappa * distance) / distance)
+    madelung = of_images + np.sum(weight) - background - 2 * kappa / np.sqrt(np.pi)
+    return Lattice(
+        kappa=kappa,
+        images=vectors[within_reach],
+        highest=highest,
+        weight=weight,
+        background=background,
+        madelung=float(madelung),
     )
-    return Lattice(kappa, images, highest, weight, background, float(madelung))
+
+
+def _reciprocal_weights(dim, kappa, highest):
+    """w_G as in Lattice.  [(2 highest + 1)^(d - 1), highest + 1]"""
+    n = _half_space(dim, highest)
+    length = 2 * np.pi * np.linalg.norm(n, axis=-1)
+    inside = (length > 0) & (length < 2 * kappa * DIGITS)
+    length = np.where(inside, length, 1.0)  # no division by zero where the weight is none
+    reduced = length / (2 * kappa)
+    if dim == 3:
+        weight = 4 * np.pi * np.exp(-(reduced**2)) / length**2
+    else:
+        weight = 2 * np.pi * _erfc(reduced) / length
+    signs = np.where(n[..., -1] > 0, 2, 1)  # rho_-n is the conjugate of rho_n
+    weight = inside * signs * weight
+    return weight.reshape(-1, highest + 1)
+
+
+def _half_space(dim, highest):
+    """Vectors n with |n_a| <= highest and n_d >= 0, the last axis their components."""
+    both_signs = np.arange(-highest, highest + 1)
+    positive = np.arange(highest + 1)
+    axes = [both_signs] * (dim - 1) + [positive]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
 def madelung(system: System) -> float:
@@ -97,46 +116,52 @@ def madelung(system: System) -> float:
     return lattice(system.dim).madelung / system.box
 
 
-def fourier_transform(q: jax.Array, dim: int) -> jax.Array:
-    """Of the interaction 1/r: v(q) = 4 pi / q^2 in three and 2 pi / q in two dimensions, hartree
-    bohr^d; q in 1/bohr.
+def fourier_transform(q: Wavevectors, dim: int) -> Wavevectors:
+    """v(q) of the interaction 1/r: 4 pi / q^2 in three and 2 pi / q in two dimensions.
 
-    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005), chapter
-      1.
+    Args:
+      q: 1/bohr; a number or an array of NumPy or JAX.
+      dim: 2 or 3.
+    Returns:
+      Hartree bohr^d, in the shape of q.
+    Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005),
+      chapter 1.
     """
     return 4 * np.pi / q**2 if dim == 3 else 2 * np.pi / q
 
 
-def coulomb_energy(x: jax.Array, system: System, kappa: float | None = None) -> jax.Array:
-    """Coulomb energy of one configuration, Madelung term included, coupling not.
+def coulomb_energy(
+    x: Float[Array, "electrons dim"], system: System, kappa: float | None = None
+) -> Float[Array, ""]:
+    """Coulomb energy of one configuration, the Madelung term included, the coupling not.
 
     Args:
-      x: electron positions, bohr.                          [N, d]
+      x: electron positions, bohr.
       system: gives L.
       kappa: Ewald splitting in units of 1/L.  The result does not depend on it.
     Returns:
-      Energy of the cell, hartree.                          []
+      Energy of the cell, hartree.
     Accuracy: 1e-10 relative for any kappa between 4 and 10.
     """
     sums = lattice(system.dim, kappa)
     s = x / system.box
     electrons = len(s)
     first, second = np.triu_indices(electrons, 1)
+    # of each pair the nearest image, and around it all images within reach
     r = s[first] - s[second]
-    distance = jnp.linalg.norm((r - jnp.round(r))[:, None] + sums.images, axis=-1)
+    nearest = r - jnp.round(r)
+    images = nearest[:, None] + sums.images
+    distance = jnp.linalg.norm(images, axis=-1)
     short = jnp.sum(erfc(sums.kappa * distance) / distance)
-    density = density_waves(2 * np.pi * s, sums.highest)
-    squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2
+    rho = density_waves(2 * np.pi * s, sums.highest)
+    squared = jnp.real(rho) ** 2 + jnp.imag(rho) ** 2
+    # |rho|^2 holds each pair twice and each electron with itself once
     long = jnp.sum(sums.weight * (squared - electrons)) / 2
     constant = electrons / 2 * sums.madelung - len(first) * sums.background
     return (short + long + constant) / system.box
 
 
 def _erfc(x):
+    """erfc of a NumPy array, also while a function that needs it is traced."""
     with jax.ensure_compile_time_eval():
         return np.asarray(erfc(jnp.asarray(x)))
-
-
-def _integers(dim, radius):
-    axes = [np.arange(-radius, radius + 1)] * dim
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)

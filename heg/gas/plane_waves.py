@@ -1,14 +1,13 @@
-r"""Single-particle states of the periodic box: plane waves k = (2 pi / L)(n + twist), in order of
-energy k^2 / 2."""
+r"""Plane waves of the periodic box, k = (2 pi / L)(n + twist), in order of energy k^2 / 2."""
 
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Complex, Float, Int
 
 from heg.gas.system import System
 
@@ -16,8 +15,7 @@ ENERGY_TOLERANCE = 1e-9  # relative; levels closer than this belong to one shell
 
 
 class Orbitals(NamedTuple):
-    """Plane waves below a cutoff, sorted by energy; ties by n, so that the order is the same
-    everywhere.
+    """Plane waves below a cutoff, sorted by energy; ties by n, so that the order never changes.
 
     Attributes:
       n: integer vectors.                                   [M, d]
@@ -25,17 +23,23 @@ class Orbitals(NamedTuple):
       energy: k^2 / 2, hartree, non-decreasing.             [M]
     """
 
-    n: np.ndarray
-    k: np.ndarray
-    energy: np.ndarray
+    n: Int[np.ndarray, "orbitals dim"]
+    k: Float[np.ndarray, "orbitals dim"]
+    energy: Float[np.ndarray, " orbitals"]
 
     def first(self, count: int) -> "Orbitals":
         """The lowest `count` plane waves."""
-        return Orbitals(*(array[:count] for array in self))
+        return Orbitals(self.n[:count], self.k[:count], self.energy[:count])
 
     def at_density(self, rs: float) -> "Orbitals":
         """Those of the gas of the given r_s (bohr, may be traced), from those of r_s = 1."""
         return Orbitals(self.n, self.k / rs, self.energy / rs**2)
+
+
+def integer_vectors(dim: int, highest: int) -> Int[np.ndarray, "vectors dim"]:
+    """All integer vectors with components up to `highest` in size, the last one changing first."""
+    axes = [np.arange(-highest, highest + 1)] * dim
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)
 
 
 def plane_waves(system: System, cutoff: float) -> Orbitals:
@@ -47,83 +51,109 @@ def plane_waves(system: System, cutoff: float) -> Orbitals:
     Returns:
       Whole shells, sorted by energy.
     """
-    unit = 2 * np.pi / system.box
-    radius = int(np.ceil(np.sqrt(2 * cutoff) / unit)) + 1
-    axes = [np.arange(-radius, radius + 1)] * system.dim
-    n = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, system.dim)
-    reduced = np.sum((n + np.asarray(system.twist)) ** 2, axis=1)
-    inside = unit**2 * reduced / 2 <= cutoff * (1 + ENERGY_TOLERANCE)
-    n, reduced = n[inside], np.round(reduced[inside] / ENERGY_TOLERANCE) * ENERGY_TOLERANCE
-    order = np.lexsort((*n.T[::-1], reduced))
-    k = unit * (n[order] + np.asarray(system.twist))
-    return Orbitals(n[order], k, np.sum(k**2, axis=1) / 2)
+    unit = system.wavevector_unit
+    twist = np.asarray(system.twist)
+    # one more than the radius, as the twist shifts the vectors
+    radius = np.sqrt(2 * cutoff) / unit
+    n = integer_vectors(system.dim, int(np.ceil(radius)) + 1)
+    square = np.sum((n + twist) ** 2, axis=1)
+    energy = unit**2 * square / 2
+    inside = energy <= cutoff * (1 + ENERGY_TOLERANCE)
+    n = n[inside]
+    # rounded, so that within a shell n alone decides the order
+    level = np.round(square[inside] / ENERGY_TOLERANCE)
+    order = np.lexsort((*n.T[::-1], level))
+    n = n[order]
+    k = unit * (n + twist)
+    return Orbitals(
+        n=n,
+        k=k,
+        energy=np.sum(k**2, axis=1) / 2,
+    )
 
 
-def shell_ends(energy: np.ndarray) -> np.ndarray:
+def shell_ends(energy: Float[np.ndarray, " orbitals"]) -> Int[np.ndarray, " shells"]:
     """Numbers of orbitals after which a shell is complete: 1, 7, 19, 27, 33 … in 3D without twist.
 
     Args:
-      energy: sorted levels.                                [M]
+      energy: sorted levels.
     Returns:
-      Counts, the last one M.                               [shells]
+      Counts, the last one that of all orbitals.
     """
-    gaps = np.diff(energy) > 10 * ENERGY_TOLERANCE * np.maximum(energy[1:], energy[:-1])
+    larger = np.maximum(energy[1:], energy[:-1])
+    gaps = np.diff(energy) > 10 * ENERGY_TOLERANCE * larger
     return np.append(np.flatnonzero(gaps) + 1, len(energy))
 
 
-def powers(angle: jax.Array, highest: int) -> jax.Array:
-    """e^{i n angle} for n = -highest, ..., highest, by doubling: a sine and a cosine make all
-    powers.
+def powers(angle: Float[Array, "*batch"], highest: int) -> Complex[Array, "*batch powers"]:
+    """e^{i n angle} for n = -highest, ..., highest, by doubling: one sine and one cosine for all.
 
     Args:
-      angle: radians.                                       [...]
-      highest: power.
+      angle: radians.
+      highest: the largest n, at least 1.
     Returns:
-      Complex.                                              [..., 2 highest + 1]
+      By n, 2 highest + 1 of them.
     Accuracy: rounding, about 1e-16 highest.
     """
-    table = lax.complex(jnp.cos(angle), jnp.sin(angle))[..., None]
-    while table.shape[-1] < highest:
-        table = jnp.concatenate([table, table * table[..., -1:]], axis=-1)
-    table = table[..., :highest]
-    table = jnp.concatenate(
-        [jnp.conj(table[..., ::-1]), jnp.ones((*angle.shape, 1)), table], axis=-1
-    )
-    return lax.optimization_barrier(table)  # lest XLA compute the powers anew for each use
+    wave = lax.complex(jnp.cos(angle), jnp.sin(angle))
+    positive = wave[..., None]
+    while positive.shape[-1] < highest:
+        # from n = 1 ... m to n = 1 ... 2m
+        doubled = positive * positive[..., -1:]
+        positive = jnp.concatenate([positive, doubled], axis=-1)
+    positive = positive[..., :highest]
+    # e^{-i n angle} is the conjugate, and n = 0 gives one
+    negative = jnp.conj(positive[..., ::-1])
+    one = jnp.ones((*angle.shape, 1))
+    table = jnp.concatenate([negative, one, positive], axis=-1)
+    # without the barrier XLA computes the powers anew for each use
+    return lax.optimization_barrier(table)
 
 
-def density_waves(angle: jax.Array, highest: int) -> jax.Array:
+def density_waves(
+    angle: Float[Array, "electrons dim"], highest: int
+) -> Complex[Array, "rows columns"]:
     """rho_n = sum_i e^{i n . angle_i} for the vectors n with |n_a| <= highest and n_d >= 0.
 
     The waves of the directions factor, so that this is a product of matrices.
 
     Args:
-      angle: 2 pi x / L of the electrons.                   [N, d]
-      highest: component of n.
+      angle: 2 pi x / L of the electrons.
+      highest: the largest component of n.
     Returns:
       By n_1 ... n_{d-1} and n_d.                           [(2 highest + 1)^(d - 1), highest + 1]
-      complex
     """
-    *waves, last = powers(angle, highest).swapaxes(0, 1)
-    rows = functools.reduce(
-        lambda a, b: (a[:, :, None] * b[:, None]).reshape(len(angle), -1), waves
-    )
+    # the rows combine all directions except the last
+    *others, last = powers(angle, highest).swapaxes(0, 1)
+    rows = others[0]
+    for waves in others[1:]:
+        products = rows[:, :, None] * waves[:, None]
+        rows = products.reshape(len(angle), -1)
     return rows.T @ last[:, highest:]
 
 
 def make_waves(system: System, orbitals: Orbitals) -> Callable:
-    """The matrix of plane waves e^{2 pi i n_b . z_a / L} as a function of (z [P, d], state [N]).
-    [P, N] complex
+    """The matrix of plane waves e^{2 pi i n_b . z_a / L} as a function of z and a state.
 
     The factor e^{2 pi i twist . z / L}, the same for all orbitals, is left out: determinants give
     it back as a phase.
-    """
-    numbers, highest = jnp.asarray(orbitals.n), int(np.max(np.abs(orbitals.n)))
 
-    def waves(z, state):
-        table = powers(2 * np.pi / system.box * z, highest)
-        place = numbers[state] + highest
-        factors = [table[:, axis][:, place[:, axis]] for axis in range(system.dim)]
+    Args:
+      system: gives L.
+      orbitals: the plane waves that states choose from.
+    Returns:
+      A function of positions z (bohr, [P, d]) and occupied orbitals [N]; complex, [P, N].
+    """
+    n = jnp.asarray(orbitals.n)
+    highest = int(np.max(np.abs(orbitals.n)))
+    axes = range(system.dim)
+
+    def waves(
+        z: Float[Array, "points dim"], state: Int[Array, " electrons"]
+    ) -> Complex[Array, "points electrons"]:
+        table = powers(system.wavevector_unit * z, highest)
+        column = n[state] + highest
+        factors = [table[:, axis][:, column[:, axis]] for axis in axes]
         return functools.reduce(jnp.multiply, factors)
 
     return waves

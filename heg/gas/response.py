@@ -25,12 +25,16 @@ doi:10.1103/PhysRevLett.18.546.
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Complex, Float, Int
 from scipy.special import comb
 
-from heg.gas.ideal import choose_cutoff, occupation_numbers, padded, shell_pairs
+from heg.gas.ideal import choose_cutoff, occupation_numbers, padded
 from heg.gas.ideal_infinite import chemical_potentials
+from heg.gas.ideal_pairs import shell_pairs
+from heg.gas.quadrature import gauss_legendre
 from heg.gas.system import System
 
 MISSING = 1e-9  # probability of the orbitals left out
@@ -50,93 +54,110 @@ def inversion(gas: System) -> bool:
     return all(2 * angle % 1 == 0 for angle in gas.twist)
 
 
-def cell_response(gas: System, m: np.ndarray, omega: np.ndarray) -> np.ndarray:
+def cell_response(
+    gas: System, m: Int[np.ndarray, "waves dim"], omega: Float[np.ndarray, " frequencies"]
+) -> Float[np.ndarray, "waves frequencies"] | Complex[np.ndarray, "waves frequencies"]:
     """chi_0(q, iw) of a cell.
 
     Args:
       gas: the cell; its coupling does not matter.
-      m: q = 2 pi m / L, integers, not zero.                 [Q, d]
-      omega: w, hartree, the first of them zero.             [F]
+      m: q = 2 pi m / L, integers, not zero.
+      omega: w, hartree, the first of them zero.
     Returns:
-      1 / (hartree bohr^d); real if the cell has inversion symmetry.    [Q, F]
+      1 / (hartree bohr^d); real if the cell has inversion symmetry.
     Accuracy: that of the orbitals left out, 1e-9 of the electrons.
     """
-    unit, symmetric = (2 * np.pi / gas.box) ** 2, inversion(gas)
-    orbitals = choose_cutoff(gas, MISSING).orbitals
-    levels = padded(gas.beta * orbitals.energy)
-    occupied = sum(np.asarray(occupation_numbers(levels, count)) for count in gas.spins)
-    occupied = occupied[: len(orbitals.energy)]
+    unit = gas.wavevector_unit**2
+    twist = np.asarray(gas.twist)
+    symmetric = inversion(gas)
+    n = choose_cutoff(gas, MISSING).orbitals.n
+    occupied = _occupations(gas)
     chi = np.zeros((len(m), len(omega)), complex)
-    for row, one in enumerate(m):
+    for row, wave in enumerate(m):
         # the energy of an excitation depends on the integer n m alone: add the occupations
-        along = orbitals.n @ one
-        lowest = along.min()
-        total = np.bincount(along - lowest, occupied)
-        product = lowest + np.arange(len(total)) + one @ np.asarray(gas.twist)
-        gain = _excitations(total, unit * (one @ one / 2 + product), omega, EQUAL * unit)
+        product = n @ wave
+        lowest = product.min()
+        total = np.bincount(product - lowest, occupied)
+        products = lowest + np.arange(len(total))
+        # energies e_{k+-q} - e_k of the excitations, in units of (2 pi / L)^2
+        half_square = wave @ wave / 2
+        along = products + wave @ twist
+        forward = half_square + along
+        backward = half_square - along
+        gain = _excitations(total, unit * forward, omega, EQUAL * unit)
         # k - q to k: the same as k to k + q where k and -k are
-        loss = gain
-        if not symmetric:
-            loss = _excitations(total, unit * (one @ one / 2 - product), omega, EQUAL * unit)
+        loss = gain if symmetric else _excitations(total, unit * backward, omega, EQUAL * unit)
         chi[row] = -gain - np.conj(loss)
-        equal = lowest + np.flatnonzero(np.abs(one @ one / 2 + product) < EQUAL)
-        if len(equal):
-            chi[row, 0] -= gas.beta * np.sum(_elastic(gas)[np.isin(along, equal)])
+        elastic = products[np.abs(forward) < EQUAL]
+        if len(elastic):
+            chi[row, 0] -= gas.beta * np.sum(_elastic(gas)[np.isin(product, elastic)])
     chi /= gas.box**gas.dim
     return chi.real if symmetric else chi
 
 
+def _occupations(gas):
+    """<n_k>, summed over spins.  [M]"""
+    orbitals = choose_cutoff(gas, MISSING).orbitals
+    levels = padded(gas.beta * orbitals.energy)
+    total = sum(np.asarray(occupation_numbers(levels, count)) for count in gas.spins)
+    return total[: len(orbitals.energy)]
+
+
 def _excitations(occupied, energy, omega, least):
-    """Sum of n / (e - iw) over excitations, without those of no energy at no frequency.
+    """The sum of n / (e - iw) over excitations, without those of no energy at no frequency.
 
     Args:
       occupied, energy: n and e.                             [J]
       omega: w.                                              [F]
-      least: an energy below is none.
+      least: smaller energies count as none.
     """
     square = energy[:, None] ** 2 + omega**2
     nothing = square < least**2
-    lorentz = np.where(nothing, 0.0, 1 / np.where(nothing, 1.0, square))
+    square = np.where(nothing, 1.0, square)
+    lorentz = np.where(nothing, 0.0, 1 / square)
+    # n / (e - iw) = n (e + iw) / (e^2 + w^2)
     return (occupied * energy) @ lorentz + 1j * omega * (occupied @ lorentz)
 
 
 @functools.lru_cache(maxsize=4)
 def _elastic(gas):
     """<n_k (1 - n_k')> of another k' of the same energy, summed over spins.  [M]"""
-    levels, total = gas.beta * choose_cutoff(gas, MISSING).orbitals.energy, 0.0
+    levels = gas.beta * choose_cutoff(gas, MISSING).orbitals.energy
+    total = 0.0
     for count in gas.spins:
-        shell, occupation, pairs = shell_pairs(levels, count)
-        total = total + (occupation - np.diagonal(pairs))[shell]
+        shells = shell_pairs(levels, count)
+        by_shell = shells.occupation - np.diagonal(shells.pairs)
+        total = total + by_shell[shells.shell]
     return total
 
 
 def infinite_response(
     gas: tuple[int, float, float],
-    q: np.ndarray,
-    omega: np.ndarray,
-) -> np.ndarray:
+    q: Float[np.ndarray, " waves"],
+    omega: Float[np.ndarray, " frequencies"],
+) -> Float[np.ndarray, "waves frequencies"]:
     """chi_0(q, iw) of infinitely many electrons, at the density where k_F = 1 / bohr.
 
     Args:
       gas: its dimension, polarisation and Theta.
-      q: wavevectors, 1/bohr, not zero.                      [Q]
-      omega: w, hartree.                                     [F]
+      q: wavevectors, 1/bohr, not zero.
+      omega: w, hartree.
     Returns:
-      1 / (hartree bohr^d).                                  [Q, F]
-    Accuracy: 1e-8 relative (tests/test_response.py).
+      1 / (hartree bohr^d).
+    Accuracy: 1e-8 relative (tests/gas/test_response.py).
     """
     dim, polarization, theta = gas
     temperature = theta / 2
-    ground = {2: _ground_state_2d, 3: _ground_state_3d}[dim]
+    ground_state = {2: _ground_state_2d, 3: _ground_state_3d}[dim]
     # spins of the same density have the same response
-    spins = Counter(eta for _, eta in chemical_potentials(dim, polarization, theta))
+    spins = Counter(spin.eta for spin in chemical_potentials(dim, polarization, theta))
     chi = np.zeros((len(q), len(omega)))
     for eta, alike in spins.items():
-        for row, one in enumerate(q):
-            level, weight = _fermi_levels(eta, one**2 / (8 * temperature))
+        for row, wave in enumerate(q):
+            level, weight = _fermi_levels(eta, wave**2 / (8 * temperature))
             kappa = np.sqrt(2 * temperature * level)[:, None]
-            z = (one**2 / 2 + 1j * omega) / (one * kappa)
-            chi[row] += alike * weight @ ground(one, kappa, z)
+            z = (wave**2 / 2 + 1j * omega) / (wave * kappa)
+            chi[row] += alike * weight @ ground_state(wave, kappa, z)
     return chi
 
 
@@ -146,16 +167,20 @@ def _fermi_levels(eta, edge):
     The parts end where the average has its peak and at `edge`, e = q^2 / 8, where the response is
     not smooth; nodes are dense near all ends.
     """
-    low, high = max(0.0, eta - REACH), max(0.0, eta) + REACH
-    ends = np.sort(np.clip([low, eta - PEAK, eta + PEAK, edge, high], low, high))
-    node, share = np.polynomial.legendre.leggauss(NODES)
-    node, share = (node + 1) / 2, share / 2
+    low = max(0.0, eta - REACH)
+    high = max(0.0, eta) + REACH
+    ends = [low, eta - PEAK, eta + PEAK, edge, high]
+    ends = np.sort(np.clip(ends, low, high))
+    start = ends[:-1, None]
     length = np.diff(ends)[:, None]
-    level = (ends[:-1, None] + length * node**2 * (3 - 2 * node)).ravel()
-    weight = (length * share * 6 * node * (1 - node)).ravel()
+    # within a part e = start + length t^2 (3 - 2 t), whose slope vanishes at both ends
+    t, weights = gauss_legendre(NODES)
+    level = start + length * t**2 * (3 - 2 * t)
+    weight = length * weights * 6 * t * (1 - t)
+    # -df/de = 1 / 4 cosh^2
     weight /= 4 * np.cosh((level - eta) / 2) ** 2
-    counts = weight > NEGLIGIBLE * weight.max()
-    return level[counts], weight[counts]
+    kept = weight > NEGLIGIBLE * weight.max()
+    return level[kept], weight[kept]
 
 
 def _ground_state_3d(q, kappa, z):
@@ -170,11 +195,12 @@ def _ground_state_2d(q, kappa, z):
     return -kappa / (np.pi * q) * _shape(z, closed, SERIES[2]).real
 
 
-def _shape(z, closed, coefficients):
+def _shape(z, closed: Callable, coefficients):
     """A function of z by its closed form; where that cancels, by the sum of c_j / z^(2j + 1)."""
     far = np.abs(z) > FAR
     inverse = 1 / z[far]
-    square, series = inverse**2, 0.0
+    square = inverse**2
+    series = 0.0
     for coefficient in coefficients[::-1]:
         series = series * square + coefficient
     shape = np.empty_like(z)

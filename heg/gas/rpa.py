@@ -4,9 +4,9 @@ r"""The random-phase approximation: correlation of the gas in its cell and witho
           \big[\ln(1 - v_q \chi_0(q, i\omega_n)) + v_q \chi_0(q, i\omega_n)\big],
           \qquad \omega_n = 2 \pi n T ,
 
-per electron: the rings of all orders from the second on; exchange, the first order, is no part of
+per electron: the rings of all orders from the second on.  Exchange, the first order, is no part of
 it.  It is exact for q -> 0, where one plasmon takes all, and to leading order at high density.
-chi_0, the response of the ideal gas, is that of heg.gas.response, in the cell with its own plane
+chi_0, the response of the ideal gas, is that of `heg.gas.response`: in the cell with its own plane
 waves and occupation numbers, without it by an integral.
 
 At fixed Theta v_q chi_0 is proportional to r_s as a function of q / k_F and n.  So it is computed
@@ -23,11 +23,14 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Complex, Float, Int
 from scipy.special import zeta
 
 from heg.gas import ideal, ideal_infinite
 from heg.gas.coulomb import fourier_transform
 from heg.gas.matsubara import Frequencies, frequencies
+from heg.gas.plane_waves import integer_vectors
+from heg.gas.quadrature import gauss_legendre
 from heg.gas.response import MISSING, cell_response, infinite_response, inversion
 from heg.gas.system import System
 
@@ -42,7 +45,7 @@ WINDOW_END = 1.57  # where the window is 1e-16, in units of its width
 
 
 class Energies(NamedTuple):
-    """Of the random-phase approximation, beyond first order, hartree per electron.
+    """Energies of the random-phase approximation, beyond first order, hartree per electron.
 
     Attributes:
       free_energy: f_RPA.
@@ -52,62 +55,78 @@ class Energies(NamedTuple):
     free_energy: float
     potential: float
 
+    def less(self, other: "Energies") -> "Energies":
+        """The difference of both energies."""
+        return Energies(
+            free_energy=self.free_energy - other.free_energy,
+            potential=self.potential - other.potential,
+        )
+
 
 class Waves(NamedTuple):
     """The response on wavevectors, at the density where k_F = 1 / bohr and at coupling 1.
 
     Attributes:
-      q: 1/bohr.                                             [Q]
+      q: 1/bohr.                                            [Q]
       weight: of each in a sum over wavevectors, per electron.    [Q]
       x: -v chi_0; complex where the cell has no inversion symmetry.    [Q, F]
     """
 
-    q: np.ndarray
-    weight: np.ndarray
-    x: np.ndarray
+    q: Float[np.ndarray, " waves"]
+    weight: Float[np.ndarray, " waves"]
+    x: Float[np.ndarray, "waves frequencies"] | Complex[np.ndarray, "waves frequencies"]
 
 
 def infinite_gas(system: System) -> Energies:
-    """The random-phase approximation of infinitely many electrons, whatever N and the twist.
+    """The random-phase approximation of infinitely many electrons; N and twist do not matter.
 
-    Accuracy: 1e-6 relative (tests/test_rpa.py).
+    Accuracy: 1e-6 relative (tests/gas/test_rpa.py).
     """
     gas = _natural(system)
     waves = infinite_waves(gas.dim, gas.polarization, gas.theta)
     sums = _energies(system, waves)
     # beyond the last q electrons are at rest, and T sum_n x^2 is (n v)^2 / (q^2 / 2)
     last = waves.q[-1]
-    rest = {2: np.pi / (2 * last**2), 3: 4 / (3 * last**3)}[gas.dim]
-    rest *= -gas.density * system.coupling**2
-    return Energies(sums.free_energy + rest, sums.potential + 2 * rest)
+    integral = {2: np.pi / (2 * last**2), 3: 4 / (3 * last**3)}[gas.dim]
+    rest = float(integral * (-gas.density * system.coupling**2))
+    return Energies(
+        free_energy=sums.free_energy + rest,
+        potential=sums.potential + 2 * rest,
+    )
 
 
 def cell(system: System) -> Energies:
     """The random-phase approximation in the cell, at its twist.
 
-    Accuracy: 1e-4 of `missing` (tests/test_rpa.py).
+    Accuracy: 1e-4 of `missing` (tests/gas/test_rpa.py).
     """
-    whole, lacking = infinite_gas(system), missing(system)
-    return Energies(*np.subtract(whole, lacking).tolist())
+    return infinite_gas(system).less(missing(system))
 
 
 def missing(system: System) -> Energies:
-    """What the cell lacks: the infinite gas less the cell.
+    """Energies that the cell lacks: those of the infinite gas less those of the cell.
 
     A window that is flat at q = 0 takes the long waves from the cell.  Of the others the sum is an
     integral and the response that of the infinite gas, except for the kinetic energy.
-    Accuracy: 1e-4 relative (tests/test_rpa.py).
+    Accuracy: 1e-4 relative (tests/gas/test_rpa.py).
     """
     gas = _natural(system)
     width = window_width(gas)
     window = lambda q: np.exp(-((q / width) ** WINDOW_POWER))
-    whole = infinite_waves(gas.dim, gas.polarization, gas.theta)
+    every = infinite_waves(gas.dim, gas.polarization, gas.theta)
+    q = every.q
+    # the kinetic energy changes the response at large q alone
+    is_short = q[:, None] > width / 2
+    change = np.where(is_short, _kinetic_change(gas, q), 0.0)
+    short = Waves(
+        q=q,
+        weight=every.weight * (1 - window(q)),
+        x=every.x + change,
+    )
     long = cell_waves(gas)
     long = long._replace(weight=long.weight * window(long.q))
-    changed = np.where(whole.q[:, None] > width / 2, _kinetic_change(gas, whole.q), 0.0)
-    short = whole._replace(weight=whole.weight * (1 - window(whole.q)), x=whole.x + changed)
-    of_gas, of_long, of_short = (np.array(_energies(system, one)) for one in (whole, long, short))
-    return Energies(*(of_gas - of_long - of_short).tolist())
+    infinite = _energies(system, every)
+    return infinite.less(_energies(system, long)).less(_energies(system, short))
 
 
 def _natural(system):
@@ -115,60 +134,81 @@ def _natural(system):
 
     Theta is rounded, so that one that was computed from r_s and T is the same as one given.
     """
-    rs, theta = system.of_unit_density.fermi_wavevector, float(f"{system.theta:.12g}")
+    rs = system.of_unit_density.fermi_wavevector
+    theta = float(f"{system.theta:.12g}")
     return dataclasses.replace(system, rs=rs, theta=theta, coupling=1.0)
 
 
 def _energies(system, waves):
-    """The sum over wavevectors and frequencies."""
+    """The sum over wavevectors and frequencies, with its tail at large frequencies."""
     gas = _natural(system)
     nodes = _frequencies(gas.theta)
+    q = waves.q
+    # at fixed Theta v chi_0 is proportional to coupling and r_s
     scale = system.coupling * system.rs / gas.rs
     x = scale * waves.x
     rings = np.real(_log1p(x) - x) @ nodes.weight
     slopes = np.real(-(x**2) / (1 + x)) @ nodes.weight
-    plasma_squared = scale * gas.density * fourier_transform(waves.q, gas.dim) * waves.q**2
-    tail = -((plasma_squared / (2 * np.pi * gas.temperature) ** 2) ** 2) * zeta(4, nodes.end)
+    # -w_p^4 / 2 w^4 of each sign of w: the sum over n^-4 is a zeta function
+    v = fourier_transform(q, gas.dim)
+    plasma_squared = scale * gas.density * v * q**2
+    first_squared = (2 * np.pi * gas.temperature) ** 2
+    tail = -((plasma_squared / first_squared) ** 2) * zeta(4, nodes.end)
     weight = system.temperature / 2 * waves.weight
-    return Energies(float(weight @ (rings + tail)), float(weight @ (slopes + 2 * tail)))
+    return Energies(
+        free_energy=float(weight @ (rings + tail)),
+        potential=float(weight @ (slopes + 2 * tail)),
+    )
 
 
 def _log1p(x):
     """ln(1 + x), also of complex x, as accurate as x."""
     if not np.iscomplexobj(x):
         return np.log1p(x)
-    return np.log1p(2 * x.real + np.abs(x) ** 2) / 2 + 1j * np.arctan2(x.imag, 1 + x.real)
+    modulus = np.log1p(2 * x.real + np.abs(x) ** 2) / 2
+    return modulus + 1j * np.arctan2(x.imag, 1 + x.real)
 
 
 @functools.lru_cache(maxsize=512)
 def _frequencies(theta) -> Frequencies:
-    """Up to where the tail begins for the largest q."""
+    """Nodes up to where the tail begins for the largest q."""
     thermal = np.sqrt(1 + theta)
     last = REACH * thermal
     excitation = last**2 / 2 + last * thermal
     return frequencies(FREQUENCY_REACH * excitation / (np.pi * theta))
 
 
+def _omega(theta):
+    """The frequencies w at k_F = 1 / bohr, where T = theta / 2, hartree.  [F]"""
+    return np.pi * theta * _frequencies(theta).n
+
+
 @functools.lru_cache(maxsize=64)
 def infinite_waves(dim: int, polarization: float, theta: float) -> Waves:
     """The response of infinitely many electrons on the nodes of an integral over q."""
-    node, share = np.polynomial.legendre.leggauss(NODES)
-    node, share = (node + 1) / 2, share / 2
-    # dense at q = 0, where v is singular
+    # q = last t^2: dense at q = 0, where v is singular
+    t, weights = gauss_legendre(NODES)
     last = REACH * np.sqrt(1 + theta)
-    q, width = last * node**2, 2 * last * node * share
+    q = last * t**2
+    dq = 2 * last * t * weights
+    # the sum over waves per electron is an integral over d^dq / (2 pi)^d n
     surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
-    density = {2: 1 / (2 * np.pi), 3: 1 / (3 * np.pi**2)}[dim] / (1 + polarization)
-    omega = np.pi * theta * _frequencies(theta).n
-    chi = infinite_response((dim, polarization, theta), q, omega)
-    weight = surface * q ** (dim - 1) * width / density
-    return Waves(q, weight, -fourier_transform(q, dim)[:, None] * chi)
+    unpolarised = {2: 1 / (2 * np.pi), 3: 1 / (3 * np.pi**2)}[dim]
+    density = unpolarised / (1 + polarization)
+    chi = infinite_response((dim, polarization, theta), q, _omega(theta))
+    v = fourier_transform(q, dim)
+    return Waves(
+        q=q,
+        weight=surface * q ** (dim - 1) * dq / density,
+        x=-v[:, None] * chi,
+    )
 
 
 def window_width(gas: System) -> float:
     """Width of the window in q, 1/bohr."""
-    lattice, fermi = 2 * np.pi / gas.box, gas.fermi_wavevector
-    return max(WINDOW_LATTICE[gas.dim] * lattice, WINDOW_FERMI[gas.dim] * fermi)
+    of_lattice = WINDOW_LATTICE[gas.dim] * gas.wavevector_unit
+    of_fermi_surface = WINDOW_FERMI[gas.dim] * gas.fermi_wavevector
+    return max(of_lattice, of_fermi_surface)
 
 
 @functools.lru_cache(maxsize=64)
@@ -178,34 +218,56 @@ def cell_waves(gas: System) -> Waves:
     Args:
       gas: at coupling 1 and the density where k_F = 1 / bohr.
     """
-    lattice = 2 * np.pi / gas.box
-    m, count = stars(gas, int(WINDOW_END * window_width(gas) / lattice))
-    q = lattice * np.linalg.norm(m, axis=1)
-    chi = cell_response(gas, m, np.pi * gas.theta * _frequencies(gas.theta).n)
-    return Waves(q, count / gas.electrons, -fourier_transform(q, gas.dim)[:, None] * chi)
+    unit = gas.wavevector_unit
+    highest = int(WINDOW_END * window_width(gas) / unit)
+    m, multiplicity = stars(gas, highest)
+    q = unit * np.linalg.norm(m, axis=1)
+    chi = cell_response(gas, m, _omega(gas.theta))
+    v = fourier_transform(q, gas.dim)
+    return Waves(
+        q=q,
+        weight=multiplicity / gas.electrons,
+        x=-v[:, None] * chi,
+    )
 
 
-def stars(gas: System, highest: int) -> tuple[np.ndarray, np.ndarray]:
+class Stars(NamedTuple):
     """Wavevectors 2 pi m / L of a cell, one of each set that its symmetry makes equal.
 
-    Args:
-      gas: the cell; its twist has what symmetry there is.
-      highest: the largest |m|.
-    Returns:
-      m, and how many wavevectors each stands for.           [Q, d], [Q]
+    Attributes:
+      m: integer vectors.                                   [Q, d]
+      multiplicity: number of wavevectors that each stands for.    [Q]
     """
-    axes = [np.arange(-highest, highest + 1)] * gas.dim
-    m = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, gas.dim)
+
+    m: Int[np.ndarray, "waves dim"]
+    multiplicity: Int[np.ndarray, " waves"]
+
+
+def stars(gas: System, highest: int) -> Stars:
+    """Wavevectors of a cell that its symmetry leaves different, without zero.
+
+    Args:
+      gas: the cell; its twist decides the symmetry.
+      highest: the largest |m|.
+    """
+    m = integer_vectors(gas.dim, highest)
     square = np.sum(m**2, axis=1)
-    m = m[(square > 0) & (square <= highest**2)]
+    inside = (square > 0) & (square <= highest**2)
+    m = m[inside]
     # as both signs of w are summed, q and -q are always equal
     images = [np.abs(m)] if inversion(gas) else [m, -m]
-    if len(set(gas.twist)) == 1:
+    if len(set(gas.twist)) == 1:  # the directions may be permuted
         images = [np.sort(image, axis=1) for image in images]
-    place = (2 * highest + 1) ** np.arange(gas.dim)
-    name = np.max([(image + highest) @ place for image in images], axis=0)
-    _, first, count = np.unique(name, return_index=True, return_counts=True)
-    return m[first], count
+    # each image as one integer; the largest is the name of the star
+    digits = (2 * highest + 1) ** np.arange(gas.dim)
+    integers = [(image + highest) @ digits for image in images]
+    name = np.max(integers, axis=0)
+    _, first, multiplicity = np.unique(
+        name,
+        return_index=True,
+        return_counts=True,
+    )
+    return Stars(m[first], multiplicity)
 
 
 def _kinetic_change(gas, q):
@@ -214,9 +276,12 @@ def _kinetic_change(gas, q):
     An electron of wavevector k adds 2 Re 1 / (e + iw) to -chi_0, with e = q^2 / 2 + q k.  [Q, F]
     """
     levels = ideal.choose_cutoff(gas, MISSING).orbitals.energy
-    energy = ideal.thermodynamics(levels, gas.beta, gas.spins).energy / gas.electrons
-    more = 2 * (energy - ideal_infinite.thermodynamics(gas).energy)  # of <k^2>
-    omega = np.pi * gas.theta * _frequencies(gas.theta).n
+    in_cell = ideal.thermodynamics(levels, gas.beta, gas.spins)
+    infinite = ideal_infinite.thermodynamics(gas)
+    more = 2 * (in_cell.energy / gas.electrons - infinite.energy)  # of <k^2>
     q = q[:, None]
-    curvature = 2 * np.real(1 / (q**2 / 2 + 1j * omega) ** 3)
-    return fourier_transform(q, gas.dim) * gas.density * more * q**2 / gas.dim * curvature
+    # half the second derivative of 2 Re 1 / (e + iw) by e
+    energy = q**2 / 2 + 1j * _omega(gas.theta)
+    curvature = 2 * np.real(1 / energy**3)
+    v = fourier_transform(q, gas.dim)
+    return v * gas.density * more * q**2 / gas.dim * curvature

@@ -1,10 +1,11 @@
 r"""From a cell to the infinite gas: what the size of the cell takes from F.
 
 Two things are missing in a cell of N electrons.  To first order in the interaction its energy is
-known exactly, in the cell (heg.gas.first_order) and without it (heg.gas.ideal_infinite).  Beyond,
-the sum over wavevectors has no q = 0, and shells of momentum are full or open where the infinite
-gas has a smooth Fermi surface.  Both are in the random-phase approximation (heg.gas.rpa), which is
-exact for q -> 0 and to leading order at high density, in the cell as well as without it:
+known exactly, in the cell (`heg.gas.first_order`) and without it (`heg.gas.ideal_infinite`).
+Beyond, the sum over wavevectors has no q = 0, and shells of momentum are full or open where the
+infinite gas has a smooth Fermi surface.  Both are in the random-phase approximation
+(`heg.gas.rpa`).  It is exact for q -> 0 and to leading order at high density, in the cell as well
+as without it:
 
 .. math:: f_\infty - f_N \approx v_{1,\infty} - v_{1,N} + f_{RPA,\infty} - f_{RPA,N} .
 
@@ -15,7 +16,7 @@ The error is estimated by another form of the part beyond first order,
           \qquad \frac{1}{S_\lambda} = \frac{1}{S_0} + \frac{1}{S_{plasmon}} .
 
 It knows no shells: S_0 is that of the infinite gas.  What remains of the bracket comes from q = 0
-alone, where the integrand is not smooth, so that a smooth factor that is flat there, exp(-q^4), may
+alone, where the integrand is not smooth.  So a smooth factor that is flat there, exp(-q^4), may
 take large q away.  S_lambda is exact for q -> 0, where one plasmon takes all, and that of Debye and
 Hueckel in a classical gas.
 
@@ -31,25 +32,27 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from heg.gas import rpa
 from heg.gas.coulomb import fourier_transform
 from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
+from heg.gas.plane_waves import integer_vectors
 from heg.gas.plasmon import plasmon_structure
+from heg.gas.quadrature import gauss_legendre
 from heg.gas.system import System
 
 NODES = 24  # of the integral over the coupling; four times as many over q
-WIDTH, CUTOFF = (
-    4.0,
-    2.5,
-)  # of the smooth factor, in units of 2 pi / L, and where it ends, in units of its width
+WIDTH = 4.0  # of the smooth factor, in units of 2 pi / L
+CUTOFF = 2.5  # where the smooth factor ends, in units of its width
 STEP = 1e-3  # relative, of the derivative with respect to temperature
 
 
 class SizeCorrection(NamedTuple):
-    """What to add to the energies of a cell, hartree per electron; that of the ideal gas is not
-    part of it.
+    """Energies to add to those of a cell, hartree per electron.
+
+    The difference of the ideal gases is not part of them.
 
     Attributes:
       free_energy: exchange and correlation.
@@ -63,13 +66,21 @@ class SizeCorrection(NamedTuple):
     kinetic: float
 
 
-def size_correction(system: System) -> SizeCorrection:
-    """f_inf - f_N and what belongs to it, at the same r_s, Theta, zeta; the twist is that of the
-    cell.
+class Interpolation(NamedTuple):
+    """Energies beyond first order that a cell lacks, hartree per electron."""
 
+    free_energy: float
+    potential: float
+
+
+def size_correction(system: System) -> SizeCorrection:
+    """f_inf - f_N and the parts of the energy that belong to it, at the same r_s, Theta and zeta.
+
+    The twist is that of the cell.
     Accuracy: what the random-phase approximation leaves out, see `uncertainty`; numbers to 1e-4.
     """
-    first, rest = _exchange(system), correlation_correction(system)
+    first = _exchange(system)
+    rest = correlation_correction(system)
     return SizeCorrection(
         free_energy=first + rest.free_energy,
         exchange=first,
@@ -80,23 +91,24 @@ def size_correction(system: System) -> SizeCorrection:
 
 def correlation_correction(system: System) -> SizeCorrection:
     """The part beyond first order."""
-    free_energy, potential = rpa.missing(system)
+    missing = rpa.missing(system)
     entropy_energy = _entropy_energy(lambda gas: rpa.missing(gas).free_energy, system)
     return SizeCorrection(
-        free_energy=free_energy,
+        free_energy=missing.free_energy,
         exchange=0.0,
-        potential=potential,
-        kinetic=free_energy - potential + entropy_energy,
+        potential=missing.potential,
+        kinetic=missing.free_energy - missing.potential + entropy_energy,
     )
 
 
 def _exchange(system):
-    """What the cell lacks to first order."""
+    """The energy that the cell lacks to first order."""
     return system.coupling * exchange(system) - first_order(system)
 
 
 def _entropy_energy(free_energy, system):
     """T s = -T df/dT at fixed r_s."""
+    # a central difference in ln Theta
     gas = system.inside_by(STEP)
     hotter = dataclasses.replace(gas, theta=gas.theta * (1 + STEP))
     colder = dataclasses.replace(gas, theta=gas.theta * (1 - STEP))
@@ -104,68 +116,88 @@ def _entropy_energy(free_energy, system):
 
 
 def uncertainty(system: System) -> float:
-    """How much the interpolation of S would change the correction of F, hartree per electron.
+    """Change of the correction of F by the interpolation of S instead, hartree per electron.
 
-    It is cautious: for 66 electrons at r_s = 20, where the potential energies of the cell and of
-    the infinite gas are known, the correction is right within 0.03 mHa and the interpolation off by
-    0.1 (tests/test_infinite_gas.py).
+    It is cautious.  For 66 electrons at r_s = 20 the potential energies of the cell and of the
+    infinite gas are known: there the correction is right within 0.03 mHa, and the interpolation off
+    by 0.1 (tests/gas/test_size_correction.py).
     """
     return abs(beyond_interpolation(system))
 
 
 def beyond_interpolation(system: System) -> float:
     """The correction of F less that by the interpolation of S, hartree per electron."""
-    return rpa.missing(system).free_energy - interpolated(system)[0]
+    return rpa.missing(system).free_energy - interpolated(system).free_energy
 
 
-def long_wave_structure(system: System, q: np.ndarray, ideal: np.ndarray) -> np.ndarray:
+def long_wave_structure(
+    system: System, q: Float[np.ndarray, " waves"], ideal: Float[np.ndarray, " waves"]
+) -> Float[np.ndarray, " waves"]:
     """S of all electrons for small q > 0 (1/bohr), from S_0 (`ideal`) and the plasmon's."""
     if not system.coupling:
         return ideal
     return 1 / (1 / ideal + 1 / plasmon_structure(system, q))
 
 
-def interpolated(system: System) -> tuple[float, float]:
+def interpolated(system: System) -> Interpolation:
     """F and potential energy beyond first order that a cell lacks by the interpolation of S.
 
-    Returns:
-      Hartree per electron, whatever the twist and the shells of the cell.
+    They do not depend on the twist and the shells of the cell.
     """
     q, half_v = missing_waves(system)
     ideal = structure_factor(system, q)
 
-    def missed(share):
+    def potential(share):
+        """The potential energy at a share of the coupling."""
         gas = dataclasses.replace(system, coupling=share * system.coupling)
         return half_v @ (long_wave_structure(gas, q, ideal) - ideal)
 
-    # the coupling enters as its square root
-    nodes, weights = _gauss(NODES)
-    by_share = np.array([missed(node**2) for node in nodes])
-    return float(2 * (weights * nodes) @ by_share), float(missed(1.0))
+    # by the square root of the coupling, in which S_plasmon is smooth
+    nodes, weights = gauss_legendre(NODES)
+    by_share = np.array([potential(node**2) for node in nodes])
+    free_energy = 2 * (weights * nodes) @ by_share
+    return Interpolation(float(free_energy), float(potential(1.0)))
 
 
-def missing_waves(system: System) -> tuple[np.ndarray, np.ndarray]:
-    """Wavevectors (1/bohr) and weights for half the integral less half the sum of v(q) times a
-    function of |q|.
+class WeightedWaves(NamedTuple):
+    """Wavevectors q (1/bohr) and the weight of each in a sum over them."""
 
-    Accuracy: 1e-5 for functions that are smooth but at q = 0; that of 1 gives -v_M / 2.
+    q: Float[np.ndarray, " waves"]
+    weight: Float[np.ndarray, " waves"]
+
+
+def missing_waves(system: System) -> WeightedWaves:
+    """Waves for half the integral less half the sum of v(q) times a function of |q|.
+
+    Accuracy: 1e-5 for functions that are smooth except at q = 0; that of 1 gives -v_M / 2.
     """
-    unit, dim = 2 * np.pi / system.box, system.dim
-    highest = int(CUTOFF * WIDTH)
-    n = np.stack(np.meshgrid(*[np.arange(-highest, highest + 1)] * dim), axis=-1).reshape(-1, dim)
-    size, count = np.unique(np.sum(n**2, axis=1), return_counts=True)
-    nodes, weights = _gauss(4 * NODES)
+    # what the cell lacks is the integral less the sum
+    integral = _integral_over_waves(system)
+    lattice_sum = _sum_over_waves(system)
+    q = np.append(integral.q, lattice_sum.q)
+    weight = np.append(integral.weight, -lattice_sum.weight)
+    reduced = q / (WIDTH * system.wavevector_unit)
+    smooth = np.exp(-(reduced**4))
+    v = fourier_transform(q, system.dim)
+    return WeightedWaves(q, system.coupling / 2 * weight * smooth * v)
+
+
+def _integral_over_waves(system):
+    """The integral over q / (2 pi)^d up to the end of the smooth factor."""
+    dim = system.dim
+    last = int(CUTOFF * WIDTH)  # in units of 2 pi / L
+    nodes, weights = gauss_legendre(4 * NODES)
+    unit = system.wavevector_unit
+    q = unit * (last * nodes)
     surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
-    q = unit * np.append(highest * nodes, np.sqrt(size[1:]))
-    volume = np.append(
-        surface * q[: len(nodes)] ** (dim - 1) * weights * highest * unit,
-        -count[1:] / system.box**dim,
-    )
-    smooth = np.exp(-((q / (WIDTH * unit)) ** 4))
-    return q, system.coupling / 2 * volume * smooth * fourier_transform(q, dim)
+    volume = surface * q ** (dim - 1) * weights * last * unit
+    return WeightedWaves(q, volume)
 
 
-def _gauss(count):
-    """Nodes and weights on 0 ... 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return (nodes + 1) / 2, weights / 2
+def _sum_over_waves(system):
+    """The sum over q != 0 of the cell per volume, waves of equal length as one."""
+    n = integer_vectors(system.dim, int(CUTOFF * WIDTH))
+    squares = np.sum(n**2, axis=1)
+    square, count = np.unique(squares, return_counts=True)
+    q = system.wavevector_unit * np.sqrt(square[1:])
+    return WeightedWaves(q, count[1:] / system.box**system.dim)

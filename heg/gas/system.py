@@ -1,68 +1,77 @@
-r"""The uniform electron gas: N electrons in a periodic box on a uniform positive background.
+r"""The homogeneous electron gas: N electrons in a periodic box on a uniform positive background.
 
-.. math:: H = -\tfrac12 \sum_i \nabla_i^2 + \lambda \Big[\sum_{i<j} \psi(x_i - x_j) + \tfrac{N}{2} v_M \Big]
+.. math:: H = -\tfrac12 \sum_i \nabla_i^2
+          + \lambda \Big[\sum_{i<j} \psi(x_i - x_j) + \tfrac{N}{2} v_M \Big]
 
-Hartree atomic units (bohr, hartree, k_B = 1) at every boundary.  r_s and Theta enter here and
-nowhere else: Theta = T / E_F with the Fermi energy of the majority spin (the convention of Groth et
-al., Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001).
+Hartree atomic units (bohr, hartree, k_B = 1) hold at every boundary.  r_s and Theta enter here and
+nowhere else.  Theta = T / E_F, with the Fermi energy of the majority spin: the convention of Groth
+et al., Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001.
 """
 
 import dataclasses
 import math
 import numbers
+from typing import Any, NamedTuple
 
 import jax
 
-jax.config.update(
-    "jax_enable_x64", True
-)  # energies per electron to 1e-6 are lost in single precision
+# energies per electron to 1e-6 are lost in single precision
+jax.config.update("jax_enable_x64", True)
 # which random numbers a seed means must not depend on the environment
 jax.config.update("jax_threefry_partitionable", True)
 jax.config.update("jax_random_seed_offset", 0)
 
-MOST = 1000  # electrons
+
+class Range(NamedTuple):
+    """The values that a field may have, both ends included, and their unit."""
+
+    low: float
+    high: float
+    unit: str
+
+
+MAX_ELECTRONS = 1000  # electrons
 # what the program can be expected to compute; far beyond the gases of any use
-RANGES = {"rs": (1e-4, 1e5, "bohr"), "theta": (1e-5, 1e4, "E_F"), "coupling": (0.0, 1e4, "")}
-ROUNDING = 1e-12  # of a step from the end of a range back to it
+RANGES = {
+    "rs": Range(1e-4, 1e5, "bohr"),
+    "theta": Range(1e-5, 1e4, "E_F"),
+    "coupling": Range(0.0, 1e4, ""),
+}
+ROUNDING = 1e-12  # relative distance from the end of a range that absorbs rounding errors
 TRACED = ("rs", "coupling")  # fields that may be traced; the others decide shapes
+STATIC = ("n_up", "n_down", "dim", "theta", "twist")
 
 
-def whole_number(name: str, value) -> int:
+def whole_number(name: str, value: Any) -> int:
     """A whole number as an int, also 1e5 or a scalar of NumPy or JAX.
 
     Raises:
-      ValueError: it is not one; the message names it.
+      ValueError: the value is no whole number; the message gives the name.
     """
-    _require(
-        _is_number(value) and _is_whole(value),
-        f"{name} is {_shown(value)}: it must be a whole number",
-    )
+    whole = _is_number(value) and _is_whole(value)
+    _require(whole, f"{name} is {_shown(value)}: it must be a whole number")
     return int(value)
 
 
-def real_number(name: str, value) -> float:
+def real_number(name: str, value: Any) -> float:
     """A real number as a float, also a scalar of NumPy or JAX.
 
     Raises:
-      ValueError: it is not one; the message names it.
+      ValueError: the value is no real number; the message gives the name.
     """
     _require(_is_number(value), f"{name} is {_shown(value)}: it must be a number")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(
-            f"{name} is {_shown(value)}: it must be a number of ordinary size"
-        ) from None
+        sentence = f"{name} is {_shown(value)}: it must be a number of ordinary size"
+        raise ValueError(sentence) from None
 
 
 def _is_number(value):
-    of_jax = (
-        isinstance(value, jax.Array)
-        and not _is_traced(value)
-        and value.shape == ()
-        and value.dtype.kind in "iuf"
-    )
-    return of_jax or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+    """True for a real number of Python, NumPy or JAX; a bool is none."""
+    if isinstance(value, jax.Array):
+        return not _is_traced(value) and value.shape == () and value.dtype.kind in "iuf"
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_whole(value):
@@ -73,7 +82,7 @@ def _is_whole(value):
 
 
 def _is_traced(value):
-    """Inside a jitted function."""
+    """True for a value without a number, inside a jitted function."""
     return isinstance(value, jax.core.Tracer)
 
 
@@ -90,15 +99,17 @@ def _shown(value):
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class System:
-    """The gas.  An argument of jitted functions: gases that differ by r_s or coupling alone share
-    what is compiled.
+    """A gas of given electrons, density, temperature and twist.
+
+    It may be an argument of jitted functions: gases that differ by r_s or coupling alone share what
+    is compiled.
 
     Attributes:
       n_up, n_down: electrons of each spin, n_up >= n_down >= 0.
       dim: 2 or 3.
       rs: Wigner-Seitz radius, bohr.
       theta: temperature over the Fermi energy of the majority spin.
-      twist: twist angle per direction in units of 2 pi, [-1/2, 1/2); none: zero.    [dim]
+      twist: twist angle per direction in units of 2 pi, [-1/2, 1/2); empty means zero.    [dim]
       coupling: lambda, scales the Coulomb energy; 0 is the ideal gas.
     Raises:
       ValueError: a value is impossible; the message names the field and the remedy.
@@ -113,14 +124,22 @@ class System:
     coupling: float = 1.0
 
     def __post_init__(self):
-        set_field = lambda name, value: object.__setattr__(self, name, value)
+        # numbers first: whatever is compared below is one
         for name in ("n_up", "n_down", "dim"):
-            set_field(name, whole_number(name, getattr(self, name)))
+            self._set(name, whole_number(name, getattr(self, name)))
         for name in RANGES:
             value = getattr(self, name)
-            set_field(
-                name, value if name in TRACED and _is_traced(value) else real_number(name, value)
-            )
+            if not (name in TRACED and _is_traced(value)):
+                self._set(name, real_number(name, value))
+        self._check_electrons()
+        self._check_ranges()
+        self._set("twist", self._angles())
+
+    def _set(self, name, value):
+        """Set a field of the frozen instance, which only its making may do."""
+        object.__setattr__(self, name, value)
+
+    def _check_electrons(self):
         _require(self.dim in (2, 3), f"dim is {self.dim}: it must be 2 or 3")
         _require(self.n_down >= 0, f"n_down is {self.n_down}: it must not be negative")
         _require(
@@ -128,60 +147,63 @@ class System:
             f"n_up is {self.n_up}: it must be at least 1 and at least n_down",
         )
         _require(
-            self.electrons <= MOST, f"there are {self.electrons} electrons: give at most {MOST}"
+            self.electrons <= MAX_ELECTRONS,
+            f"there are {self.electrons} electrons: give at most {MAX_ELECTRONS}",
         )
+
+    def _check_ranges(self):
+        # a traced value has no size to compare
         for name, (low, high, unit) in RANGES.items():
             value = getattr(self, name)
-            if not _is_traced(value):
-                sentence = f"{name} is {value}: it must lie between {low:g} and {high:g} {unit}"
-                _require(low <= value <= high, sentence.rstrip())
-        set_field("twist", self._angles())
+            if _is_traced(value):
+                continue
+            sentence = f"{name} is {value}: it must lie between {low:g} and {high:g} {unit}"
+            _require(low <= value <= high, sentence.rstrip())
 
     def _angles(self):
-        """The twist as a tuple of floats; one of zero where none is given."""
+        """The twist as a tuple of floats; zero in each direction where none is given."""
         try:
             given = tuple(self.twist)
-        except TypeError:
+        except TypeError:  # a number, or anything else that has no elements
             given = (self.twist,)
-        angles = tuple(real_number("twist", angle) for angle in given) or (0.0,) * self.dim
+        angles = tuple(real_number("twist", angle) for angle in given)
+        if not angles:
+            angles = (0.0,) * self.dim
         _require(
             len(angles) == self.dim,
             f"twist has {len(angles)} numbers: give one per direction, {self.dim}",
         )
-        inside = all(-0.5 <= angle < 0.5 for angle in angles)
         _require(
-            inside,
+            all(-0.5 <= angle < 0.5 for angle in angles),
             f"twist is {angles}: each must lie in [-0.5, 0.5), and 0.5 is the same twist as -0.5",
         )
         return angles
 
     def tree_flatten_with_keys(self):
-        """r_s and coupling, which JAX may trace; the other fields are static."""
+        """r_s and coupling, which JAX may trace, and the static fields."""
         traced = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in TRACED]
-        return traced, (self.n_up, self.n_down, self.dim, self.theta, self.twist)
+        static = tuple(getattr(self, name) for name in STATIC)
+        return traced, static
 
     @classmethod
     def tree_unflatten(cls, static, traced) -> "System":
-        """The inverse; JAX puts there what is no number too, so that nothing is checked."""
+        """The gas of the given leaves, unchecked, as JAX puts there what is no number too."""
         gas = object.__new__(cls)
-        names = ("n_up", "n_down", "dim", "theta", "twist", *TRACED)
-        for name, value in zip(names, (*static, *traced)):
-            object.__setattr__(gas, name, value)
+        for name, value in zip(STATIC + TRACED, (*static, *traced)):
+            gas._set(name, value)
         return gas
 
     def inside_by(self, margin: float) -> "System":
-        """This gas, or the next one whose r_s and Theta may be changed by a relative margin within
-        RANGES.
+        """The nearest gas whose r_s and Theta may change by a relative margin within RANGES.
 
-        A derivative by differences is taken there, so that its steps stay inside.
+        Derivatives by differences are taken there, so that their steps stay inside.
         """
         moved = {}
         for name in ("rs", "theta"):
             low, high, _ = RANGES[name]
-            least, most = low / (1 - margin), high / (1 + margin)
-            moved[name] = min(
-                max(getattr(self, name), least * (1 + ROUNDING)), most * (1 - ROUNDING)
-            )
+            lowest = low / (1 - margin) * (1 + ROUNDING)
+            highest = high / (1 + margin) * (1 - ROUNDING)
+            moved[name] = min(max(getattr(self, name), lowest), highest)
         return dataclasses.replace(self, **moved)
 
     @property
@@ -206,8 +228,10 @@ class System:
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """Places of the electrons of each spin that is present, up first."""
-        return (slice(0, self.n_up), slice(self.n_up, self.electrons))[: len(self.spins)]
+        """Slices of the list of electrons, one for each spin that is present, up first."""
+        up = slice(0, self.n_up)
+        down = slice(self.n_up, self.electrons)
+        return (up, down) if self.n_down else (up,)
 
     @property
     def polarization(self) -> float:
@@ -222,6 +246,11 @@ class System:
         return self.rs * (4 * math.pi * self.electrons / 3) ** (1 / 3)
 
     @property
+    def wavevector_unit(self) -> float:
+        """2 pi / L, the spacing of the wavevectors of the cell, 1/bohr."""
+        return 2 * math.pi / self.box
+
+    @property
     def density(self) -> float:
         """n, electrons per bohr^d."""
         return self.electrons / self.box**self.dim
@@ -229,12 +258,11 @@ class System:
     @property
     def fermi_wavevector(self) -> float:
         """k_F of the majority spin of the infinite gas, 1/bohr."""
-        of_unit = (
-            2 * (1 + self.polarization)
-            if self.dim == 2
-            else 9 * math.pi / 4 * (1 + self.polarization)
-        )
-        return of_unit ** (1 / self.dim) / self.rs
+        if self.dim == 2:
+            power = 2 * (1 + self.polarization)  # (k_F r_s)^d
+        else:
+            power = 9 * math.pi / 4 * (1 + self.polarization)
+        return power ** (1 / self.dim) / self.rs
 
     @property
     def fermi_energy(self) -> float:

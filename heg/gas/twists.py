@@ -1,5 +1,4 @@
-"""Twist angles to average over: what a cell of few electrons does at one twist is an accident of
-its shells."""
+"""Twist angles to average over, as a small cell at one twist shows the accidents of its shells."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -12,7 +11,7 @@ class Twist(NamedTuple):
 
     Attributes:
       angle: by direction, units of 2 pi, [-1/2, 1/2).
-      weight: of all, which sum to 1.
+      weight: share of the average; those of all twists sum to 1.
     """
 
     angle: tuple[float, ...]
@@ -20,22 +19,23 @@ class Twist(NamedTuple):
 
 
 def special_twists(dim: int, divisions: int) -> list[Twist]:
-    """The grid of Monkhorst and Pack, twists that a symmetry of the square or cube makes equal
-    taken once.
+    """The grid of Monkhorst and Pack, each set of twists that symmetry makes equal taken once.
 
-    One division is no twist, two are (1/4, 1/4[, 1/4]) alone; a smooth function of the twist is
+    One division is no twist, two are (1/4, 1/4[, 1/4]) alone.  A smooth function of the twist is
     averaged with an error that falls exponentially with their number.
-    Source: Monkhorst and Pack, Phys. Rev. B 13, 5188 (1976), doi:10.1103/PhysRevB.13.5188; of
-      twists, Lin, Zong and
-    Ceperley, Phys. Rev. E 64, 016702 (2001), doi:10.1103/PhysRevE.64.016702.
+    Source: Monkhorst and Pack, Phys. Rev. B 13, 5188 (1976), doi:10.1103/PhysRevB.13.5188; for
+      twists, Lin, Zong and Ceperley, Phys. Rev. E 64, 016702 (2001),
+      doi:10.1103/PhysRevE.64.016702.
     """
     angles = (2 * np.arange(1, divisions + 1) - divisions - 1) / (2 * divisions)
-    mesh = np.stack(np.meshgrid(*[angles] * dim), axis=-1).reshape(-1, dim)
-    stars = Counter(tuple(sorted(map(float, np.abs(angle)))) for angle in mesh)
-    return [Twist(angle, count / len(mesh)) for angle, count in sorted(stars.items())]
+    grid = np.stack(np.meshgrid(*[angles] * dim), axis=-1).reshape(-1, dim)
+    # reflections and permutations of the directions leave a square or cubic cell unchanged
+    representatives = np.sort(np.abs(grid), axis=1)
+    counts = Counter(map(tuple, representatives.tolist()))
+    return [Twist(angle, count / len(grid)) for angle, count in sorted(counts.items())]
 
 
 def random_twists(dim: int, count: int, seed: int) -> list[Twist]:
-    """Independent uniform twists of equal weight; the first of more are the same."""
+    """Independent uniform twists of equal weight; a longer list begins with a shorter one."""
     angles = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, dim)).round(6)
-    return [Twist(tuple(map(float, angle)), 1 / count) for angle in angles]
+    return [Twist(tuple(angle), 1 / count) for angle in angles.tolist()]

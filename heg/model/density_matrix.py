@@ -1,10 +1,24 @@
-"""The density matrix as pure functions of its parameters."""
+"""The density matrix rho = sum_K p(K) |Psi_K><Psi_K|, as pure functions of its parameters."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-from heg.model.flow import Flow
-from heg.model.occupations import Occupations
+import jax
+
+from heg.config import ModelConfig
+from heg.gas.plane_waves import Orbitals
+from heg.gas.system import System
+from heg.model.flow import Flow, FlowSize, make_flow
+from heg.model.kinetic import make_kinetic_energy
+from heg.model.local_energy import LocalEnergy, make_local_energy
+from heg.model.occupations import Occupations, TransformerSize, make_occupations
+from heg.model.wavefunction import Score, make_log_psi, make_score
+
+# (parameters of the flow, x [N, d], state [N]) of one walker
+LogPsi = Callable[[dict, jax.Array, jax.Array], jax.Array]
+ScoreFunction = Callable[[dict, jax.Array, jax.Array], Score]
+LocalEnergyFunction = Callable[[dict, jax.Array, jax.Array], tuple[LocalEnergy, jax.Array]]
 
 
 class Params(NamedTuple):
@@ -14,23 +28,47 @@ class Params(NamedTuple):
     flow: dict
 
 
-class Model(NamedTuple):
-    """The density matrix as pure functions.
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The density matrix of one gas.
+
+    The last three are functions of (parameters of the flow, x [N, d], state [N]) of one walker.
 
     Attributes:
       occupations: p(K).
       flow: x -> z.
-      log_psi: flow params, x [N, d], state [N] -> ln Psi.
-      score: the same -> Score, the derivatives of ln Psi.
-      local_energy: the same as ln Psi -> LocalEnergy, z [N, d].
-      controls: z [N, d], state [N] -> Controls.
-      draw: flow params, state [B, N], keys [B] -> Draws.
+      log_psi: ln Psi, complex.
+      score: derivatives of ln Psi.
+      local_energy: LocalEnergy, hartree per cell, and z [N, d].
     """
 
     occupations: Occupations
     flow: Flow
-    log_psi: Callable
-    score: Callable
-    local_energy: Callable
-    controls: Callable
-    draw: Callable
+    log_psi: LogPsi
+    score: ScoreFunction
+    local_energy: LocalEnergyFunction
+
+
+def build_model(system: System, orbitals: Orbitals, config: ModelConfig) -> Model:
+    """The density matrix of a gas, its networks of the configured sizes.
+
+    Args:
+      system: the gas.
+      orbitals: plane waves that may be occupied.           [M]
+      config: sizes of the transformer and of the flow.
+    """
+    transformer = TransformerSize(
+        layers=config.transformer_layers,
+        width=config.transformer_width,
+        heads=config.transformer_heads,
+    )
+    occupations = make_occupations(system, orbitals, transformer)
+    flow = make_flow(system, FlowSize(config.flow_layers, config.flow_width))
+    kinetic_energy = make_kinetic_energy(system, orbitals, flow)
+    return Model(
+        occupations=occupations,
+        flow=flow,
+        log_psi=make_log_psi(system, orbitals, flow),
+        score=make_score(system, orbitals, flow),
+        local_energy=make_local_energy(system, kinetic_energy),
+    )

@@ -1,9 +1,9 @@
-r"""Local energy E_loc(K, x) = (H Psi_K)(x) / Psi_K(x), hartree per cell."""
+"""Local energy E_loc(K, x) = (H Psi_K)(x) / Psi_K(x), hartree per cell."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
+from jaxtyping import Array, Complex, Float
 
 from heg.gas.coulomb import coulomb_energy
 from heg.gas.system import System
@@ -17,21 +17,28 @@ class LocalEnergy(NamedTuple):
       potential: coupling times the Coulomb energy, Madelung term included, real.
     """
 
-    kinetic: jax.Array
-    potential: jax.Array
+    kinetic: Complex[Array, "*batch"]
+    potential: Float[Array, "*batch"]
 
     @property
-    def total(self) -> jax.Array:
-        """E_loc, complex."""
+    def total(self) -> Complex[Array, "*batch"]:
+        """E_loc."""
         return self.kinetic + self.potential
 
 
 def make_local_energy(system: System, kinetic_energy: Callable) -> Callable:
-    """LocalEnergy and z as functions of (flow params, x [N, d], state [N]), from
-    `make_kinetic_energy`'s."""
+    """Local energy of the wavefunction.
+
+    Args:
+      system: gives the coupling and the Coulomb energy.
+      kinetic_energy: of heg.model.kinetic.make_kinetic_energy.
+    Returns:
+      A function of (flow params, x [N, d], state [N]): LocalEnergy, and z as the flow gives it.
+    """
 
     def local_energy(params, x, state):
         kinetic, z = kinetic_energy(params, x, state)
-        return LocalEnergy(kinetic, system.coupling * coulomb_energy(x, system)), z
+        potential = system.coupling * coulomb_energy(x, system)
+        return LocalEnergy(kinetic, potential), z
 
     return local_energy

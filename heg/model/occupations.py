@@ -1,23 +1,23 @@
-r"""p(K): which plane waves are occupied.  Autoregressive, normalised, sampled exactly.
+r"""p(K), the probability of the set of occupied plane waves: autoregressive and normalised.
 
-Electrons are placed one by one, up spin first, each spin in increasing order of orbitals.  The
-logits of the next orbital m, r electrons of its spin being left to place, are
+Electrons are placed one by one, up spin first, each spin in increasing order of orbitals.  Let r
+electrons of its spin be left to place.  The logits of the next orbital m are
 
 .. math:: -\beta\epsilon_m + \ln Z_{r-1}(m+1) + \ell_m(\text{electrons placed}),
 
-the exact conditional of the ideal gas (heg.gas.ideal) with trainable levels epsilon, plus those of
-a causal transformer
-whose last layer starts at zero: untrained, p(K) is the exact ideal gas.  Conditions that keep K a
-set (increasing order, room for the electrons left) are in the mask, so that p is normalised for any
-parameters.
+The first two terms are the exact conditional of the ideal gas (heg.gas.ideal), with trainable
+levels epsilon.  l_m comes from a causal transformer whose last layer starts at zero: untrained,
+p(K) is the exact ideal gas.  The mask holds the conditions that keep K a set: increasing order,
+and room for the electrons left.  So p is normalised for any parameters.
 
-The transformer reads one token per electron, its keys and values cached, so that a sample costs N
-tokens.
+The transformer reads one token for each electron and caches its keys and values, so that a sample
+costs N tokens.
 Sources: Vaswani et al., arXiv:1706.03762; as an occupation model of the electron gas, Xie, Zhang
 and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from heg.gas.ideal import LOG_ZERO, log_partition_table
 from heg.gas.plane_waves import Orbitals
@@ -34,33 +35,24 @@ from heg.gas.system import System
 
 @dataclasses.dataclass(frozen=True)
 class TransformerSize:
-    """Size of the transformer: layers (0: trainable levels alone), width of a token, attention
-    heads."""
+    """Size of the transformer.
+
+    Attributes:
+      layers: 0: trainable levels alone.
+      width: of a token.
+      heads: of the attention.
+    """
 
     layers: int
     width: int
     heads: int
 
 
-class Occupations(NamedTuple):
-    """The model of p(K) as pure functions.
-
-    Attributes:
-      init: key -> params.
-      sample: params, key -> state.                         [N] int32
-      log_prob: params, state -> ln p(K).                   []
-      ideal_energy: state -> sum of k^2 / 2, hartree.       []
-    """
-
-    init: Callable
-    sample: Callable
-    log_prob: Callable
-    ideal_energy: Callable
-
-
 class CausalTransformer(hk.Module):
-    """Tokens [T, F] at positions start, start+1, ... -> [T, width]; earlier keys and values come
-    from the cache."""
+    """Tokens at positions start, start + 1, ... to hidden states, with a cache.
+
+    The keys and values of earlier tokens come from the cache.
+    """
 
     def __init__(self, size: TransformerSize, name="transformer"):
         super().__init__(name=name)
@@ -71,141 +63,258 @@ class CausalTransformer(hk.Module):
         size = self.size
         return jnp.zeros((size.layers, 2, length, size.heads, size.width // size.heads))
 
-    def __call__(self, tokens, cache, start):
-        h = hk.Linear(self.size.width, name="embed")(tokens)
+    def __call__(self, tokens: Float[Array, "tokens features"], cache: jax.Array, start):
+        """Hidden states [tokens, width] and the cache with the new keys and values."""
+        width = self.size.width
+        h = _linear("embed", tokens, width)
         for layer in range(self.size.layers):
             attended, layer_cache = self._attention(h, cache[layer], start, f"attention_{layer}")
             cache = cache.at[layer].set(layer_cache)
             h = h + attended
-            hidden = jnp.tanh(hk.Linear(2 * self.size.width, name=f"hidden_{layer}")(h))
-            h = h + hk.Linear(self.size.width, name=f"output_{layer}")(hidden)
+            hidden = _linear(f"hidden_{layer}", h, 2 * width)
+            h = h + _linear(f"output_{layer}", jnp.tanh(hidden), width)
         return h, cache
 
     def _attention(self, h, cache, start, name):
         heads, depth = cache.shape[-2:]
-        project = lambda role: hk.Linear(heads * depth, name=f"{name}_{role}")(h).reshape(
-            -1, heads, depth
-        )
-        query, update = project("query"), jnp.stack([project("key"), project("value")])
-        cache = lax.dynamic_update_slice(cache, update, (0, start, 0, 0))
-        scores = jnp.einsum("thd,shd->hts", query, cache[0]) / np.sqrt(depth)
-        causal = jnp.arange(cache.shape[1]) <= start + jnp.arange(len(h))[:, None]
-        weights = jax.nn.softmax(jnp.where(causal, scores, LOG_ZERO), axis=-1)
-        mixed = jnp.einsum("hts,shd->thd", weights, cache[1]).reshape(len(h), -1)
-        return hk.Linear(self.size.width, name=f"{name}_mix")(mixed), cache
+
+        def project(role):
+            projected = _linear(f"{name}_{role}", h, heads * depth)
+            return projected.reshape(-1, heads, depth)
+
+        query = project("query")
+        keys_and_values = jnp.stack([project("key"), project("value")])
+        cache = lax.dynamic_update_slice(cache, keys_and_values, (0, start, 0, 0))
+        position = start + jnp.arange(len(h))[:, None]
+        mixed = _attend(query, cache[0], cache[1], position)
+        mixed = mixed.reshape(len(h), -1)
+        return _linear(f"{name}_mix", mixed, self.size.width), cache
+
+
+def _attend(query, keys, values, position):
+    """Values mixed by the attention of every head.  [T, heads, depth]"""
+    depth = query.shape[-1]
+    scores = jnp.einsum("thd,shd->hts", query, keys)
+    scores = scores / np.sqrt(depth)
+    # positions of the cache that are still empty are later ones, which the mask hides
+    seen = jnp.arange(len(keys)) <= position
+    weights = jax.nn.softmax(jnp.where(seen, scores, LOG_ZERO), axis=-1)
+    return jnp.einsum("hts,shd->thd", weights, values)
+
+
+def _linear(name, h, width):
+    # a function, as Haiku puts the name of a method into those of its parameters
+    return hk.Linear(width, name=name)(h)
+
+
+class _NoCorrection:
+    """The correction where there are trainable levels alone: logits of zero."""
+
+    def __init__(self, orbitals: int):
+        self.orbitals = orbitals
+        self.empty_cache = jnp.zeros(())
+
+    def __call__(self, tokens, cache, start):
+        return jnp.zeros((len(tokens), self.orbitals)), cache
+
+
+class _Correction:
+    """The correction l_m of the logits by the transformer, made inside of a Haiku transform.
+
+    Attributes:
+      empty_cache: of no electron yet.
+    """
+
+    def __init__(self, size: TransformerSize, electrons: int, orbital_features: jax.Array):
+        self.transformer = CausalTransformer(size)
+        # zero at initialisation: the ideal gas
+        self.query = hk.Linear(2 * size.width, w_init=jnp.zeros, name="query")
+        self.keys = jnp.tanh(hk.Linear(2 * size.width, name="orbital")(orbital_features))
+        self.empty_cache = self.transformer.empty_cache(electrons)
+
+    def __call__(self, tokens, cache, start):
+        """Logits [tokens, orbitals] and the cache."""
+        h, cache = self.transformer(tokens, cache, start)
+        return self.query(h) @ self.keys.T, cache
 
 
 class _Slots(NamedTuple):
-    """What is known of each place in the sequence before sampling.  All [N]."""
+    """What is known of each position in the sequence before sampling.
 
-    spin: np.ndarray
-    first: np.ndarray  # opens its spin
-    left: np.ndarray  # electrons of its spin still to place, itself included
+    Attributes:
+      spin: 0 for up, 1 for down.
+      first: whether it opens its spin.
+      left: electrons of its spin still to place, itself included.
+    """
+
+    spin: Int[np.ndarray, " electrons"]
+    first: Bool[np.ndarray, " electrons"]
+    left: Int[np.ndarray, " electrons"]
+
+
+class _SlotToFill(NamedTuple):
+    """What the sampling of one electron needs, stacked for all of them.
+
+    Attributes:
+      position: in the sequence.
+      known: before sampling.
+      ideal_logits: of the ideal gas.
+      key: random.
+    """
+
+    position: jax.Array
+    known: _Slots
+    ideal_logits: jax.Array
+    key: jax.Array
+
+
+class _Placed(NamedTuple):
+    """The electron placed last and the cache of all that are placed."""
+
+    orbital: jax.Array
+    cache: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Occupations:
+    """The model of p(K) as pure functions of its parameters and one state.
+
+    A state lists the occupied orbitals, increasing within each spin, up first.
+
+    Attributes:
+      system: the gas.
+      size: of the transformer.
+      energy: k^2 / 2 of the plane waves that may be occupied, hartree.
+      orbital_features: what the transformer knows of each of them.
+    """
+
+    system: System
+    size: TransformerSize
+    energy: Float[Array, " orbitals"]
+    orbital_features: Float[Array, "orbitals features"]
+
+    def init(self, key: jax.Array) -> dict:
+        """Parameters of the exact ideal gas."""
+        some_state = jnp.concatenate([jnp.arange(count) for count in self.system.spins])
+        return self._transformed.init(key, some_state)
+
+    def sample(self, params: dict, key: jax.Array) -> Int[Array, " electrons"]:
+        """Exact sample of K."""
+        return self._transformed.apply.sample(params, None, key)
+
+    def log_prob(self, params: dict, state: Int[Array, " electrons"]) -> Float[Array, ""]:
+        """ln p(K)."""
+        return self._transformed.apply.log_prob(params, None, state)
+
+    def ideal_energy(self, state: Int[Array, " electrons"]) -> Float[Array, ""]:
+        """Sum of k^2 / 2, hartree."""
+        return jnp.sum(self.energy[state])
+
+    @functools.cached_property
+    def _transformed(self):
+        """The functions below that make parameters, as pure functions."""
+        functions = _Functions(log_prob=self._log_prob, sample=self._sample)
+        return hk.multi_transform(lambda: (self._log_prob, functions))
+
+    @functools.cached_property
+    def _slots(self) -> _Slots:
+        counts = self.system.spins
+        spin = np.repeat(np.arange(len(counts)), counts)
+        rank = np.concatenate([np.arange(count) for count in counts])
+        return _Slots(spin, rank == 0, np.asarray(counts)[spin] - rank)
+
+    def _ideal_logits(self):
+        """Exact conditionals of electrons without interaction at the trained levels.  [N, M]"""
+        system = self.system
+        slots = self._slots
+        shift = hk.get_parameter(
+            "levels",
+            (len(system.spins), len(self.energy)),
+            float,
+            init=hk.initializers.Constant(0.0),
+        )
+        levels = self.energy + system.fermi_energy * shift
+        levels = system.beta * levels
+        most = max(system.spins)
+        tables = jnp.stack([log_partition_table(level, most) for level in levels])
+        # ln Z_{r-1}(m + 1) by spin, r - 1 and m; it is zero where no room is left for the others
+        partitions = tables[:, 1:].transpose(0, 2, 1)
+        of_rest = partitions[slots.spin, slots.left - 1]
+        logits = of_rest - levels[slots.spin]
+        return logits.clip(LOG_ZERO)
+
+    def _correction(self):
+        if self.size.layers == 0:
+            return _NoCorrection(len(self.energy))
+        return _Correction(self.size, self.system.electrons, self.orbital_features)
+
+    def _tokens(self, previous, slot):
+        """Input of the network at a slot: the last electron, the spin, the count left."""
+        feature = jnp.where(slot.first[:, None], 0.0, self.orbital_features[previous])
+        count = slot.left / max(self.system.spins)
+        position = jnp.stack([slot.first, slot.spin, count], axis=-1)
+        return jnp.concatenate([feature, position], axis=-1)
+
+    def _conditional(self, logits, previous, slot):
+        """ln p(next orbital | electrons placed), over the orbitals above the last.  [T, M]"""
+        above = jnp.arange(len(self.energy)) > previous[:, None]
+        allowed = slot.first[:, None] | above
+        return jax.nn.log_softmax(jnp.where(allowed, logits, LOG_ZERO), axis=-1)
+
+    def _log_prob(self, state):
+        # the last electron before each; that of the first slot of a spin is not looked at
+        previous = jnp.roll(state, 1)
+        correction = self._correction()
+        slots = jax.tree.map(jnp.asarray, self._slots)
+        ideal_logits = self._ideal_logits()
+        tokens = self._tokens(previous, slots)
+        update, _ = correction(tokens, correction.empty_cache, 0)
+        log_p = self._conditional(ideal_logits + update, previous, slots)
+        chosen = jnp.take_along_axis(log_p, state[:, None], axis=1)
+        return jnp.sum(chosen)
+
+    def _sample(self, key):
+        electrons = self.system.electrons
+        correction = self._correction()
+
+        def place(placed, slot):
+            # one token at a time: an axis of length one for the network
+            known = jax.tree.map(lambda value: value[None], slot.known)
+            tokens = self._tokens(placed.orbital, known)
+            update, cache = correction(tokens, placed.cache, slot.position)
+            logits = slot.ideal_logits + update
+            log_p = self._conditional(logits, placed.orbital, known)
+            orbital = jax.random.categorical(slot.key, log_p)
+            return _Placed(orbital, cache), orbital[0]
+
+        keys = jax.random.split(key, electrons)
+        slots = _SlotToFill(
+            position=jnp.arange(electrons),
+            known=jax.tree.map(jnp.asarray, self._slots),
+            ideal_logits=self._ideal_logits(),
+            key=keys,
+        )
+        nobody = _Placed(jnp.zeros(1, int), correction.empty_cache)
+        _, state = lax.scan(place, nobody, slots)
+        return state.astype(jnp.int32)
+
+
+class _Functions(NamedTuple):
+    """The functions of one set of parameters."""
+
+    log_prob: Callable
+    sample: Callable
 
 
 def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) -> Occupations:
-    """p(K) for the given gas and plane waves.
-
-    Args:
-      system: the gas.
-      orbitals: plane waves that may be occupied.           [M]
-      size: of the transformer.
-    Returns:
-      Pure functions; a state lists the occupied orbitals, increasing within each spin, up first.
-    """
-    slots = _slots_of(system)
-    orbital_features = _orbital_features(system, orbitals)
-    energy = jnp.asarray(orbitals.energy)
-
-    def ideal_logits():
-        """Exact conditionals of non-interacting electrons with the trained levels.  [N, M]"""
-        shift = hk.get_parameter(
-            "levels", (len(system.spins), len(energy)), float, init=hk.initializers.Constant(0.0)
-        )
-        levels = system.beta * (energy + system.fermi_energy * shift)
-        tables = jnp.stack([log_partition_table(level, max(system.spins)) for level in levels])
-        return (
-            tables[:, 1:].transpose(0, 2, 1)[slots.spin, slots.left - 1] - levels[slots.spin]
-        ).clip(LOG_ZERO)
-
-    def network():
-        """(tokens, cache, start) -> logits [T, M], cache; zero at initialisation.  And the empty
-        cache."""
-        if size.layers == 0:
-            return lambda tokens, cache, start: (
-                jnp.zeros((len(tokens), len(energy))),
-                cache,
-            ), jnp.zeros(())
-        transformer = CausalTransformer(size)
-        query = hk.Linear(2 * size.width, w_init=jnp.zeros, name="query")
-        keys = jnp.tanh(hk.Linear(2 * size.width, name="orbital")(orbital_features))
-
-        def logits(tokens, cache, start):
-            h, cache = transformer(tokens, cache, start)
-            return query(h) @ keys.T, cache
-
-        return logits, transformer.empty_cache(system.electrons)
-
-    def tokens(previous, slot):
-        """What the network reads at a slot: the electron placed last, the spin and the count
-        left."""
-        feature = jnp.where(slot.first[:, None], 0.0, orbital_features[previous])
-        place = jnp.stack([slot.first, slot.spin, slot.left / max(system.spins)], axis=-1)
-        return jnp.concatenate([feature, place], axis=-1)
-
-    def conditional(logits, previous, slot):
-        """ln p(next orbital | electrons placed), normalised over the orbitals above the last.  [T,
-        M]"""
-        allowed = slot.first[:, None] | (jnp.arange(len(energy)) > previous[:, None])
-        return jax.nn.log_softmax(jnp.where(allowed, logits, LOG_ZERO), axis=-1)
-
-    def log_prob(state):
-        previous = jnp.roll(state, 1)
-        correction, cache = network()
-        slot = jax.tree.map(jnp.asarray, slots)
-        logits = ideal_logits() + correction(tokens(previous, slot), cache, 0)[0]
-        chosen = jnp.take_along_axis(conditional(logits, previous, slot), state[:, None], axis=1)
-        return jnp.sum(chosen)
-
-    def sample(key):
-        correction, cache = network()
-
-        def place(carry, inputs):
-            previous, cache = carry
-            position, slot, logits, key = inputs
-            slot = jax.tree.map(lambda value: value[None], slot)
-            update, cache = correction(tokens(previous, slot), cache, position)
-            chosen = jax.random.categorical(key, conditional(logits + update, previous, slot))
-            return (chosen, cache), chosen[0]
-
-        keys = jax.random.split(key, system.electrons)
-        inputs = (
-            jnp.arange(system.electrons),
-            jax.tree.map(jnp.asarray, slots),
-            ideal_logits(),
-            keys,
-        )
-        return lax.scan(place, (jnp.zeros(1, int), cache), inputs)[1].astype(jnp.int32)
-
-    model = hk.multi_transform(lambda: (log_prob, (log_prob, sample)))
-    some_state = jnp.concatenate([jnp.arange(count) for count in system.spins])
-    return Occupations(
-        init=lambda key: model.init(key, some_state),
-        sample=lambda params, key: model.apply[1](params, None, key),
-        log_prob=lambda params, state: model.apply[0](params, None, state),
-        ideal_energy=lambda state: jnp.sum(energy[state]),
-    )
-
-
-def _slots_of(system):
-    counts = system.spins
-    spin = np.repeat(np.arange(len(counts)), counts)
-    rank = np.concatenate([np.arange(count) for count in counts])
-    return _Slots(spin, rank == 0, np.asarray(counts)[spin] - rank)
+    """The model of p(K) for the given gas, plane waves that may be occupied, and transformer."""
+    # made here and not inside of the functions, where a loop over the electrons would repeat it
+    features = _orbital_features(system, orbitals)
+    return Occupations(system, size, jnp.asarray(orbitals.energy), features)
 
 
 def _orbital_features(system, orbitals):
-    """Wavevector and energy of each plane wave in units of the thermal Fermi sphere.  [M, d + 1]"""
+    """Wavevectors and energies in units of the thermal Fermi sphere.  [M, d + 1]"""
     scale = system.fermi_wavevector * np.sqrt(1 + system.theta)
     k = orbitals.k / scale
     return jnp.concatenate([k, jnp.sum(k**2, axis=1, keepdims=True) - 1], axis=1)

@@ -17,16 +17,13 @@ from heg.config import ModelConfig, SamplerConfig
 from heg.gas.ideal import choose_cutoff
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
-from heg.model.density_matrix import Model, Params
+from heg.model.density_matrix import Model, Params, build_model
 from heg.observables.structure import Grid, grid_of
 from heg.observables.thermodynamics import Observed, make_sample, observe
-from heg.parallel.chunks import divisor, walkers_at_once
-from heg.parallel.devices import jit, map_walkers
-from heg.sampling.batch import make_walks
-from heg.sampling.exact_draws import Walkers
+from heg.parallel.devices import divisor, jit, map_walkers, walkers_at_once
+from heg.sampling.batch import Walkers, make_walks
+from heg.sampling.exact_draws import make_draw
 from heg.training.control_variates import Regression
-from heg.training.free_energy import sample_of
-from heg.training.step import build_model
 
 MAX_BLOCK = 32  # samples in a block: what is kept are means of blocks
 
@@ -173,7 +170,7 @@ class _Measurements:
         """The density matrix of a gas."""
         # built anew inside each program: it closes over r_s and coupling, which are traced
         orbitals = self.orbitals.at_density(system.rs)
-        return build_model(system, orbitals, self.sizes, self.drawn_at_once(self.sampler.batch))
+        return build_model(system, orbitals, self.sizes)
 
     def drawn_at_once(self, count: int) -> int:
         """Walkers drawn at once of so many in all."""
@@ -185,10 +182,10 @@ class _Measurements:
         model = self.model(system)
         # the order of these keys is part of what a seed means
         key_draw, key_move = jax.random.split(key)
-        walks = make_walks(system, model, self.sampler, self.drawn_at_once(batch))
+        orbitals = self.orbitals.at_density(system.rs)
+        walks = make_walks(system, orbitals, model, self.sampler, self.drawn_at_once(batch))
         walk = walks.draw(params, key_draw)
 
-        orbitals = self.orbitals.at_density(system.rs)
         grid = self.grid.at_density(system.rs)
         sample = make_sample(system, orbitals, model, grid)
 
@@ -225,11 +222,14 @@ class _Measurements:
         model = self.model(system)
 
         def f_loc(walker):
-            samples, _ = sample_of(model, params, walker)
-            return system.temperature * samples.log_p + jnp.real(samples.energy.total)
+            log_p = model.occupations.log_prob(params.occupations, walker.state)
+            energy, _ = model.local_energy(params.flow, walker.x, walker.state)
+            return system.temperature * log_p + jnp.real(energy.total)
 
         both = jnp.concatenate([states, states])
-        draws = model.draw(params.flow, both, keys.reshape(-1))
+        orbitals = self.orbitals.at_density(system.rs)
+        draw = make_draw(system, orbitals, model.flow, self.drawn_at_once(self.sampler.batch))
+        draws = draw(params.flow, both, keys.reshape(-1))
         walkers = Walkers(both, draws.x)
         values = map_walkers(f_loc, walkers, self.chunk)
         return values.reshape(2, -1)

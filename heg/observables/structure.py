@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.integrate import quad
 
-from heg.gas.ideal import pair_occupations
+from heg.gas.ideal_pairs import pair_occupations
 from heg.gas.plane_waves import Orbitals, density_waves
 from heg.gas.system import System
 from heg.observables.shells import Shells, group_by_length

@@ -41,9 +41,9 @@ from heg.observables.momentum import (
 )
 from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.structure import Grid, Structure, make_structure, total
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import Derived, jackknife
-from heg.training.control_variates import Regression
+from heg.training.control_variates import Regression, make_controls
 from heg.training.free_energy import Samples, per_electron, sample_of
 
 CONTACT_RANGE = 0.7  # g is fitted up to CONTACT_RANGE r_s for its value at contact
@@ -76,9 +76,10 @@ def make_sample(system: System, orbitals: Orbitals, model: Model, grid: Grid) ->
     """
     structure = make_structure(system, grid)
     momentum = make_momentum(system, orbitals, model.log_psi)
+    controls = make_controls(system, orbitals)
 
     def sample(params: Params, walker: Walkers, key: jax.Array):
-        samples, z = sample_of(model, params, walker)
+        samples, z = sample_of(model, controls, params, walker)
         return (
             samples,
             structure(walker.x, z),

@@ -1,4 +1,7 @@
-"""How the devices of all processes share the walkers; parameters are whole on every device."""
+"""Walkers shared among the devices of all processes, in chunks that fit their memory.
+
+Parameters are whole on every device.
+"""
 
 from collections.abc import Callable
 
@@ -8,6 +11,15 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from heg.gas.system import System
+from heg.parallel.processes import gathered
+
+WHOLE = PartitionSpec()
+SHARED = PartitionSpec("walkers")
+CACHE = 4 * 2**20  # bytes that each core of a CPU has near it
+WALKER_NUMBERS = 8  # times N^2 d^4: numbers in use at once by the kinetic energy of one walker
+FEWEST = 4  # walkers computed at once: with fewer, the cost of starting an operation dominates
+
 
 def devices_mesh() -> Mesh:
     """All devices, along the axis `walkers`."""
@@ -16,19 +28,18 @@ def devices_mesh() -> Mesh:
 
 def everywhere(tree):
     """Numbers that all processes hold, a pytree, as arrays that are whole on every device."""
-    whole = NamedSharding(devices_mesh(), PartitionSpec())
+    whole = NamedSharding(devices_mesh(), WHOLE)
 
-    def array(leaf):
+    def on_every_device(leaf):
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, whole, lambda part: leaf[part])
 
-    return jax.tree.map(array, tree)
+    return jax.tree.map(on_every_device, tree)
 
 
 def jit(function: Callable) -> Callable:
-    """jax.jit whose arguments and results are whole on every device, so that it is compiled
-    once."""
-    whole = NamedSharding(devices_mesh(), PartitionSpec())
+    """jax.jit with arguments and results that are whole on every device: compiled once for all."""
+    whole = NamedSharding(devices_mesh(), WHOLE)
     return jax.jit(function, in_shardings=whole, out_shardings=whole)
 
 
@@ -39,36 +50,26 @@ def map_walkers(function: Callable, walkers, chunk: int):
       function: walker -> any pytree of arrays.
       walkers: a pytree of arrays with the walkers along the first axis, shared evenly among the
         devices; where these do not divide it, some walkers are computed twice.
-      chunk: bounds memory.
+      chunk: walkers at once; bounds memory.
+    Returns:
+      The results of all walkers along the first axis.
     """
-    batch, share = len(jax.tree.leaves(walkers)[0]), PartitionSpec("walkers")
+
+    def map_share(walkers):
+        return lax.map(function, walkers, batch_size=chunk)
+
     mapped = jax.shard_map(
-        lambda walkers: lax.map(function, walkers, batch_size=chunk),
+        map_share,
         mesh=devices_mesh(),
-        in_specs=share,
-        out_specs=share,
+        in_specs=SHARED,
+        out_specs=SHARED,
         check_vma=False,
     )
-    rest = -batch % jax.device_count()
-    if not rest:
+    batch = _length(walkers)
+    if batch % jax.device_count() == 0:
         return mapped(walkers)
-    again = np.arange(batch + rest) % batch
-    return jax.tree.map(
-        lambda leaf: leaf[:batch], mapped(jax.tree.map(lambda leaf: leaf[again], walkers))
-    )
-
-
-def shared_product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a @ b, the rows of a shared among the devices.  [R, C], [C, D] -> [R, D]"""
-    share, rest = PartitionSpec("walkers"), -len(a) % jax.device_count()
-    product = jax.shard_map(
-        jnp.matmul,
-        mesh=devices_mesh(),
-        in_specs=(share, PartitionSpec()),
-        out_specs=share,
-        check_vma=False,
-    )
-    return product(jnp.pad(a, ((0, rest), (0, 0))), b)[: len(a)]
+    results = mapped(_filled_up(walkers))
+    return jax.tree.map(lambda leaf: leaf[:batch], results)
 
 
 def sum_walkers(function: Callable, walkers, chunk: int):
@@ -81,21 +82,101 @@ def sum_walkers(function: Callable, walkers, chunk: int):
         devices.
       chunk: walkers at once, a divisor of each device's share; bounds memory.
     """
-    batch, share = len(jax.tree.leaves(walkers)[0]), PartitionSpec("walkers")
-    whole = batch + -batch % jax.device_count()
-    walkers = jax.tree.map(lambda leaf: leaf[np.arange(whole) % batch], walkers)
-    weight = jnp.asarray(np.arange(whole) < batch, float)
+    batch = _length(walkers)
+    walkers = _filled_up(walkers)
+    weights = jnp.asarray(np.arange(_length(walkers)) < batch, float)
 
-    def of_device(*walkers):
-        parts = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), walkers)
-        first = jax.tree.map(lambda leaf: leaf[0], parts)
-        zero = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *first)
+    def sum_share(walkers, weights):
+        chunks = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), (walkers, weights)
         )
-        add = lambda total, part: (jax.tree.map(jnp.add, total, function(*part)), None)
-        return lax.psum(lax.scan(add, zero, parts)[0], "walkers")
 
-    mapped = jax.shard_map(
-        of_device, mesh=devices_mesh(), in_specs=share, out_specs=PartitionSpec(), check_vma=False
+        def add(total, one_chunk):
+            return jax.tree.map(jnp.add, total, function(*one_chunk)), None
+
+        total, _ = lax.scan(add, _zero_sum(function, chunks), chunks)
+        return lax.psum(total, "walkers")
+
+    summed = jax.shard_map(
+        sum_share,
+        mesh=devices_mesh(),
+        in_specs=SHARED,
+        out_specs=WHOLE,
+        check_vma=False,
     )
-    return mapped(walkers, weight)
+    return summed(walkers, weights)
+
+
+def _zero_sum(function, chunks):
+    """Zeros of the shapes and types of the sums over one chunk."""
+    first_chunk = jax.tree.map(lambda leaf: leaf[0], chunks)
+    sums = jax.eval_shape(function, *first_chunk)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
+
+
+def _length(walkers):
+    return len(jax.tree.leaves(walkers)[0])
+
+
+def _filled_up(walkers):
+    """Walkers repeated from the first on, up to a number that the devices divide."""
+    batch = _length(walkers)
+    missing = -batch % jax.device_count()
+    indices = np.arange(batch + missing) % batch
+    return jax.tree.map(lambda leaf: leaf[indices], walkers)
+
+
+def shared_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a @ b, the rows of a shared among the devices.  [R, C], [C, D] -> [R, D]"""
+    product = jax.shard_map(
+        jnp.matmul,
+        mesh=devices_mesh(),
+        in_specs=(SHARED, WHOLE),
+        out_specs=SHARED,
+        check_vma=False,
+    )
+    rows = len(a)
+    missing = -rows % jax.device_count()
+    padded = jnp.pad(a, ((0, missing), (0, 0)))
+    return product(padded, b)[:rows]
+
+
+def walkers_at_once(system: System, batch: int, size: int | None = None) -> int:
+    """Walkers computed at once that fit the memory at hand.
+
+    That is a quarter of an accelerator's memory, or the cache of a CPU's core.
+
+    Args:
+      system: gives N and d.
+      batch: walkers in all; the result divides each device's share of them.
+      size: bytes of one walker; none: those of the kinetic energy.
+    """
+    fitting = _memory_of_device() / (size or bytes_of_walker(system))
+    return divisor(batch, max(fitting, FEWEST))
+
+
+def _memory_of_device():
+    """Bytes that a chunk of walkers may fill."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return CACHE
+    # the smallest of all: every process must find the same number of walkers
+    return min(gathered(device.memory_stats()["bytes_limit"])) / 4
+
+
+def bytes_of_walker(system: System) -> int:
+    """Memory of the second derivatives of one walker's pairs (heg.model.kinetic).
+
+    They are N^2 d^4 numbers, a few times over.
+    """
+    return WALKER_NUMBERS * 8 * system.electrons**2 * system.dim**4
+
+
+def divisor(batch: int, most: float) -> int:
+    """The largest divisor of each device's share of the batch that is at most `most`.
+
+    With a divisor there is no smaller last chunk, which would be compiled once more.
+    """
+    share = -(-batch // jax.device_count())
+    fitting = [number for number in range(1, share + 1) if number <= max(most, 1)]
+    return max(number for number in fitting if share % number == 0)

@@ -1,4 +1,4 @@
-"""How processes and devices share the work; the only module that knows of MPI.
+"""Processes that work together, and their shares of a host; the only module that knows MPI.
 
 A launcher (mpirun, srun) starts processes, MPI introduces them to each other, and XLA's collectives
 (NCCL on GPUs, gloo on CPUs) move the data.  All processes run the same program on the same values;
@@ -23,21 +23,24 @@ import jax
 import scipy.linalg  # noqa: F401  loads the BLAS that XLA calls on a CPU
 from threadpoolctl import threadpool_limits
 
+from heg.errors import ParallelError
+
 GRACE = 10  # seconds that the processes have to leave together
 HEARTBEAT = 30  # seconds after which a silent process counts as dead and ends the job
-# number of processes, as launchers tell it to those they start
+# variables in which launchers give the number of processes to those they start
 LAUNCHED = {
     "OMPI_COMM_WORLD_SIZE": "Open MPI's mpirun",
     "PMI_SIZE": "mpirun of MPICH or Intel MPI",
     "SLURM_STEP_NUM_TASKS": "Slurm's srun",
 }
-from heg.errors import ParallelError
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 
 
 @dataclasses.dataclass
 class _Group:
-    """What this process knows of the others.  Who it is among them is what MPI says, never what a
-    variable says.
+    """The processes that work together.
+
+    The rank of this one is what MPI says, never what a variable of a launcher says.
 
     Attributes:
       communicator: of all processes once they have met; None for one that works alone.
@@ -47,18 +50,24 @@ class _Group:
     communicator: Any = None
     alone: bool | None = None
 
+    @property
+    def rank(self) -> int:
+        """Number of this process among them."""
+        return 0 if self.communicator is None else self.communicator.rank
+
 
 _group = _Group()
 
 
 def start(alone: bool = False) -> None:
-    """To be called once by a command before it computes anything.
+    """Meets the other processes and takes this one's share of the host.
 
-    Each core of a CPU is a device, BLAS has one thread: XLA's threads split one operation after the
-      other, which are
-    small here; devices share the walkers instead.  BLAS is called from threads of XLA for many
-    matrices at once, and threads of its own would only wait for each other.  JAX_NUM_CPU_DEVICES
-    sets another number of devices.
+    A command calls it once, before it computes anything.
+
+    Each core of a CPU is a device, and BLAS has one thread.  XLA's threads would split one
+    operation after the other, which are small here; devices share the walkers instead.  BLAS is
+    called from threads of XLA for many matrices at once, and threads of its own would only wait for
+    each other.  JAX_NUM_CPU_DEVICES sets another number of devices.
 
     Under a launcher the processes of a host share its cores and its GPUs evenly, unless the
     launcher bound them; a process that fails ends all of them.
@@ -70,30 +79,51 @@ def start(alone: bool = False) -> None:
       ParallelError: the launcher's processes do not find each other, or there are not enough GPUs.
     """
     threadpool_limits(limits=1, user_api="blas")
-    if alone or _launched() == 1:
+    launched = _launched()
+    if alone or launched == 1:
         _group.alone = alone
-        return _use_cores(_cores())
-    comm, shared = _communicators(_launched())
+        _use_cores(_cores())
+        return
+    comm, shared = _communicators(launched)
+    _meet(comm, shared)
+    _group.alone = alone
+
+
+def _meet(comm, shared) -> None:
+    """Joins the processes of a communicator; `shared` has those of this host."""
     _group.communicator = comm
     _use_cores(share_of_cores(shared.allgather(_cores()), shared.rank))
-    gpus, refusal = None, None
+    gpus = _own_gpus(comm, shared)
+    sys.excepthook = _end_all
+    address = _address(alone=shared.size == comm.size) if comm.rank == 0 else None
+    address = comm.bcast(address)
+    _bypass_proxies(address.split(":")[0])
+    jax.distributed.initialize(
+        address,
+        comm.size,
+        comm.rank,
+        local_device_ids=gpus,
+        heartbeat_timeout_seconds=HEARTBEAT,
+    )
+
+
+def _own_gpus(comm, shared):
+    """GPUs of this process; where one host has too few of them, all processes raise together."""
+    gpus = None
+    refusal = None
     try:
         gpus = share_of_gpus(shared.allgather(_gpus()), shared.rank)
     except ParallelError as error:
         refusal = error
     for refused in filter(None, comm.allgather(refusal)):
-        raise refused  # all together
-    sys.excepthook = _end_all
-    address = comm.bcast(_address(alone=shared.size == comm.size) if comm.rank == 0 else None)
-    _bypass_proxies(address.split(":")[0])
-    jax.distributed.initialize(
-        address, comm.size, comm.rank, local_device_ids=gpus, heartbeat_timeout_seconds=HEARTBEAT
-    )
-    _group.alone = alone
+        raise refused
+    return gpus
 
 
 def join(alone: bool = False) -> None:
-    """`start`, for a program that may have begun before and used JAX: its devices serve then.
+    """Calls `start` unless it was called before; for programs that may have used JAX already.
+
+    A single process that has used JAX keeps the devices that it has.
 
     Args:
       alone: as in `start`, the same in every call.
@@ -118,8 +148,7 @@ def join(alone: bool = False) -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Leaves, with the exit code, and sees to it that the other processes do not wait for this one
-    for ever."""
+    """Leaves with the exit code, and keeps the other processes from waiting for this one."""
     if code and _group.communicator is not None:
         # a process that goes without a farewell makes the launcher end the others
         farewell = threading.Timer(GRACE, os._exit, (code,))
@@ -130,24 +159,29 @@ def end(code: int) -> NoReturn:
 
 def is_first() -> bool:
     """Is this the process that prints and writes files?  One that has met no other is."""
-    return _group.communicator is None or _group.communicator.rank == 0
+    return _group.rank == 0
 
 
 def on_first(function: Callable, *arguments):
-    """What the function returns on the first process, for all of them; what it raises there, all
-    raise."""
+    """The result of a function that is called on the first process, for all of them.
+
+    Called by all processes; what the function raises on the first one, all raise.
+    """
     if _group.communicator is None:
         return function(*arguments)
-    outcome = None
-    if is_first():
-        try:
-            outcome = function(*arguments), None
-        except Exception as error:
-            outcome = None, error
+    outcome = _attempt(function, arguments) if is_first() else None
     result, error = _group.communicator.bcast(outcome)
     if error is not None:
         raise error
     return result
+
+
+def _attempt(function, arguments):
+    """The result of a call and None, or None and the exception that it raised."""
+    try:
+        return function(*arguments), None
+    except Exception as error:
+        return None, error
 
 
 def any_process(flag: bool) -> bool:
@@ -168,42 +202,50 @@ def agree(asked: Mapping[str, object]) -> None:
     Raises:
       ValueError: a value differs between the processes; on all of them.
     """
-    of_all = gathered(dict(asked))
-    for name in dict.fromkeys(name for of_one in of_all for name in of_one):
-        first, *others = [of_one.get(name) for of_one in of_all]
+    all_asked = gathered(dict(asked))
+    names = dict.fromkeys(name for one in all_asked for name in one)
+    for name in names:
+        first, *others = [one.get(name) for one in all_asked]
         different = [value for value in others if value != first]
         if different:
             raise ValueError(
-                f"{name} is {first} on the first process and {different[0]} on another: give all processes the same, "
-                "or let each run by itself with --alone (in Python alone=True)"
+                f"{name} is {first} on the first process and {different[0]} on another: give all "
+                "processes the same, or let each run by itself with --alone "
+                "(in Python alone=True)"
             )
 
 
 def launcher() -> str:
-    """What started the processes, as far as it can be told, and the MPI library that they use."""
-    name = next((name for name in LAUNCHED if name in os.environ), None)
+    """The launcher of the processes, as far as it is known, and the MPI library that they use."""
     if _group.communicator is None:
         return "none: one process"
+    name = next(name for name in LAUNCHED if name in os.environ)
+    return f"{LAUNCHED[name]}, {_mpi_library()}"
+
+
+def _mpi_library():
     from mpi4py import MPI
 
-    return f"{LAUNCHED[name]}, {MPI.Get_library_version().splitlines()[0].strip()}"
+    return MPI.Get_library_version().splitlines()[0].strip()
 
 
 def share_of_cores(cores: list[list[int]], rank: int) -> list[int]:
-    """Cores for one process of a host: its part of those that it shares with others, all where
-    there are too few.
+    """Cores for one process of a host: its part of those that it shares with others.
+
+    Where there are fewer cores than processes that share them, each uses all.
 
     Args:
       cores: that each process of the host may use.
       rank: of the process among them.
     """
     own = cores[rank]
-    count, place = cores.count(own), cores[:rank].count(own)
-    return (
-        own[place * len(own) // count : (place + 1) * len(own) // count]
-        if len(own) >= count
-        else own
-    )
+    sharers = cores.count(own)
+    if len(own) < sharers:
+        return own
+    index = cores[:rank].count(own)
+    first = index * len(own) // sharers
+    end = (index + 1) * len(own) // sharers
+    return own[first:end]
 
 
 def share_of_gpus(gpus: list[tuple[str | None, tuple[str, ...]]], rank: int) -> list[int] | None:
@@ -216,36 +258,40 @@ def share_of_gpus(gpus: list[tuple[str | None, tuple[str, ...]]], rank: int) -> 
     Raises:
       ParallelError: the processes outnumber the GPUs that they share.
     """
-    own = visible, present = gpus[rank]
-    count = (
-        len(present)
-        if visible is None
-        else len([name for name in visible.split(",") if name not in ("", "-1")])
-    )
-    sharers, place = gpus.count(own), gpus[:rank].count(own)
+    own = gpus[rank]
+    visible, present = own
+    count = len(present) if visible is None else _count_visible(visible)
     if not present or not count:
         return None
+    sharers = gpus.count(own)
     if count < sharers:
         raise ParallelError(
-            f"{sharers} processes share {count} GPUs on {socket.gethostname()}: start at most one process for each GPU"
+            f"{sharers} processes share {count} GPUs on {socket.gethostname()}: "
+            "start at most one process for each GPU"
         )
-    return list(range(place * count // sharers, (place + 1) * count // sharers))
+    index = gpus[:rank].count(own)
+    return list(range(index * count // sharers, (index + 1) * count // sharers))
+
+
+def _count_visible(visible):
+    """Number of devices in CUDA_VISIBLE_DEVICES."""
+    return len([name for name in visible.split(",") if name not in ("", "-1")])
 
 
 def _launched():
     """Processes that the launcher says it started; 1 without a launcher."""
-    return next(
-        (int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), 1
-    )
+    for name in LAUNCHED:
+        count = os.environ.get(name, "")
+        if count.isdigit():
+            return int(count)
+    return 1
 
 
 def _cores():
-    # macOS cannot tell which cores the process may use
-    return (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count()))
-    )
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count()))  # macOS does not bind processes to cores
 
 
 def _use_cores(cores):
@@ -256,36 +302,37 @@ def _use_cores(cores):
 
 
 def _communicators(launched):
-    """All processes, and those of this host."""
+    """Communicators of all processes, and of those of this host."""
     try:
-        with warnings.catch_warnings(
-            action="ignore", category=RuntimeWarning
-        ):  # of what is told below
+        # mpi4py may warn of the library too; the sentences below say what to do about it
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
             from mpi4py import MPI
     except ImportError as error:
         raise ParallelError(
-            f"{launched} processes were started, but mpi4py does not work here ({error}): pip install mpi4py mpich, "
-            "start one process, or let each run by itself with --alone"
+            f"{launched} processes were started, but mpi4py does not work here ({error}): "
+            "pip install mpi4py mpich, start one process, or let each run by itself with --alone"
         ) from error
     comm = MPI.COMM_WORLD
     if comm.size != launched:
-        library = MPI.Get_library_version().splitlines()[0].strip()
         raise ParallelError(
-            f"{launched} processes were started, but each finds itself in a world of {comm.size}: start them with the "
-            f"mpirun of the MPI library that mpi4py uses here ({library}), or let each run by itself with --alone"
+            f"{launched} processes were started, but each finds itself in a world of {comm.size}: "
+            "start them with the mpirun of the MPI library that mpi4py uses here "
+            f"({_mpi_library()}), or let each run by itself with --alone"
         )
     return comm, comm.Split_type(MPI.COMM_TYPE_SHARED)
 
 
 def _gpus():
-    """CUDA_VISIBLE_DEVICES and the GPUs that may be opened.  JAX must not look before the processes
-    have met."""
+    """CUDA_VISIBLE_DEVICES, and the GPUs that this process may open.
+
+    JAX itself must not look before the processes have met.
+    """
     plugins = any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
     platforms = (jax.config.jax_platforms or "").split(",")
-    wanted = plugins and platforms[0] != "cpu"
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), tuple(
-        filter(_opens, glob("/dev/nvidia[0-9]*"))
-    ) if wanted else ()
+    present = ()
+    if plugins and platforms[0] != "cpu":
+        present = tuple(filter(_opens, glob("/dev/nvidia[0-9]*")))
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), present
 
 
 def _opens(path):
@@ -297,29 +344,31 @@ def _opens(path):
 
 
 def _address(alone):
-    """Where the first process can be met: a free port of this host."""
+    """Where the first process can be met: a free port of this host.
+
+    Args:
+      alone: are all processes on this host?
+    """
+    host = "127.0.0.1" if alone else socket.gethostname()
     with socket.socket() as probe:
         probe.bind(("", 0))
-        return f"{'127.0.0.1' if alone else socket.gethostname()}:{probe.getsockname()[1]}"
+        return f"{host}:{probe.getsockname()[1]}"
 
 
 def _bypass_proxies(host):
-    """Lest the messages between the processes be sent to a web proxy."""
-    if not any(
-        name.lower() in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
-        for name in os.environ
-    ):
+    """Keeps the messages between the processes from being sent to a web proxy."""
+    if not any(name.lower() in PROXIES for name in os.environ):
         return
     for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
+        hosts = [os.environ.get(name), host]
+        os.environ[name] = ",".join(filter(None, hosts))
 
 
 def _end_all(kind, error, trace):
-    """What an exception that nobody expected does: ends every process, with its message."""
-    words = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(f"Process {_group.communicator.rank} failed:\n{words}")
+    """Ends every process after an exception that nobody expected, with its message."""
+    message = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(f"Process {_group.rank} failed:\n{message}")
     sys.stderr.flush()
-    time.sleep(
-        1.0
-    )  # until the launcher has read it: what it has not read when it hears of the end, it drops
+    # the launcher drops what it has not read when it hears of the end
+    time.sleep(1.0)
     _group.communicator.Abort(1)

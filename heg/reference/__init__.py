@@ -1,4 +1,4 @@
-"""Numbers to stand beside ours: published fits, and full diagonalisation of a few electrons.
+"""Numbers for comparison: published fits, and full diagonalisation of a few electrons.
 
 Read `published` first, then `determinants` and `diagonalisation`.
 Nothing here may use the variational model that it judges.

@@ -1,4 +1,4 @@
-r"""Published exchange-correlation energies of the infinite gas, to stand beside ours.
+r"""Published exchange-correlation energies of the infinite gas, for comparison.
 
 Three dimensions: fits of f_xc(r_s, Theta, zeta) as the package eminus has them, by Groth et al.
 (GDSMFB), Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001; Karasiev et al.
@@ -15,20 +15,38 @@ doi:10.1103/PhysRevLett.88.256601,
 with the coefficients of libxc 7 (lda_c_2d_amgb.mpl).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from heg.gas.system import System
 
+
+class Coefficients(NamedTuple):
+    """Coefficients of one alpha_i of the AMGB formula; there d = -a h."""
+
+    a: float
+    b: float
+    c: float
+    e: float
+    f: float
+    g: float
+    h: float
+
+    def alpha(self, rs: float) -> float:
+        """alpha_i at r_s (bohr), hartree."""
+        a, b, c, e, f, g, h = self
+        polynomial = b * rs + c * rs**2 - a * h * rs**3
+        denominator = e * rs + f * rs**1.5 + g * rs**2 + h * rs**3
+        return a + polynomial * np.log1p(1 / denominator)
+
+
 # by power of zeta^2
-AMGB = {
-    "a": (-0.1925, 0.117331, 0.0234188),
-    "b": (0.0863136, -3.394e-2, -0.037093),
-    "c": (0.0572384, -7.66765e-3, 0.0163618),
-    "e": (1.0022, 0.4133, 1.424301),
-    "f": (-0.02069, 0.0, 0.0),
-    "g": (0.33997, 6.68467e-2, 0.0),
-    "h": (1.747e-2, 7.799e-4, 1.163099),
-}
+AMGB = (
+    Coefficients(-0.1925, 0.0863136, 0.0572384, 1.0022, -0.02069, 0.33997, 1.747e-2),
+    Coefficients(0.117331, -3.394e-2, -7.66765e-3, 0.4133, 0.0, 6.68467e-2, 7.799e-4),
+    Coefficients(0.0234188, -0.037093, 0.0163618, 1.424301, 0.0, 0.0, 1.163099),
+)
 BETA = 1.3386
 PAPERS = {
     "gdsmfb": "Groth et al. 2017",
@@ -36,13 +54,28 @@ PAPERS = {
     "corrksdt": "Karasiev et al. 2018",
     "amgb": "Attaccalite et al. 2002, ground state",
 }
-# r_s from and to, and highest Theta, of the data behind each fit; beyond them it extrapolates, to
-# known limits at best
+
+
+class FitRange(NamedTuple):
+    """The data behind a fit; beyond them it extrapolates, to known limits at best.
+
+    Attributes:
+      dim: dimension of the gas.
+      lowest_rs, highest_rs: bohr.
+      highest_theta: of the data.
+    """
+
+    dim: int
+    lowest_rs: float
+    highest_rs: float
+    highest_theta: float
+
+
 FITTED = {
-    "gdsmfb": (0.1, 20.0, 8.0),
-    "ksdt": (1.0, 40.0, 8.0),
-    "corrksdt": (0.1, 20.0, 8.0),
-    "amgb": (1.0, 40.0, np.inf),  # of the ground state, whatever Theta is
+    "gdsmfb": FitRange(3, 0.1, 20.0, 8.0),
+    "ksdt": FitRange(3, 1.0, 40.0, 8.0),
+    "corrksdt": FitRange(3, 0.1, 20.0, 8.0),
+    "amgb": FitRange(2, 1.0, 40.0, np.inf),  # of the ground state, whatever Theta is
 }
 
 
@@ -53,32 +86,42 @@ def gdsmfb(system: System) -> float:
       ImportError: eminus is not installed (extra `reference`).
       ValueError: two dimensions, or a coupling that is not 1: the fit is for neither.
     Accuracy: that of the fit, about 0.3 % of f_xc; agrees with the published code to 2e-8
-      (tests/test_references.py).
+      (tests/reference/test_published.py).
     """
     # imported here, so that a measurement without it needs no eminus
     from eminus.xc.lda_xc_gdsmfb import lda_xc_gdsmfb_spin
 
-    return float(lda_xc_gdsmfb_spin(*_arguments(system), T=system.temperature)[0][0])
+    density, polarization = _arguments(system)
+    energies, *_ = lda_xc_gdsmfb_spin(density, polarization, T=system.temperature)
+    return float(energies[0])
 
 
 def ksdt(system: System) -> float:
-    """f_xc by Karasiev et al. of 2014; as `gdsmfb`."""
+    """f_xc by Karasiev et al. of 2014, hartree per electron; errors as of `gdsmfb`."""
     from eminus.xc.lda_xc_ksdt import lda_xc_ksdt_spin
 
-    return float(lda_xc_ksdt_spin(*_arguments(system), T=system.temperature)[0][0])
+    density, polarization = _arguments(system)
+    energies, *_ = lda_xc_ksdt_spin(density, polarization, T=system.temperature)
+    return float(energies[0])
 
 
 def corrected_ksdt(system: System) -> float:
-    """f_xc by Karasiev, Dufty and Trickey, of the unpolarised gas; as `gdsmfb`."""
+    """f_xc by Karasiev, Dufty and Trickey, hartree per electron; errors as of `gdsmfb`.
+
+    Raises:
+      ValueError: also a polarised gas.
+    """
     from eminus.xc.lda_xc_corr_ksdt import lda_xc_corr_ksdt
 
     density, polarization = _arguments(system)
     if polarization[0]:
         raise ValueError("corrKSDT is for polarization 0")
-    return float(lda_xc_corr_ksdt(density, T=system.temperature)[0][0])
+    energies, *_ = lda_xc_corr_ksdt(density, T=system.temperature)
+    return float(energies[0])
 
 
 def _arguments(system):
+    """Density and polarisation as eminus takes them.  [1], [1]"""
     if system.dim != 3 or system.coupling != 1:
         raise ValueError("the published f_xc is that of three dimensions at coupling 1")
     return np.array([system.density]), np.array([system.polarization])
@@ -92,46 +135,51 @@ def amgb(system: System) -> float:
     """
     if system.dim != 2 or system.coupling != 1:
         raise ValueError("AMGB is for two dimensions at coupling 1")
-    rs, zeta = system.rs, system.polarization
-    logarithms = []
-    for a, b, c, e, f, g, h in zip(*AMGB.values()):
-        polynomial = b * rs + c * rs**2 - a * h * rs**3
-        logarithms.append(
-            a + polynomial * np.log1p(1 / (e * rs + f * rs**1.5 + g * rs**2 + h * rs**3))
-        )
-    of_spin = ((1 + zeta) ** 1.5 + (1 - zeta) ** 1.5) / 2
+    rs = system.rs
+    zeta = system.polarization
     unpolarised = -4 * np.sqrt(2) / (3 * np.pi * rs)
-    higher = unpolarised * (of_spin - 1 - 3 / 8 * zeta**2 - 3 / 128 * zeta**4)
-    correlation = logarithms @ zeta ** (2.0 * np.arange(3)) + np.expm1(-BETA * rs) * higher
-    return float(unpolarised * of_spin + correlation)
+    scaling = ((1 + zeta) ** 1.5 + (1 - zeta) ** 1.5) / 2
+    exchange = unpolarised * scaling
+    # e_x^(6): exchange without its terms up to zeta^4
+    higher = unpolarised * (scaling - 1 - 3 / 8 * zeta**2 - 3 / 128 * zeta**4)
+    alphas = np.array([coefficients.alpha(rs) for coefficients in AMGB])
+    powers = zeta ** (2.0 * np.arange(3))
+    correlation = alphas @ powers + np.expm1(-BETA * rs) * higher
+    return float(exchange + correlation)
+
+
+FITS = {
+    "gdsmfb": gdsmfb,
+    "ksdt": ksdt,
+    "corrksdt": corrected_ksdt,
+    "amgb": amgb,
+}
 
 
 def published(system: System) -> dict[str, float]:
-    """Whatever is known of the infinite gas at the r_s, Theta and zeta of a gas, hartree per
-    electron, by name."""
-    found = {}
-    for name, function in (
-        ("gdsmfb", gdsmfb),
-        ("ksdt", ksdt),
-        ("corrksdt", corrected_ksdt),
-        ("amgb", amgb),
-    ):
+    """All published f_xc at the r_s, Theta and zeta of a gas, hartree per electron, by name.
+
+    A fit that is not for such a gas, or whose package is missing, is left out.
+    """
+    energies = {}
+    for name, fit in FITS.items():
         try:
-            found[name] = function(system)
+            energies[name] = fit(system)
         except (ImportError, ValueError):
             continue
-    return found
+    return energies
 
 
 def out_of_range(dim: int, rs: float, theta: float) -> dict[str, str]:
-    """Which of the fits in that dimension are outside of their data at r_s (bohr) and Theta, with a
-    sentence each."""
-    found = {}
-    for name in ("amgb",) if dim == 2 else ("gdsmfb", "ksdt", "corrksdt"):
-        low, high, hottest = FITTED[name]
-        if not (low <= rs <= high and theta <= hottest):
-            bound = "" if np.isinf(hottest) else f" and Theta up to {hottest:g}"
-            found[name] = (
-                f"f_xc_{name}_ha is outside of the data of its fit, r_s from {low:g} to {high:g}{bound}."
-            )
-    return found
+    """A sentence for each fit of that dimension whose data do not reach to r_s (bohr) and Theta."""
+    sentences = {}
+    for name, fit in FITTED.items():
+        if fit.dim != dim:
+            continue
+        if fit.lowest_rs <= rs <= fit.highest_rs and theta <= fit.highest_theta:
+            continue
+        bound = f"r_s from {fit.lowest_rs:g} to {fit.highest_rs:g}"
+        if np.isfinite(fit.highest_theta):
+            bound += f" and Theta up to {fit.highest_theta:g}"
+        sentences[name] = f"f_xc_{name}_ha is outside of the data of its fit, {bound}."
+    return sentences

@@ -1,9 +1,16 @@
 """The report of a measurement: one HTML file that needs no other."""
 
-import base64
 import html
 from pathlib import Path
 
+from heg.report.html import (
+    SIZE_ERROR,
+    document,
+    embedded,
+    html_table,
+    paragraphs,
+    preformatted,
+)
 from heg.runs.text_files import write_text
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
@@ -32,101 +39,99 @@ TITLES = {
     "F_variance_over_K": "variance of F_loc over K",
     "F_at_zero_variance": "F extrapolated to zero variance over the training (no bound)",
 }
-# what one alternative form can say of an error, and what it cannot
-SIZE_ERROR = (
-    "The error of the size correction is its distance from an interpolation of S(q) that is right for long waves "
-    "alone: a cautious one."
-)
-STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
-color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0;
-text-align: left; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums } img {
-max-width: 100% } pre { background: #f4f4f4;
-padding: 1em; overflow-x: auto } figcaption { color: #555; font-size: 90% }"""
 
 
 def write(path: Path, observables: dict, configuration: str, pictures: dict[str, Path]) -> Path:
-    """Writes the report.
+    """Writes the report of a measurement.
 
     Args:
       path: of the file.
       observables: what observables.json holds.
       configuration: text of config.toml.
       pictures: PNG files by caption.
+    Returns:
+      The path.
     """
-    gas, ideal = observables["system"], observables["ideal"]
-    electrons = f"{gas['n_up']} up + {gas['n_down']} down electrons in {gas['dim']}D"
-    title = f"{electrons}, r_s = {gas['rs_bohr']:g}, Θ = {gas['theta']:g}"
-    rows = [
-        (
-            TITLES[name],
-            _value(observables[name]),
-            _ideal(ideal.get(name)),
-            observables["units"][name],
-        )
-        for name in TITLES
-        if name in observables
+    parts = [
+        *_summary(observables),
+        *_gas(observables["system"]),
+        *_infinite_gas(observables),
+        *(embedded(caption, picture) for caption, picture in pictures.items()),
+        *_fit_of_levels(observables["landau"]),
+        preformatted("Configuration", configuration),
     ]
-    sentence = sentence_of(observables)
-    parts = [f"<p><strong>{html.escape(sentence)}</strong></p>"] if sentence else []
-    parts += [
-        f"<p>{observables['samples']} independent samples at step {observables['step']}, heg {observables['version']}. "
-        "Errors are standard errors.</p>",
-        html_table(("quantity", "value", "ideal gas, exact", "unit"), rows),
-        "<h2>The gas</h2>",
-        html_table(("", ""), [(name, value) for name, value in gas.items()]),
-    ]
-    if observables["infinite_gas"]:
-        values = [
-            (n, _value(v) if isinstance(v, dict) else f"{v:.6g}")
-            for n, v in observables["infinite_gas"].items()
-        ]
-        notes = [SIZE_ERROR, *observables.get("outside_of_fits", [])]
-        parts += [
-            "<h2>The infinite gas</h2>",
-            html_table(("", ""), values),
-            *(f"<p>{note}</p>" for note in notes),
-        ]
-    parts += [embedded(caption, picture) for caption, picture in pictures.items()]
-    explained = ", ".join(f"{share:.1%}" for share in observables["landau"]["explained"])
-    parts += [
-        f"<p>Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: {explained}.</p>",
-        f"<h2>Configuration</h2><pre>{html.escape(configuration)}</pre>",
-    ]
-    write_text(path, document(title, parts))
+    write_text(path, document(_title(observables["system"]), parts))
     return path
 
 
-def document(title: str, parts: list[str]) -> str:
-    """A whole page with a heading, from the parts of its body in HTML."""
-    title = html.escape(title)
-    head = f'<head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
-    body = "\n".join([f"<h1>{title}</h1>", *parts])
-    return f'<!DOCTYPE html>\n<html lang="en">{head}\n<body>{body}</body></html>'
+def _title(gas):
+    electrons = f"{gas['n_up']} up + {gas['n_down']} down electrons in {gas['dim']}D"
+    return f"{electrons}, r_s = {gas['rs_bohr']:g}, Θ = {gas['theta']:g}"
 
 
-def _value(number):
-    means, errors = number["mean"], number["error"]
-    if not isinstance(means, list):
-        means, errors = [means], [errors]
-    text = lambda mean, error: "none" if None in (mean, error) else str(Estimate(mean, error))
-    return ", ".join(map(text, means, errors))
-
-
-def _ideal(number):
-    return "" if number is None else f"{number:.6g}"
-
-
-def embedded(caption: str, picture: Path) -> str:
-    """A PNG file as a figure that is part of the page."""
-    data, caption = base64.b64encode(picture.read_bytes()).decode(), html.escape(caption)
-    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
-
-
-def html_table(head, rows) -> str:
-    """A table in HTML."""
-    line = lambda tag, cells: (
-        "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+def _summary(observables):
+    """The verdict, the size of the sample and the table of results."""
+    sentence = sentence_of(observables)
+    verdict = [f"<p><strong>{html.escape(sentence)}</strong></p>"] if sentence else []
+    sample = (
+        f"{observables['samples']} independent samples at step {observables['step']}, "
+        f"heg {observables['version']}. Errors are standard errors."
     )
-    return "<table>" + line("th", head) + "".join(line("td", row) for row in rows) + "</table>"
+    head = ("quantity", "value", "ideal gas, exact", "unit")
+    return [*verdict, *paragraphs([sample]), html_table(head, _rows(observables))]
+
+
+def _rows(observables):
+    """Title, value, ideal value and unit of each quantity that was measured."""
+    ideal = observables["ideal"]
+    rows = []
+    for name, title in TITLES.items():
+        if name in observables:
+            value = _with_error(observables[name])
+            rows.append((title, value, _exact(ideal.get(name)), observables["units"][name]))
+    return rows
+
+
+def _gas(gas):
+    return ["<h2>The gas</h2>", html_table(("", ""), gas.items())]
+
+
+def _infinite_gas(observables):
+    """Values of the infinite gas and what limits them; nothing for a gas without interaction."""
+    values = observables["infinite_gas"]
+    if not values:
+        return []
+    rows = [(name, _with_or_without_error(value)) for name, value in values.items()]
+    # measurements of older versions do not say where a published fit is extrapolated
+    notes = [SIZE_ERROR, *observables.get("outside_of_fits", [])]
+    return ["<h2>The infinite gas</h2>", html_table(("", ""), rows), *paragraphs(notes)]
+
+
+def _fit_of_levels(landau):
+    shares = ", ".join(f"{share:.1%}" for share in landau["explained"])
+    sentence = (
+        "Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: "
+        f"{shares}."
+    )
+    return paragraphs([sentence])
+
+
+def _with_error(number):
+    """One number, or several, each with its error in brackets."""
+    means = number["mean"]
+    errors = number["error"]
+    if not isinstance(means, list):
+        return _estimate(means, errors)
+    return ", ".join(map(_estimate, means, errors))
+
+
+def _estimate(mean, error):
+    return "none" if None in (mean, error) else str(Estimate(mean, error))
+
+
+def _with_or_without_error(value):
+    return _with_error(value) if isinstance(value, dict) else f"{value:.6g}"
+
+
+def _exact(number):
+    return "" if number is None else f"{number:.6g}"

@@ -1,158 +1,292 @@
-"""Figures of a table of the equation of state.  matplotlib is optional: the extra `plot` brings
-it."""
+"""Figures of a table of the equation of state, as PNG files.
+
+matplotlib is optional: the extra `plot` brings it.
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from heg.eos.table import Table
+from heg.eos.table import Series, Table
 from heg.runs.files import replace
 
-FINE = 20  # points of a curve
+if TYPE_CHECKING:
+    # imported where it is used, so that tables without figures need no matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CURVE_POINTS = 20
 PUBLISHED = {
     "gdsmfb": "Groth et al. 2017",
     "ksdt": "Karasiev et al. 2014",
     "amgb": "ground state, Attaccalite et al.",
 }
+PUBLISHED_STYLES = {"gdsmfb": "--", "amgb": ":"}  # fits that are drawn, in this order
 
 
 def draw(table: Table, run_dir: Path) -> dict[str, Path]:
-    """All figures of all cells as PNG files by caption.
+    """Draws the figures of every cell of a table.
 
+    Args:
+      table: of the equation of state.
+      run_dir: directory of the PNG files.
+    Returns:
+      The files by caption.
     Raises:
       ImportError: matplotlib is not installed.
     """
-    found = {}
+    pictures = {}
     for cell, series in table.series.items():
         name = series.surface.data.gas.label
         gas = f"{cell[0]} up + {cell[1]} down electrons"
+        # the largest cell stands for the infinite gas, whose thermodynamics is shown once
         if series is table.largest(series.zeta):
-            found |= {
-                f"f_xc along isotherms and isochores, {gas}": _curves(
-                    table, series, run_dir / f"f_xc-{name}.png"
-                ),
-                f"Pressure and heat capacity, {gas}": _pressure(
-                    table, series, run_dir / f"p-{name}.png"
-                ),
-            }
-        found[f"What was measured beside the surface's derivatives, {gas}, in standard errors"] = (
-            _deviations(table, series, run_dir / f"deviations-{name}.png")
-        )
-    return found
+            path = run_dir / f"f_xc-{name}.png"
+            caption = f"f_xc along isotherms and isochores, {gas}"
+            pictures[caption] = _save(_excess_free_energy(table, series), path)
+            path = run_dir / f"p-{name}.png"
+            caption = f"Pressure and heat capacity, {gas}"
+            pictures[caption] = _save(_pressure_and_heat_capacity(table, series), path)
+        path = run_dir / f"deviations-{name}.png"
+        caption = f"What was measured beside the surface's derivatives, {gas}, in standard errors"
+        pictures[caption] = _save(_deviations(table, series), path)
+    return pictures
 
 
-def _curves(table, series, path):
+def _save(figure: Figure, path: Path) -> Path:
+    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+    return path
+
+
+class _Rows(NamedTuple):
+    """The rows of one cell of a table."""
+
+    table: Table
+    series: Series
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the table, for these rows alone.  [rows]"""
+        return self.table.columns[name][self.series.rows].astype(float)
+
+    @property
+    def rs(self) -> np.ndarray:
+        """Wigner-Seitz radii, bohr.  [rows]"""
+        return self.column("rs_bohr")
+
+    @property
+    def theta(self) -> np.ndarray:
+        """Temperatures over the Fermi energy.  [rows]"""
+        return self.column("theta")
+
+
+def _excess_free_energy(table: Table, series: Series) -> Figure:
     """r_s f_xc of the infinite gas: over r_s for each Theta, over Theta for each r_s."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    of = lambda name: table.columns[name][series.rows].astype(float)
-    rs, theta, zeta = of("rs_bohr"), of("theta"), float(of("zeta")[0])
-    value, error = rs * of("f_xc_ha"), rs * of("f_xc_error_ha")
-    for axis, along, fixed, label in ((axes[0], rs, theta, "Θ"), (axes[1], theta, rs, "r_s")):
-        for place, kept in enumerate(np.unique(fixed)):
-            own, colour = np.flatnonzero(fixed == kept), f"C{place % 10}"
-            own = own[np.argsort(along[own])]
-            axis.errorbar(along[own], value[own], error[own], fmt="o", markersize=4, color=colour)
-            fine = np.geomspace(along[own].min(), along[own].max(), FINE)
-            states = [(x, kept) if axis is axes[0] else (kept, x) for x in fine]
-            energy = [table.excess_free_energy(*state, zeta) for state in states]
-            axis.plot(
-                fine,
-                [state[0] * one.mean for state, one in zip(states, energy)],
-                color=colour,
-                linewidth=0.9,
-            )
-            axis.plot([], [], color=colour, label=f"{label} = {kept:g}")
-            for style, published in zip(("--", ":"), ("gdsmfb", "amgb")):
-                if (name := f"f_xc_{published}_ha") in table.columns:
-                    axis.plot(along[own], (rs * of(name))[own], style, color=colour, linewidth=0.9)
-        _logarithmic(axis, along)
+    isotherms, isochores = figure.subplots(1, 2, sharey=True)
+    rows = _Rows(table, series)
+    for number, theta in enumerate(np.unique(rows.theta)):
+        _isotherm(isotherms, rows, theta, f"C{number % 10}")
+    for number, rs in enumerate(np.unique(rows.rs)):
+        _isochore(isochores, rows, rs, f"C{number % 10}")
+    _logarithmic(isotherms, rows.rs)
+    _logarithmic(isochores, rows.theta)
+    _label_published(isotherms, table)
+    isotherms.set(xlabel="r_s (bohr)", ylabel="r_s f_xc (hartree bohr)")
+    isochores.set(xlabel="Θ")
+    for axis in (isotherms, isochores):
         axis.legend(fontsize=7)
-    for style, published in (("--", "gdsmfb"), (":", "amgb")):
-        if f"f_xc_{published}_ha" in table.columns:
-            axes[0].plot([], [], style, color="grey", label=PUBLISHED[published])
-            axes[0].legend(fontsize=7)
-    axes[0].set(xlabel="r_s (bohr)", ylabel="r_s f_xc (hartree bohr)")
-    axes[1].set(xlabel="Θ")
-    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
-    return path
+    return figure
 
 
-def _pressure(table, series, path):
+def _isotherm(axis: Axes, rows: _Rows, theta: float, colour: str) -> None:
+    """r_s f_xc over r_s at one Theta."""
+    selected = _sorted_rows(rows.theta == theta, rows.rs)
+    rs = _curve(rows.rs[selected])
+    _points(axis, rows, selected, rows.rs, colour)
+    energies = _of_surface(rows, rs, np.full_like(rs, theta))
+    axis.plot(rs, energies, color=colour, linewidth=0.9)
+    axis.plot([], [], color=colour, label=f"Θ = {theta:g}")
+    _published(axis, rows, selected, rows.rs, colour)
+
+
+def _isochore(axis: Axes, rows: _Rows, rs: float, colour: str) -> None:
+    """r_s f_xc over Theta at one r_s."""
+    selected = _sorted_rows(rows.rs == rs, rows.theta)
+    theta = _curve(rows.theta[selected])
+    _points(axis, rows, selected, rows.theta, colour)
+    energies = _of_surface(rows, np.full_like(theta, rs), theta)
+    axis.plot(theta, energies, color=colour, linewidth=0.9)
+    axis.plot([], [], color=colour, label=f"r_s = {rs:g}")
+    _published(axis, rows, selected, rows.theta, colour)
+
+
+def _sorted_rows(mask, values):
+    """Numbers of the rows in a mask, by ascending values."""
+    selected = np.flatnonzero(mask)
+    return selected[np.argsort(values[selected])]
+
+
+def _curve(values):
+    return np.geomspace(values.min(), values.max(), CURVE_POINTS)
+
+
+def _points(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
+    """r_s f_xc of some rows with errors."""
+    value = rows.rs * rows.column("f_xc_ha")
+    error = rows.rs * rows.column("f_xc_error_ha")
+    axis.errorbar(
+        along[selected],
+        value[selected],
+        error[selected],
+        fmt="o",
+        markersize=4,
+        color=colour,
+    )
+
+
+def _published(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
+    """r_s f_xc of the published fits, at some rows."""
+    for name, style in PUBLISHED_STYLES.items():
+        if f"f_xc_{name}_ha" in rows.table.columns:
+            published = rows.rs * rows.column(f"f_xc_{name}_ha")
+            axis.plot(along[selected], published[selected], style, color=colour, linewidth=0.9)
+
+
+def _of_surface(rows: _Rows, all_rs, all_theta) -> list[float]:
+    """r_s f_xc of the surface along a curve of states."""
+    zeta = float(rows.column("zeta")[0])
+    energies = []
+    for rs, theta in zip(all_rs, all_theta):
+        excess = rows.table.excess_free_energy(rs, theta, zeta)
+        energies.append(rs * excess.mean)  # r_s takes the trend out: curves lie close together
+    return energies
+
+
+def _label_published(axis: Axes, table: Table) -> None:
+    """Adds the published fits to the legend, in grey as they have many colours."""
+    for name, style in PUBLISHED_STYLES.items():
+        if f"f_xc_{name}_ha" in table.columns:
+            axis.plot([], [], style, color="grey", label=PUBLISHED[name])
+
+
+def _pressure_and_heat_capacity(table: Table, series: Series) -> Figure:
     """Pressure over the classical one, n T, and the heat capacity, over Theta for each r_s."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    pressure, heat_capacity = figure.subplots(1, 2)
+    rows = _Rows(table, series)
     dim = int(table.columns["dim"][0])
-    of = lambda name: table.columns[name][series.rows].astype(float)
-    rs, theta, gas = of("rs_bohr"), of("theta"), series.surface.data.gas
-    classical = gas.density / rs**dim * of("temperature_ha")
-    for place, kept in enumerate(np.unique(rs)):
-        own, colour = np.flatnonzero(rs == kept), f"C{place}"
-        own = own[np.argsort(theta[own])]
-        for axis, name, unit, scale in (
-            (left, "p", f"ha_per_bohr{dim}", classical),
-            (right, "c", "kb", np.ones(len(rs))),
-        ):
-            value, error = of(f"{name}_{unit}") / scale, of(f"{name}_error_{unit}") / scale
-            axis.errorbar(
-                theta[own],
-                value[own],
-                error[own],
-                fmt="o-",
-                markersize=4,
-                linewidth=0.8,
-                color=colour,
-            )
-        left.plot([], [], color=colour, label=f"r_s = {kept:g}")
-    own = np.argsort(theta)
-    left.plot(
-        theta[own],
-        (of(f"p_ideal_ha_per_bohr{dim}") / classical)[own],
-        "k--",
-        linewidth=0.8,
-        label="ideal gas",
+    # the gas of the surface has r_s = 1
+    density = series.surface.data.gas.density / rows.rs**dim
+    classical = density * rows.column("temperature_ha")
+    unit = f"ha_per_bohr{dim}"
+    _isochores(
+        pressure,
+        rows,
+        rows.column(f"p_{unit}") / classical,
+        rows.column(f"p_error_{unit}") / classical,
     )
-    right.plot(theta[own], of("c_ideal_kb")[own], "k--", linewidth=0.8, label="ideal gas")
-    left.set(xlabel="Θ", ylabel="p / n k_B T (measured)")
-    right.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)")
-    for axis in (left, right):
-        _logarithmic(axis, theta)
+    _isochores(heat_capacity, rows, rows.column("c_kb"), rows.column("c_error_kb"))
+    for number, rs in enumerate(np.unique(rows.rs)):
+        # colours by r_s, as in the lines
+        pressure.plot([], [], color=f"C{number}", label=f"r_s = {rs:g}")
+    _ideal_gas(pressure, rows, rows.column(f"p_ideal_{unit}") / classical)
+    _ideal_gas(heat_capacity, rows, rows.column("c_ideal_kb"))
+    pressure.set(xlabel="Θ", ylabel="p / n k_B T (measured)")
+    heat_capacity.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)")
+    for axis in (pressure, heat_capacity):
+        _logarithmic(axis, rows.theta)
         axis.legend(fontsize=7)
-    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
-    return path
+    return figure
 
 
-def _logarithmic(axis, values):
+def _isochores(axis: Axes, rows: _Rows, value, error) -> None:
+    """A quantity with its error over Theta, a line for each r_s."""
+    for number, rs in enumerate(np.unique(rows.rs)):
+        selected = _sorted_rows(rows.rs == rs, rows.theta)
+        axis.errorbar(
+            rows.theta[selected],
+            value[selected],
+            error[selected],
+            fmt="o-",
+            markersize=4,
+            linewidth=0.8,
+            color=f"C{number}",
+        )
+
+
+def _ideal_gas(axis: Axes, rows: _Rows, value) -> None:
+    # in these units the ideal gas depends on Theta alone: one line for all r_s
+    order = np.argsort(rows.theta)
+    axis.plot(rows.theta[order], value[order], "k--", linewidth=0.8, label="ideal gas")
+
+
+def _logarithmic(axis: Axes, values) -> None:
     """A logarithmic axis with the values of the table as its ticks."""
+    ticks = np.unique(values)
     axis.set_xscale("log")
     axis.minorticks_off()
-    axis.set_xticks(np.unique(values), [f"{value:g}" for value in np.unique(values)])
+    axis.set_xticks(ticks, [f"{value:g}" for value in ticks])
 
 
-def _deviations(table, series, path):
-    """Maps over r_s and Theta."""
+def _deviations(table: Table, series: Series) -> Figure:
+    """Maps over r_s and Theta of e, s and p as measured, less those of the surface."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    of = lambda name: table.columns[name][series.rows].astype(float)
-    rs, theta = of("rs_bohr"), of("theta")
-    columns, rows = np.unique(rs), np.unique(theta)
+    rows = _Rows(table, series)
     for axis, letter in zip(figure.subplots(1, 3), "esp"):
-        grid = np.full((len(rows), len(columns)), np.nan)
-        grid[np.searchsorted(rows, theta), np.searchsorted(columns, rs)] = of(
-            f"{letter}_deviation_sigma"
-        )
-        picture = axis.imshow(grid, cmap="RdBu", vmin=-5, vmax=5, origin="lower", aspect="auto")
-        for (row, column), value in np.ndenumerate(grid):
-            if np.isfinite(value):
-                axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8)
-        axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
-        axis.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+        image = _map(axis, rows, rows.column(f"{letter}_deviation_sigma"))
         axis.set(xlabel="r_s", ylabel="Θ", title=letter)
-    figure.colorbar(picture, ax=figure.axes)
-    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
-    return path
+    figure.colorbar(image, ax=figure.axes)
+    return figure
+
+
+def _map(axis: Axes, rows: _Rows, values):
+    """A map over r_s and Theta with its numbers."""
+    grid = _grid(rows, values)
+    # the same colours in all maps: white is agreement, full colour five errors
+    image = axis.imshow(
+        grid,
+        cmap="RdBu",
+        vmin=-5,
+        vmax=5,
+        origin="lower",
+        aspect="auto",
+    )
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            axis.text(
+                column,
+                row,
+                f"{value:.1f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+            )
+    axis.set_xticks(*_ticks(rows.rs))
+    axis.set_yticks(*_ticks(rows.theta))
+    return image
+
+
+def _ticks(values):
+    """Places and labels of the different values along an axis of a map."""
+    labels = [f"{value:g}" for value in np.unique(values)]
+    return range(len(labels)), labels
+
+
+def _grid(rows: _Rows, values) -> np.ndarray:
+    """Values by Theta and r_s; not a number where the table has no row.  [theta, rs]"""
+    all_rs = np.unique(rows.rs)
+    all_theta = np.unique(rows.theta)
+    grid = np.full((len(all_theta), len(all_rs)), np.nan)
+    row = np.searchsorted(all_theta, rows.theta)
+    column = np.searchsorted(all_rs, rows.rs)
+    grid[row, column] = values
+    return grid

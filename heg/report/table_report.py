@@ -7,102 +7,152 @@ import numpy as np
 
 from heg.eos.table import Table, extrapolated
 from heg.reference.published import out_of_range
-from heg.report.run_report import SIZE_ERROR, document, embedded, html_table
+from heg.report.html import (
+    SIZE_ERROR,
+    document,
+    embedded,
+    html_table,
+    paragraphs,
+    preformatted,
+)
 from heg.runs.text_files import read_text, write_text
 from heg.statistics import Estimate
 
 ABOUT = (
-    "Per electron, in hartree and k<sub>B</sub>; Θ = T / E_F with the Fermi energy of the majority spin. Infinite gas: "
-    "the cell's f_xc, the size correction and the ideal gas of infinitely many electrons. Errors are standard errors, "
-    "of the size correction its own estimate. All columns are in table.csv and table.h5."
+    "Per electron, in hartree and k<sub>B</sub>; Θ = T / E_F with the Fermi energy of the majority "
+    "spin. Infinite gas: the cell's f_xc, the size correction and the ideal gas of infinitely many "
+    "electrons. Errors are standard errors, of the size correction its own estimate. All columns "
+    "are in table.csv and table.h5."
 )
 OUTSIDE = "Outside of the r_s and Θ of the data that this published fit was made from."
+PUBLISHED_FITS = ("gdsmfb", "ksdt", "corrksdt", "amgb")
 
 
 def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Path:
-    """Writes it.
+    """Writes the page of a table.
 
     Args:
       path: of the file.
       table: what it shows.
       grid: the file grid.toml.
       pictures: PNG files by caption.
+    Returns:
+      The path.
     """
-    columns, dim = table.columns, int(table.columns["dim"][0])
-    title = f"Equation of state of the {dim}D electron gas"
-    version = columns["version"][0]
-    head, rows = _rows(table)
-    notes = (
-        [SIZE_ERROR, f"* {OUTSIDE}"]
-        if any(cell.endswith("*") for row in rows for cell in row)
-        else [SIZE_ERROR]
-    )
+    version = html.escape(str(table.columns["version"][0]))
+    rows = [_row(table, index) for index in range(len(table.columns["dim"]))]
     parts = [
-        f"<p>heg {html.escape(str(version))}. {ABOUT}</p>",
-        f'<div style="overflow-x: auto">{html_table(head, rows)}</div>',
-        *(f"<p>{note}</p>" for note in notes),
+        f"<p>heg {version}. {ABOUT}</p>",
+        f'<div style="overflow-x: auto">{html_table(_head(table), rows)}</div>',
+        *paragraphs(_notes(rows)),
+        *_extrapolation(table),
+        *(embedded(caption, picture) for caption, picture in pictures.items()),
+        *paragraphs([_quality_of_fits(table)]),
+        preformatted("Grid", read_text(grid)),
     ]
-    if sizes := list(extrapolated(table)):
-        cells = [
-            (f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)) for rs, theta, zeta, value in sizes
-        ]
-        parts += [
-            "<h2>f_xc linear in 1 / N to infinity</h2>",
-            html_table(("r_s", "Θ", "ζ", "f_xc"), cells),
-        ]
-    parts += [embedded(caption, picture) for caption, picture in pictures.items()]
-    fits = [
-        f"{sum(cell)} electrons, ζ = {series.zeta:g}: χ² per point {series.surface.chi2:.2f}"
-        for cell, series in table.series.items()
-    ]
-    parts += [
-        f"<p>Surface, each point against the fit of all others: {'; '.join(fits) or 'too few points'}.</p>",
-        f"<h2>Grid</h2><pre>{html.escape(read_text(grid))}</pre>",
-    ]
+    title = f"Equation of state of the {_dim(table)}D electron gas"
     write_text(path, document(title, parts))
     return path
 
 
-def _rows(table):
-    columns, dim = table.columns, int(table.columns["dim"][0])
-    published = [
-        name for name in ("gdsmfb", "ksdt", "corrksdt", "amgb") if f"f_xc_{name}_ha" in columns
+def _dim(table):
+    return int(table.columns["dim"][0])
+
+
+def _fits_in(table):
+    """Names of the published fits that the table is compared with."""
+    return [name for name in PUBLISHED_FITS if f"f_xc_{name}_ha" in table.columns]
+
+
+def _head(table):
+    """Headings of the columns, in the order of `_row`."""
+    gas = ["N", "ζ", "r_s", "Θ"]
+    excess = ["f_xc, cell", "size correction", "f_xc", *_fits_in(table)]
+    thermodynamics = ["f", "e", "s", f"p, Ha/bohr^{_dim(table)}", "c_V"]
+    return [
+        *gas,
+        *excess,
+        *thermodynamics,
+        "e, s, p off the surface",
+        "steps",
+        "samples",
+        "reached",
     ]
-    volume = f"ha_per_bohr{dim}"
-    head = (
-        "N",
-        "ζ",
-        "r_s",
-        "Θ",
-        "f_xc, cell",
-        "size correction",
-        "f_xc",
-        *published,
-        "f",
-        "e",
-        "s",
-        f"p, Ha/bohr^{dim}",
-    )
-    head += ("c_V", "e, s, p off the surface", "steps", "samples", "reached")
-    of = lambda name, unit, row: str(
-        Estimate(columns[f"{name}_{unit}"][row], columns[f"{name}_error_{unit}"][row])
-    )
+
+
+def _row(table, index):
+    """Cells of one gas as text."""
+    value = {name: values[index] for name, values in table.columns.items()}
+
+    def plain(name):
+        return f"{value[name]:g}"
+
+    def with_error(name, unit):
+        return str(Estimate(value[f"{name}_{unit}"], value[f"{name}_error_{unit}"]))
+
+    gas = [
+        plain("electrons"),
+        plain("zeta"),
+        plain("rs_bohr"),
+        plain("theta"),
+    ]
+    excess = [
+        with_error("f_xc_cell", "ha"),
+        with_error("f_correction", "ha"),
+        with_error("f_xc", "ha"),
+        *_published(table, value),
+    ]
+    thermodynamics = [
+        with_error("f", "ha"),
+        with_error("e", "ha"),
+        with_error("s", "kb"),
+        with_error("p", f"ha_per_bohr{_dim(table)}"),
+        # c is a derivative of the surface, which small tables do not have
+        with_error("c", "kb") if np.isfinite(value["c_kb"]) else "",
+    ]
+    reached = "yes" if value["reached"] else "no"
+    effort = [plain("steps"), plain("samples"), reached]
+    return [*gas, *excess, *thermodynamics, _deviations(value), *effort]
+
+
+def _published(table, value):
+    """f_xc of the published fits, with an asterisk where a fit is extrapolated."""
+    extrapolated_fits = out_of_range(_dim(table), value["rs_bohr"], value["theta"])
+    cells = []
+    for name in _fits_in(table):
+        mark = "*" if name in extrapolated_fits else ""
+        cells.append(f"{value[f'f_xc_{name}_ha']:.5g}{mark}")
+    return cells
+
+
+def _deviations(value):
+    """e, s and p as measured, less those of the surface, in standard errors; empty without one."""
+    deviations = [value[f"{letter}_deviation_sigma"] for letter in "esp"]
+    if not np.isfinite(deviations[0]):
+        return ""
+    return ", ".join(f"{deviation:.1f}" for deviation in deviations)
+
+
+def _notes(rows):
+    marked = any(cell.endswith("*") for row in rows for cell in row)
+    return [SIZE_ERROR, f"* {OUTSIDE}"] if marked else [SIZE_ERROR]
+
+
+def _extrapolation(table):
+    """f_xc extrapolated over the sizes of the cell; nothing in a table of one size."""
     rows = []
-    for row in range(len(columns["dim"])):
-        cells = [f"{columns[name][row]:g}" for name in ("electrons", "zeta", "rs_bohr", "theta")]
-        cells += [of("f_xc_cell", "ha", row), of("f_correction", "ha", row), of("f_xc", "ha", row)]
-        marks = out_of_range(dim, columns["rs_bohr"][row], columns["theta"][row])
-        cells += [
-            f"{columns[f'f_xc_{name}_ha'][row]:.5g}" + "*" * (name in marks) for name in published
-        ]
-        cells += [
-            of(name, unit, row)
-            for name, unit in (("f", "ha"), ("e", "ha"), ("s", "kb"), ("p", volume))
-        ]
-        known = np.isfinite(columns["c_kb"][row])
-        cells.append(of("c", "kb", row) if known else "")
-        off = [columns[f"{letter}_deviation_sigma"][row] for letter in "esp"]
-        cells.append(", ".join(f"{value:.1f}" for value in off) if np.isfinite(off[0]) else "")
-        cells += [f"{columns[name][row]:g}" for name in ("steps", "samples")]
-        rows.append([*cells, "yes" if columns["reached"][row] else "no"])
-    return head, rows
+    for rs, theta, zeta, value in extrapolated(table):
+        rows.append((f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)))
+    if not rows:
+        return []
+    heading = "<h2>f_xc linear in 1 / N to infinity</h2>"
+    return [heading, html_table(("r_s", "Θ", "ζ", "f_xc"), rows)]
+
+
+def _quality_of_fits(table):
+    fits = []
+    for cell, series in table.series.items():
+        chi2 = series.surface.chi2
+        fits.append(f"{sum(cell)} electrons, ζ = {series.zeta:g}: χ² per point {chi2:.2f}")
+    summary = "; ".join(fits) or "too few points"
+    return f"Surface, each point against the fit of all others: {summary}."

@@ -1,5 +1,5 @@
 """Samples (K, x) of the density matrix.
 
-Read `exact_draws` first, then `batch`; `folds` looks for places that samples avoid.
+Read `exact_draws` and `chains` first, then `batch`; `folds` looks for places that samples avoid.
 No estimator belongs here.
 """

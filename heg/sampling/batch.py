@@ -1,27 +1,42 @@
-"""The batch of walkers of one step: new states K for all, then exact draws of x or chains carried
-on."""
+"""The batch of walkers of one step: new states K for all, then exact draws or chains of x."""
 
-from collections.abc import Callable
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from heg.config import SamplerConfig
+from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
-from heg.model.density_matrix import Model
+from heg.model.density_matrix import Model, Params
 from heg.parallel.devices import map_walkers
-from heg.sampling.exact_draws import Walkers, adapt_width, first_width, make_chain
+from heg.sampling.chains import adapt_width, first_width, make_chain
+from heg.sampling.exact_draws import make_draw
+
+
+class Walkers(NamedTuple):
+    """A batch of samples.
+
+    Attributes:
+      state: occupied orbitals K, increasing within a spin, int32.
+      x: positions, bohr.
+    """
+
+    state: Int[Array, "batch electrons"]
+    x: Float[Array, "batch electrons dim"]
 
 
 class Walk(NamedTuple):
-    """Walkers of one step and how they came about.
+    """The walkers of one step, with the record of their drawing.
 
     Attributes:
       walkers: the batch.
       width: of the next proposal of chains, bohr.
       acceptance: of the moves of chains; 1 for exact draws.
-      redrawn, lost: draws repeated, draws given up.
+      redrawn: number of draws repeated.
+      lost: number of draws given up.
     """
 
     walkers: Walkers
@@ -31,50 +46,94 @@ class Walk(NamedTuple):
     lost: jax.Array
 
 
-class Walks(NamedTuple):
-    """Ways to a batch, as pure functions.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Walks:
+    """The two ways to a batch, as pure functions.
 
     Attributes:
-      draw: params, key -> Walk of exact draws.
-      chain: params, Walkers, width, key -> Walk, the same walkers moved on at new K.
+      system: the gas.
+      orbitals: the plane waves of p(K).
+      model: its density matrix.
+      config: batch, kind of chain, moves and acceptance.
+      chunk: walkers computed at once.
     """
 
-    draw: Callable
-    chain: Callable
+    system: System
+    orbitals: Orbitals
+    model: Model
+    config: SamplerConfig
+    chunk: int
 
-
-def make_walks(system: System, model: Model, config: SamplerConfig, chunk: int) -> Walks:
-    """Both ways, `chunk` walkers at a time."""
-    none = jnp.zeros((), int)
-
-    def new_states(params, key):
-        sample = lambda key: model.occupations.sample(params.occupations, key)
-        return map_walkers(sample, jax.random.split(key, config.batch), chunk)
-
-    def draw(params, key):
+    def draw(self, params: Params, key: jax.Array) -> Walk:
+        """Exact draws."""
+        # the order of the random streams here and in `chain` is part of reproducibility
         key_state, key_x = jax.random.split(key)
-        state = new_states(params, key_state)
-        draws = model.draw(params.flow, state, jax.random.split(key_x, config.batch))
-        width = jnp.asarray(first_width(system))
-        return Walk(Walkers(state, draws.x), width, jnp.ones(()), draws.redrawn, draws.lost)
+        state = self._new_states(params, key_state)
+        keys = jax.random.split(key_x, self.config.batch)
+        draw_positions = make_draw(self.system, self.orbitals, self.model.flow, self.chunk)
+        draws = draw_positions(params.flow, state, keys)
+        return Walk(
+            walkers=Walkers(state, draws.x),
+            width=jnp.asarray(first_width(self.system)),
+            acceptance=jnp.ones(()),
+            redrawn=draws.redrawn,
+            lost=draws.lost,
+        )
 
-    def chain(params, walkers, width, key):
-        move = make_chain(config.sampler, model.log_psi, model.score)
+    def chain(self, params: Params, walkers: Walkers, width: jax.Array, key: jax.Array) -> Walk:
+        """Chains at new K, from where the walkers are."""
+        config = self.config
+        move = make_chain(config.sampler, self.model.log_psi, self.model.score)
         key_state, key_move = jax.random.split(key)
-        state, keys = new_states(params, key_state), jax.random.split(key_move, config.batch)
-        one = lambda walker: move(params.flow, walker[0], walker[1], width, walker[2], config.moves)
-        x, accepted = map_walkers(one, (state, walkers.x, keys), chunk)
-        acceptance = accepted.mean()
-        width = adapt_width(width, acceptance, config.acceptance)
-        return Walk(Walkers(state, jnp.mod(x, system.box)), width, acceptance, none, none)
+        state = self._new_states(params, key_state)
+        keys = jax.random.split(key_move, config.batch)
 
-    return Walks(draw, chain)
+        def one(walker):
+            state, x, key = walker
+            return move(params.flow, state, x, width, key, config.moves)
+
+        # each walker goes on at another K; the moves must bring it to equilibrium there
+        x, accepted = map_walkers(one, (state, walkers.x, keys), self.chunk)
+        acceptance = accepted.mean()
+        return Walk(
+            # back into the box: far from it, differences of positions lose digits
+            walkers=Walkers(state, jnp.mod(x, self.system.box)),
+            width=adapt_width(width, acceptance, config.acceptance),
+            acceptance=acceptance,
+            redrawn=_none(),
+            lost=_none(),
+        )
+
+    def _new_states(self, params, key):
+        def sample(key):
+            return self.model.occupations.sample(params.occupations, key)
+
+        return map_walkers(sample, jax.random.split(key, self.config.batch), self.chunk)
+
+
+def make_walks(
+    system: System, orbitals: Orbitals, model: Model, config: SamplerConfig, chunk: int
+) -> Walks:
+    """Both ways to a batch, `chunk` walkers at a time."""
+    return Walks(system, orbitals, model, config, chunk)
 
 
 def anywhere(system: System, batch: int, key: jax.Array) -> Walk:
-    """A batch at uniform positions: where no walker is carried from step to step, a run needs no
-    better start."""
-    shape = batch, system.electrons, system.dim
-    walkers = Walkers(jnp.zeros(shape[:2], jnp.int32), system.box * jax.random.uniform(key, shape))
-    none = jnp.zeros((), int)
-    return Walk(walkers, jnp.asarray(first_width(system)), jnp.ones(()), none, none)
+    """A batch at uniform positions.
+
+    Where no walker is carried from step to step, a run needs no better start.
+    """
+    shape = (batch, system.electrons, system.dim)
+    state = jnp.zeros(shape[:2], jnp.int32)
+    x = system.box * jax.random.uniform(key, shape)
+    return Walk(
+        walkers=Walkers(state, x),
+        width=jnp.asarray(first_width(system)),
+        acceptance=jnp.ones(()),
+        redrawn=_none(),
+        lost=_none(),
+    )
+
+
+def _none():
+    return jnp.zeros((), int)

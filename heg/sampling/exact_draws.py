@@ -1,20 +1,13 @@
-r"""Samples of (K, x): exact draws, and Markov chains as the check.
+r"""Exact draws of x at given K.
 
-An exact draw of x at given K takes two steps.  |det e^{ikz}|^2 is a projection determinantal point
-process, so z is
-drawn electron by electron: with e_1 ... e_j the orthonormalised vectors phi(z) of the electrons
-already placed, phi the N plane waves, the next z is uniform in the box and accepted with
-probability (N - sum_j |e_j^+ phi(z)|^2) / N (Hough, Krishnapur, Peres and Virag, Probab. Surveys 3,
-206 (2006), doi:10.1214/154957806000000078).  Then x = f^-1(z), verified; a draw whose inverse is
-not found is drawn again at the same K and counted.
+A draw takes two steps.  |det e^{ikz}|^2 is a projection determinantal point process, so that z is
+drawn electron by electron.  Let phi(z) be the N plane waves at z, and e_1 ... e_j the
+orthonormalised vectors phi of the electrons already placed.  The next z is uniform in the box and
+accepted with probability (N - sum_j |e_j^+ phi(z)|^2) / N (Hough, Krishnapur, Peres and Virag,
+Probab. Surveys 3, 206 (2006), doi:10.1214/154957806000000078).
 
-The chains move all electrons of a walker at once: Metropolis by a Gaussian of width w, MALA by the
-same about
-
-.. math:: x + \tfrac{w^2}{2} \nabla \ln|\Psi|^2
-
-with the drift shortened to the length of a typical Gaussian step, as near a node it diverges
-(Roberts and Tweedie, Bernoulli 2, 341 (1996): Metropolis-adjusted Langevin, truncated).
+Then x = f^-1(z), verified.  A draw whose inverse is not found is drawn again at the same K and
+counted.
 
 Randomness belongs to the walker, not to its place in the batch or the machine that computes it.
 """
@@ -24,53 +17,71 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from heg.gas.plane_waves import Orbitals, make_waves
 from heg.gas.system import System
 from heg.model.flow import Flow
+from heg.model.inverse import Inverse
 from heg.parallel.devices import map_walkers
 
 CANDIDATES = 32  # positions tried at once
-BLOCKS = 100  # of candidates for each electron at most; ln N + 1 candidates are enough on average.  Ends draws of NaN
+# Blocks of candidates for each electron at most.  ln N + 1 candidates are enough on average; the
+# bound ends draws of NaN.
+BLOCKS = 100
 ATTEMPTS = 20  # draws of one walker before it is given up
-
-
-class Walkers(NamedTuple):
-    """A batch of samples.
-
-    Attributes:
-      state: occupied orbitals K, increasing within a spin. [B, N] int32
-      x: positions, bohr.                                   [B, N, d]
-    """
-
-    state: jax.Array
-    x: jax.Array
 
 
 class Draws(NamedTuple):
     """Exact draws of x.
 
     Attributes:
-      x: bohr.                                              [B, N, d]
-      redrawn: walkers whose inverse failed and that were drawn again.    [] int
-      lost: walkers for which no draw succeeded: their x means nothing.   [] int
+      x: bohr.
+      redrawn: number of walkers whose inverse failed and that were drawn again.
+      lost: number of walkers for which no draw succeeded; their x means nothing.
     """
 
-    x: jax.Array
-    redrawn: jax.Array
-    lost: jax.Array
+    x: Float[Array, "batch electrons dim"]
+    redrawn: Int[Array, ""]
+    lost: Int[Array, ""]
+
+
+class _Placed(NamedTuple):
+    """The electrons placed so far.
+
+    Attributes:
+      number: of them.
+      z: their positions, zero for the others.              [N, d]
+      basis: their plane waves, orthonormalised.            [N, N]
+    """
+
+    number: jax.Array | int
+    z: jax.Array
+    basis: jax.Array
+
+
+class _Block(NamedTuple):
+    """The number of the next block of candidates, and the electrons placed so far."""
+
+    number: jax.Array | int
+    placed: _Placed
+
+
+class _Thinned(NamedTuple):
+    """The electrons placed so far, and the chance left to each candidate times N."""
+
+    chance: jax.Array
+    placed: _Placed
 
 
 def draw_determinant(
     waves: Callable, box: float, shape: tuple[int, int], key: jax.Array
-) -> jax.Array:
+) -> Float[Array, "electrons dim"]:
     """Exact draw of the positions of one spin from |det e^{i k_a z_b}|^2.
 
-    Candidates come in blocks.  What is left of the chance of a candidate only falls as electrons
-    are placed, so one that was refused stays refused, and those after the one taken serve the next
-    electron.
+    Candidates come in blocks.  The chance of a candidate only falls as electrons are placed, so
+    that one that was refused stays refused.  Those after the one taken serve the next electron.
 
     Args:
       waves: points [P, d] -> the N occupied plane waves there, each of modulus one.    [P, N]
@@ -78,161 +89,125 @@ def draw_determinant(
       shape: N, d.
       key: of this walker and spin.
     Returns:
-      z: bohr, in [0, L)^d.                                 [N, d]
+      z: bohr, in [0, L)^d.
     """
     electrons, dim = shape
 
-    def block(carry):
-        number, placed, z, basis = carry
-        key_where, key_accept = jax.random.split(jax.random.fold_in(key, number))
+    def unfinished(block):
+        missing = block.placed.number < electrons
+        return missing & (block.number < BLOCKS * electrons)
+
+    def try_block(block):
+        # a key for each block: the candidates do not depend on how many were needed before
+        block_key = jax.random.fold_in(key, block.number)
+        key_where, key_accept = jax.random.split(block_key)
         candidates = box * jax.random.uniform(key_where, (CANDIDATES, dim))
         threshold = electrons * jax.random.uniform(key_accept, (CANDIDATES,))
-        phi = waves(candidates)
-        left = electrons - jnp.sum(_squared(phi @ basis.conj().T), axis=1)
+        placed = _place_candidates(candidates, threshold, waves(candidates), block.placed)
+        return _Block(block.number + 1, placed)
 
-        def place(carry):
-            left, placed, z, basis = carry
-            first = jnp.argmax(threshold < left)
-            vector = phi[first]
-            for _ in range(2):  # twice, for rounding
-                vector = vector - (basis.conj() @ vector) @ basis
-            vector = vector / jnp.sqrt(jnp.sum(_squared(vector)))
-            z, basis = z.at[placed].set(candidates[first]), basis.at[placed].set(vector)
-            return left - _squared(phi @ vector.conj()), placed + 1, z, basis
-
-        more = lambda carry: jnp.any(threshold < carry[0]) & (carry[1] < electrons)
-        return number + 1, *lax.while_loop(more, place, (left, placed, z, basis))[1:]
-
-    start = (0, 0, jnp.zeros((electrons, dim)), jnp.zeros((electrons, electrons), complex))
-    unfinished = lambda carry: (carry[1] < electrons) & (carry[0] < BLOCKS * electrons)
-    return lax.while_loop(unfinished, block, start)[2]
+    nobody = _Placed(
+        number=0,
+        z=jnp.zeros((electrons, dim)),
+        basis=jnp.zeros((electrons, electrons), complex),
+    )
+    end = lax.while_loop(unfinished, try_block, _Block(0, nobody))
+    return end.placed.z
 
 
-def _squared(amplitude):
+def _place_candidates(candidates, threshold, phi, placed):
+    """The electrons placed once a block of candidates is used up.
+
+    Args:
+      candidates: positions, bohr.                          [P, d]
+      threshold: N times a uniform number; a candidate is accepted below N times its chance. [P]
+      phi: plane waves at the candidates.                   [P, N]
+      placed: the electrons placed before.
+    """
+    electrons = phi.shape[1]
+
+    def any_accepted(thinned):
+        accepted = jnp.any(threshold < thinned.chance)
+        return accepted & (thinned.placed.number < electrons)
+
+    def place(thinned):
+        chance, placed = thinned
+        number = placed.number
+        first = jnp.argmax(threshold < chance)
+        vector = _orthonormalised(phi[first], placed.basis)
+        placed = _Placed(
+            number=number + 1,
+            z=placed.z.at[number].set(candidates[first]),
+            basis=placed.basis.at[number].set(vector),
+        )
+        overlap = phi @ vector.conj()
+        return _Thinned(chance - _squared_modulus(overlap), placed)
+
+    overlaps = phi @ placed.basis.conj().T
+    taken = jnp.sum(_squared_modulus(overlaps), axis=1)
+    start = _Thinned(electrons - taken, placed)
+    return lax.while_loop(any_accepted, place, start).placed
+
+
+def _orthonormalised(vector, basis):
+    for _ in range(2):  # twice, for rounding
+        vector = vector - (basis.conj() @ vector) @ basis
+    return vector / jnp.sqrt(jnp.sum(_squared_modulus(vector)))
+
+
+def _squared_modulus(amplitude):
     return jnp.real(amplitude) ** 2 + jnp.imag(amplitude) ** 2
 
 
+class _Attempts(NamedTuple):
+    """The number of draws of one walker and the last of them."""
+
+    number: jax.Array | int
+    inverse: Inverse
+
+
 def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Callable:
-    """Exact draws of x as a function of (flow params, state [B, N], keys [B]) -> Draws, `chunk`
-    walkers at a time."""
+    """Exact draws of x, `chunk` walkers at a time.
+
+    Returns:
+      A function of (flow params, state [B, N], keys [B]) whose value is a Draws.
+    """
     waves = make_waves(system, orbitals)
 
+    def draw_spin(state, spin, count, key):
+        def occupied_waves(z):
+            return waves(z, state[spin])
+
+        return draw_determinant(occupied_waves, system.box, (count, system.dim), key)
+
     def attempt(params, state, key):
+        # the spins share the flow alone: their determinants are drawn independently
         keys = jax.random.split(key, len(system.spins))
-        draw_spin = lambda spin, count, key: draw_determinant(
-            lambda z: waves(z, state[spin]), system.box, (count, system.dim), key
-        )
-        return flow.inverse(
-            params, jnp.concatenate(list(map(draw_spin, system.parts, system.spins, keys)))
-        )
+        parts = []
+        for spin, count, spin_key in zip(system.parts, system.spins, keys):
+            parts.append(draw_spin(state, spin, count, spin_key))
+        return flow.inverse(params, jnp.concatenate(parts))
 
     def draw_one(params, state, key):
-        def again(carry):
-            number, _ = carry
-            return number + 1, attempt(params, state, jax.random.fold_in(key, number))
+        def unfinished(attempts):
+            return ~attempts.inverse.verified & (attempts.number < ATTEMPTS)
 
-        unverified = lambda carry: ~carry[1].verified & (carry[0] < ATTEMPTS)
-        return lax.while_loop(
-            unverified, again, (1, attempt(params, state, jax.random.fold_in(key, 0)))
-        )
+        def again(attempts):
+            # the same K: another one would favour those that are easy to invert
+            number = attempts.number
+            attempt_key = jax.random.fold_in(key, number)
+            return _Attempts(number + 1, attempt(params, state, attempt_key))
+
+        first = attempt(params, state, jax.random.fold_in(key, 0))
+        return lax.while_loop(unfinished, again, _Attempts(1, first))
 
     def draw(params, state, keys):
-        attempts, inverse = map_walkers(
-            lambda walker: draw_one(params, *walker), (state, keys), chunk
-        )
-        return Draws(inverse.x, jnp.sum(attempts > 1), jnp.sum(~inverse.verified))
+        def one(state_and_key):
+            return draw_one(params, *state_and_key)
+
+        attempts, inverse = map_walkers(one, (state, keys), chunk)
+        redrawn = jnp.sum(attempts > 1)
+        lost = jnp.sum(~inverse.verified)
+        return Draws(inverse.x, redrawn, lost)
 
     return draw
-
-
-class Chain(NamedTuple):
-    """Where the chain of one walker ended.
-
-    Attributes:
-      x: bohr.                                              [N, d]
-      acceptance: share of the moves accepted.              []
-    """
-
-    x: jax.Array
-    acceptance: jax.Array
-
-
-def metropolis(
-    log_prob: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int
-) -> Chain:
-    """Moves of one walker with a symmetric Gaussian proposal.
-
-    Args:
-      log_prob: x [N, d] -> ln |Psi|^2.
-      x: start, bohr.                                       [N, d]
-      width: of the proposal, bohr.                         []
-      key: of this walker.
-      moves: how many.
-    """
-    return mala(lambda x: (log_prob(x), jnp.zeros_like(x)), x, width, key, moves)
-
-
-def mala(
-    log_prob_and_gradient: Callable, x: jax.Array, width: jax.Array, key: jax.Array, moves: int
-) -> Chain:
-    """Moves of one walker along the gradient of ln |Psi|^2; with a gradient of zero they are those
-    of Metropolis.
-
-    Args:
-      log_prob_and_gradient: x [N, d] -> ln |Psi|^2 [] and its gradient [N, d].
-      x, width, key, moves: as in `metropolis`.
-    """
-    longest = width * np.sqrt(x.size)
-
-    def look(x):
-        log_prob, gradient = log_prob_and_gradient(x)
-        drift = width**2 / 2 * gradient
-        return log_prob, drift * jnp.minimum(
-            1, longest / jnp.maximum(jnp.linalg.norm(drift), 1e-300)
-        )
-
-    def move(carry, key):
-        x, log_prob, drift = carry
-        key_move, key_accept = jax.random.split(key)
-        noise = jax.random.normal(key_move, x.shape)
-        proposed = x + drift + width * noise
-        new_log_prob, new_drift = look(proposed)
-        back = (x - proposed - new_drift) / width
-        log_ratio = new_log_prob - log_prob - (jnp.sum(back**2) - jnp.sum(noise**2)) / 2
-        accept = jnp.log(jax.random.uniform(key_accept)) < log_ratio
-        choose = lambda new, old: jnp.where(accept, new, old)
-        return jax.tree.map(choose, (proposed, new_log_prob, new_drift), carry), accept
-
-    (x, _, _), accepted = lax.scan(move, (x, *look(x)), jax.random.split(key, moves))
-    return Chain(x, accepted.mean())
-
-
-def make_chain(kind: str, log_psi: Callable, score: Callable) -> Callable:
-    """Chain of one walker as a function of (flow params, state [N], x [N, d], width, key, moves).
-
-    Args:
-      kind: "metropolis" or "mala".
-      log_psi, score: of heg.model.wavefunction, functions of (flow params, x, state).
-    """
-
-    def chain(params, state, x, width, key, moves):
-        log_prob = lambda x: 2 * jnp.real(log_psi(params, x, state))
-        if kind == "metropolis":
-            return metropolis(log_prob, x, width, key, moves)
-        return mala(
-            lambda x: (log_prob(x), 2 * jnp.real(score(params, x, state).x)), x, width, key, moves
-        )
-
-    return chain
-
-
-def adapt_width(width: jax.Array, acceptance: jax.Array, target: float) -> jax.Array:
-    """A wider proposal when more is accepted than the target, a narrower one when less, by a tenth
-    at most."""
-    return width * jnp.clip(acceptance / target, 1 / 1.1, 1.1)
-
-
-def first_width(system: System) -> float:
-    """Width of the proposal before it is adapted, bohr: a move is about r_s long in the space of
-    all coordinates."""
-    return system.rs / np.sqrt(system.electrons * system.dim)

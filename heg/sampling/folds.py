@@ -1,7 +1,7 @@
-"""Is the flow a bijection?  Two searches for places where it folds, which samples of |Psi|^2 avoid.
+"""Two searches for places where the flow folds, which samples of |Psi|^2 avoid.
 
-A layer is one if det J > 0 everywhere; then the variational bound holds (docs/theory.md, section
-2).
+A layer is a bijection if det J > 0 everywhere; then the variational bound holds (docs/theory.md,
+section 2).
 """
 
 from typing import NamedTuple
@@ -10,59 +10,75 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float
 
 from heg.gas.system import System
 from heg.model.density_matrix import Model
 from heg.parallel.devices import map_walkers
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 
 DESCENTS = 8  # walkers from which the lowest determinant is sought, those with the closest pairs
 
 
 class Quality(NamedTuple):
-    """What shows whether a flow is a bijection.
+    """The evidence that a flow is a bijection.
 
     Attributes:
-      min_det: lowest determinant of a layer found.         []
-      folded: one sample of the folded measure per key.     [keys]
+      min_det: lowest determinant of a layer found.
+      folded: one sample of the folded measure for each key.
     """
 
-    min_det: jax.Array
-    folded: jax.Array
+    min_det: Float[Array, ""]
+    folded: Float[Array, " keys"]
 
 
 def lowest_determinant(
     model: Model, system: System, flow_params: dict, walkers: Walkers
-) -> jax.Array:
-    """Lowest det J of any layer found by descent from the walkers with the closest pairs; 1 without
-    a flow.  []"""
+) -> Float[Array, ""]:
+    """Lowest det J of any layer, found by descent from the walkers with the closest pairs.
+
+    It is 1 without a flow.
+    """
     if not flow_params:
         return jnp.ones(())
-    first, second = np.triu_indices(system.electrons, 1)
-    r = walkers.x[:, first] - walkers.x[:, second]
-    distance = jnp.linalg.norm(r - system.box * jnp.round(r / system.box), axis=-1)
-    start = walkers.x[jnp.argsort(distance.min(axis=1))[:DESCENTS]]
-    return jnp.min(
-        map_walkers(lambda x: model.flow.lowest_determinants(flow_params, x), start, DESCENTS)
-    )
+    # a crowd folds a layer first, so that the search starts where electrons are closest
+    closest = _closest_pair(walkers.x, system.box)
+    start = walkers.x[jnp.argsort(closest)[:DESCENTS]]
+
+    def descend(x):
+        return model.flow.lowest_determinants(flow_params, x)
+
+    return jnp.min(map_walkers(descend, start, DESCENTS))
+
+
+def _closest_pair(x, box):
+    """Smallest distance of nearest images in each configuration, bohr.  [B]"""
+    first, second = np.triu_indices(x.shape[1], 1)
+    r = x[:, first] - x[:, second]
+    distance = jnp.linalg.norm(r - box * jnp.round(r / box), axis=-1)
+    return distance.min(axis=1)
 
 
 def folded_measure(
     model: Model, system: System, flow_params: dict, keys: jax.Array, chunk: int
-) -> jax.Array:
-    """Twice the negative part of det J_l at x uniform in the box, the largest over the layers; one
-    sample per key.
+) -> Float[Array, " keys"]:
+    """Samples of the measure that a layer folds, the largest over the layers, one for each key.
 
-    Its mean is E|det J_l| - 1, twice the measure lost by a layer that is no bijection; zero for a bijection.  [keys]
+    Each is twice the negative part of det J_l at an x uniform in the box.  Their mean is
+    E|det J_l| - 1, twice the measure lost by a layer that is no bijection, and zero for a
+    bijection.
     """
+    if not flow_params:
+        return jnp.zeros(len(keys))
+
+    # every layer is judged at the same uniform x, not at the image of the layers before
+    def determinant(x, layer):
+        _, jacobian = model.flow.apply(layer, x)
+        return x, jnp.linalg.det(jacobian)
 
     def one(key):
         x = system.box * jax.random.uniform(key, (system.electrons, system.dim))
-        determinant = lambda x, layer: (x, jnp.linalg.det(model.flow.apply(layer, x)[1]))
-        return jnp.max(
-            jnp.maximum(-2 * lax.scan(determinant, x, model.flow.layers(flow_params))[1], 0)
-        )
+        _, determinants = lax.scan(determinant, x, model.flow.layers(flow_params))
+        return jnp.max(jnp.maximum(-2 * determinants, 0))
 
-    if not flow_params:
-        return jnp.zeros(len(keys))
     return map_walkers(one, keys, chunk)

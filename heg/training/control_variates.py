@@ -1,4 +1,4 @@
-r"""What the energy of a sample owes to chance alone, known exactly: control variates.
+r"""Control variates: the part of a sample's energy that is chance alone and averages to zero.
 
 Given K, the quasi-particle coordinates z = f(x) are distributed as the bare determinant |det
 e^{ikz}|^2, whatever the flow.  So every one- and two-body function of z has a mean known in closed
@@ -12,15 +12,18 @@ the second term by exchange.  The deviations C from these means vanish on averag
 regression on earlier batches says how much of the kinetic and of the potential energy goes along
 with them,
 
-.. math:: E_{loc} \approx b(K) + \gamma \cdot C(K, z), \qquad b(K) = \beta_0 + \beta_1 \epsilon_K + \beta_2 U_K ,
+.. math:: E_{loc} \approx b(K) + \gamma \cdot C(K, z), \qquad
+          b(K) = \beta_0 + \beta_1 \epsilon_K + \beta_2 U_K ,
 
 with eps_K the ideal and U_K the Hartree-Fock energy of K.  E_loc - gamma C has the mean of E_loc
 and less noise, and b(K) is a baseline of the flow's gradient (heg.training.free_energy).  Without a
-flow the potential energy is U(z): no noise is left, and the regression starts there.
+flow the potential energy is U(z).  Then no noise is left, and the regression starts there.
+
 Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, chapter on
 variance reduction.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,10 +36,14 @@ from heg.gas.plane_waves import Orbitals, density_waves
 from heg.gas.system import System
 from heg.model.local_energy import LocalEnergy
 
-SHELLS, HIGHEST = 6, 3  # of reciprocal vectors, and their largest component
+SHELLS = 6  # of reciprocal vectors
+HIGHEST = 3  # largest component of these vectors, in units of 2 pi / L
+STATE_REGRESSORS = 3  # the constant, eps_K and U_K
+REGRESSORS = STATE_REGRESSORS + 1 + SHELLS  # then the Coulomb energy and the shells
 MEMORY = 0.9  # weight of the earlier batches
 RIDGE = 1e-10  # of the regression, in units of the mean square of each regressor
 PRIOR = 1e-12  # moments before any batch was seen: outweighed by the first
+TINY = 1e-300  # keeps the scale of a regressor that vanishes from being zero
 
 
 class Controls(NamedTuple):
@@ -44,110 +51,197 @@ class Controls(NamedTuple):
 
     Attributes:
       of_state: 1, ideal energy, Hartree-Fock interaction energy of K, hartree.    [3]
-      deviations: C, of the Coulomb energy at z (hartree) and of each shell; zero on average.    [1 + SHELLS]
+      deviations: C, of the Coulomb energy at z (hartree) and of each shell; zero on average.
+        [1 + SHELLS]
     """
 
     of_state: jax.Array
     deviations: jax.Array
 
 
+ControlsFunction = Callable[[jax.Array, jax.Array], Controls]  # of z [N, d] and state [N]
+
+
 class Regression(NamedTuple):
-    """Running moments of the regressors r and of the energies y (kinetic, potential) of earlier
-    batches.
+    """Running moments of the regressors r and of the energies y (kinetic, potential).
 
     Attributes:
-      squares: mean of r r^T.                               [R, R]
-      products: mean of r y^T.                              [R, 2]
+      squares: mean of r r^T over earlier batches.          [R, R]
+      products: mean of r y^T over earlier batches.         [R, 2]
     """
 
     squares: jax.Array
     products: jax.Array
 
 
-def make_controls(system: System, orbitals: Orbitals) -> Callable:
-    """Controls as a function of (z [N, d], state [N])."""
-    numbers, energy, shells = (
-        jnp.asarray(orbitals.n),
-        jnp.asarray(orbitals.energy),
-        _shells(system.dim),
-    )
-    electrons, spin = system.electrons, np.repeat(np.arange(len(system.spins)), system.spins)
-    same = (spin[:, None] == spin) & ~np.eye(electrons, dtype=bool)
-    wavelength = system.box / (2 * np.pi)
+@dataclasses.dataclass(frozen=True, eq=False)
+class ControlVariates:
+    """The controls of a gas as a function of (z [N, d], state [N]).
 
-    def controls(z, state):
-        n = numbers[state]
-        transfer = jnp.where(
-            same, jnp.sum((n[:, None] - n) ** 2, axis=-1), np.inf
-        )  # |n_i - n_j|^2 of equal spins
-        exchanged = jnp.sum(fourier_transform(jnp.sqrt(transfer) / wavelength, system.dim)) / 2
-        fock = electrons * madelung(system) / 2 - exchanged / system.box**system.dim
-        density = density_waves(z / wavelength, HIGHEST)
-        squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2 - electrons
-        of_shell = jnp.sum(shells.weight * squared, axis=(1, 2))
-        exchange = jnp.array([jnp.sum(transfer == size) for size in shells.size])
-        of_state = jnp.stack([1.0, jnp.sum(energy[state]), system.coupling * fock])
+    Attributes:
+      system: the gas.
+      numbers: n of each plane wave, k = 2 pi n / L and twist.    [M, d]
+      energies: k^2 / 2 of each plane wave, hartree.        [M]
+    """
+
+    system: System
+    numbers: jax.Array
+    energies: jax.Array
+
+    def __call__(self, z: jax.Array, state: jax.Array) -> Controls:
+        system = self.system
+        transfer = self._transfer(state)
+        fock = self._hartree_fock(transfer)
+        waves = self._density_deviations(z, transfer)
+        coulomb = system.coupling * (coulomb_energy(z, system) - fock)
+        ideal = jnp.sum(self.energies[state])
         return Controls(
-            of_state,
-            jnp.append(system.coupling * (coulomb_energy(z, system) - fock), of_shell + exchange),
+            of_state=jnp.stack([1.0, ideal, system.coupling * fock]),
+            deviations=jnp.append(coulomb, waves),
         )
 
-    return controls
+    def _transfer(self, state):
+        """|n_i - n_j|^2 of two electrons of equal spin, infinite for all others.  [N, N]"""
+        n = self.numbers[state]
+        difference = n[:, None] - n
+        squared = jnp.sum(difference**2, axis=-1)
+        # infinite momentum is never exchanged: the Coulomb potential is zero there, and no shell
+        # has this size
+        return jnp.where(_pairs_of_equal_spin(self.system), squared, np.inf)
+
+    def _hartree_fock(self, transfer):
+        """U_K for a coupling of one, hartree."""
+        system = self.system
+        wavevector = jnp.sqrt(transfer) / self._wavelength
+        # half, as the sum has each pair twice
+        exchange = jnp.sum(fourier_transform(wavevector, system.dim)) / 2
+        images = system.electrons * madelung(system) / 2
+        return images - exchange / system.box**system.dim
+
+    def _density_deviations(self, z, transfer):
+        """|rho_q(z)|^2 summed over each shell, less its mean.  [SHELLS]"""
+        system = self.system
+        shells = _shells(system.dim)
+        density = density_waves(z / self._wavelength, HIGHEST)
+        squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2
+        # without exchange every wave has the mean N
+        excess = squared - system.electrons
+        by_shell = jnp.sum(shells.weight * excess, axis=(1, 2))
+        exchanged = [jnp.sum(transfer == size) for size in shells.size]
+        return by_shell + jnp.array(exchanged)
+
+    @property
+    def _wavelength(self):
+        """L / 2 pi, the unit in which n is a wavevector and z an angle."""
+        return self.system.box / (2 * np.pi)
+
+
+def make_controls(system: System, orbitals: Orbitals) -> ControlVariates:
+    """Controls as a function of (z [N, d], state [N])."""
+    return ControlVariates(
+        system=system,
+        numbers=jnp.asarray(orbitals.n),
+        energies=jnp.asarray(orbitals.energy),
+    )
 
 
 def first_regression() -> Regression:
-    """That of electrons without a flow: the kinetic energy is eps_K, the potential energy U_K and
-    its deviation."""
-    squares = jnp.eye(4 + SHELLS) * PRIOR
-    return Regression(
-        squares, jnp.zeros((4 + SHELLS, 2)).at[1, 0].set(PRIOR).at[jnp.array([2, 3]), 1].set(PRIOR)
-    )
+    """Moments of electrons without a flow.
+
+    Their kinetic energy is eps_K, their potential energy U_K and its deviation.
+    """
+    kinetic = 0
+    potential = 1
+    ideal = 1
+    hartree_fock_and_coulomb = jnp.array([2, 3])
+    squares = jnp.eye(REGRESSORS) * PRIOR
+    products = jnp.zeros((REGRESSORS, 2))
+    products = products.at[ideal, kinetic].set(PRIOR)
+    products = products.at[hartree_fock_and_coulomb, potential].set(PRIOR)
+    return Regression(squares, products)
 
 
 def update_regression(
     regression: Regression, controls: Controls, energy: LocalEnergy
 ) -> Regression:
-    """Adds a batch to the moments; `controls` and `energy` have the batch as their first axis."""
+    """The moments with a batch added.
+
+    Args:
+      regression: moments of earlier batches.
+      controls, energy: the batch, along their first axis.
+    """
     regressors = jnp.concatenate(controls, axis=1)
-    energies = jnp.stack([jnp.real(energy.kinetic), energy.potential], axis=1)
+    kinetic = jnp.real(energy.kinetic)
+    energies = jnp.stack([kinetic, energy.potential], axis=1)
+    count = len(energies)
     batch = Regression(
-        regressors.T @ regressors / len(energies), regressors.T @ energies / len(energies)
+        squares=regressors.T @ regressors / count,
+        products=regressors.T @ energies / count,
     )
-    return jax.tree.map(lambda old, new: MEMORY * old + (1 - MEMORY) * new, regression, batch)
+
+    def forget(old, new):
+        return MEMORY * old + (1 - MEMORY) * new
+
+    return jax.tree.map(forget, regression, batch)
 
 
 def coefficients(regression: Regression) -> jax.Array:
     """Least-squares coefficients of the regressors, slightly damped.  [R, 2]"""
-    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(regression.squares), 1e-300))
-    squares = regression.squares / scale[:, None] / scale + RIDGE * jnp.eye(len(scale))
-    return jnp.linalg.solve(squares, regression.products / scale[:, None]) / scale[:, None]
+    mean_squares = jnp.diagonal(regression.squares)
+    scale = jnp.sqrt(jnp.maximum(mean_squares, TINY))
+    scaled = regression.squares / scale[:, None] / scale
+    # the ridge is relative to each regressor, whose units and sizes differ
+    damped = scaled + RIDGE * jnp.eye(len(scale))
+    products = regression.products / scale[:, None]
+    return jnp.linalg.solve(damped, products) / scale[:, None]
 
 
 def baseline(regression: Regression, controls: Controls) -> jax.Array:
     """b(K) of every sample, hartree per cell.  [B]"""
-    return controls.of_state @ coefficients(regression)[:3].sum(axis=1)
+    of_state = coefficients(regression)[:STATE_REGRESSORS]
+    return controls.of_state @ of_state.sum(axis=1)
 
 
 def controlled(regression: Regression, controls: Controls, energy: LocalEnergy) -> LocalEnergy:
-    """The energies of a batch without what goes along with C: the same means, less noise.
+    """The energies of a batch less gamma C: the same means, less noise.
 
     Accuracy: unbiased if the regression was fitted on other samples.
     """
-    kinetic, potential = (controls.deviations @ coefficients(regression)[3:]).T
+    gamma = coefficients(regression)[STATE_REGRESSORS:]
+    kinetic, potential = (controls.deviations @ gamma).T
     return LocalEnergy(energy.kinetic - kinetic, energy.potential - potential)
 
 
+def _pairs_of_equal_spin(system):
+    """True for two different electrons of equal spin.  [N, N]"""
+    spin = np.repeat(np.arange(len(system.spins)), system.spins)
+    return (spin[:, None] == spin) & ~np.eye(system.electrons, dtype=bool)
+
+
 class _Shells(NamedTuple):
-    """|n|^2 of each shell [SHELLS], and the weights of its vectors; those whose last component is
-    negative are left
-    to their opposites.  [SHELLS, all but the last, the last]"""
+    """The shortest shells of reciprocal vectors.
+
+    Attributes:
+      size: |n|^2 of each.                                  [SHELLS]
+      weight: how often each vector counts in each shell.   [SHELLS, all but the last, the last]
+    """
 
     size: np.ndarray
     weight: np.ndarray
 
 
 def _shells(dim):
-    n = np.indices((2 * HIGHEST + 1,) * dim).reshape(dim, -1, 2 * HIGHEST + 1) - HIGHEST
-    size = np.sum(n**2, axis=0)[:, HIGHEST:]
-    shells = np.unique(size)[1 : SHELLS + 1]
-    return _Shells(shells, (size == shells[:, None, None]) * np.where(n[-1, 0, HIGHEST:] > 0, 2, 1))
+    n = _half_of_vectors(dim)
+    size = np.sum(n**2, axis=0)
+    shortest = np.unique(size)[1 : SHELLS + 1]  # the first is the zero vector
+    member = size == shortest[:, None, None]
+    # |rho_q| = |rho_-q|: a vector stands for its opposite too, where that is not in the half
+    multiplicity = np.where(n[-1] > 0, 2, 1)
+    return _Shells(size=shortest, weight=member * multiplicity)
+
+
+def _half_of_vectors(dim):
+    """n of the vectors whose last component is not negative.  [d, all but the last, the last]"""
+    side = 2 * HIGHEST + 1
+    n = np.indices((side,) * dim) - HIGHEST
+    return n.reshape(dim, -1, side)[:, :, HIGHEST:]

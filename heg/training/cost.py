@@ -1,4 +1,4 @@
-"""What a run asks for, told before it starts: operations, memory, time."""
+"""Expected cost of a run before it starts: operations, memory and time."""
 
 import time
 from collections.abc import Callable
@@ -8,116 +8,157 @@ import jax.numpy as jnp
 
 from heg.config import Config
 from heg.gas.coulomb import lattice
-from heg.parallel.chunks import bytes_of_walker, walkers_at_once
-from heg.parallel.devices import map_walkers
+from heg.parallel.devices import bytes_of_walker, map_walkers, walkers_at_once
 from heg.training.step import Solver
 
 FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent
-# on two cores (docs/performance.md): time over that of the operations at the rate of large
-# products, and the rest
-EXCESS, START = 5.0, 35.0  # in seconds: to compile, start and end
+# both measured on two cores (docs/performance.md)
+EXCESS = 5.0  # time of a run over that of its operations at the rate of large products
+START = 35.0  # seconds to compile, start and end
 PRODUCT = 1024  # rows of the product that is timed
+CALLS = 5  # timed calls, of which the fastest counts
+NUMBER_BYTES = 8  # double precision
 SAMPLE = ("draw K", "draw x", "kinetic", "Coulomb")  # phases of the final measurement
 STEP = (*SAMPLE, "scores", "solve")  # of a training step
 
 
 def cost(solver: Solver, config: Config, rate: float) -> dict:
-    """Parameters, samples in all, memory of a step in MiB on the devices of one process, and
-    seconds of the whole run.
+    """Parameters, samples in all, memory of a step in MiB, and seconds of the whole run.
 
-    Accuracy: the memory counts the largest arrays (scores, their products, Fisher matrix, second
-      derivatives of pairs);
-    what the program and XLA need besides is not in it.  The time was right within a factor of 1.5
-    for 2 to 33 electrons on two cores (docs/performance.md); on other machines it says no more than
-    minutes, hours or days.
+    Accuracy: the memory is that of the devices of one process.  It counts the largest arrays
+      (scores, their products, Fisher matrix, second derivatives of pairs), but not what the program
+      and XLA need besides.  The time was right within a factor of 1.5 for 2 to 33 electrons on two
+      cores (docs/performance.md); on other machines it says no more than minutes, hours or days.
 
     Args:
       solver, config: of the run.
       rate: of large matrix products, as `product_rate` measures it, operations per second.
     """
     of_p, of_flow = parameters(solver)
-    run, batch = config.run, config.sampler.batch
-    at_once = config.sampler.chunk or walkers_at_once(solver.system, batch)
-    numbers = (
-        batch * (of_p + 2 * of_flow + batch) + 3 * of_flow**2
-    )  # scores, their products, the Fisher matrix
-    memory = 8 * numbers + jax.local_device_count() * at_once * bytes_of_walker(solver.system)
-    exact = operations(solver, config)
-    trained = exact | {"draw x": _of_walk(config, exact)}
-    of_step, of_sample = sum(trained[name] for name in STEP), sum(exact[name] for name in SAMPLE)
-    needed = run.steps * batch * of_step + 2 * run.samples * of_sample
+    run = config.run
+    batch = config.sampler.batch
+    sampled = operations(solver, config)
+    trained = sampled | {"draw x": _walk_operations(config, sampled)}
+    of_step = sum(trained[name] for name in STEP)
+    of_sample = sum(sampled[name] for name in SAMPLE)
+    in_training = run.steps * batch
+    measured = 2 * run.samples  # at the untrained and at the trained parameters
+    needed = in_training * of_step + measured * of_sample
     return {
         "parameters_of_p": of_p,
         "parameters_of_flow": of_flow,
-        "samples": run.steps * batch + 2 * run.samples,
-        "memory_mib": memory / 2**20,
+        "samples": in_training + measured,
+        "memory_mib": _memory(solver, config) / 2**20,
         "seconds": START + EXCESS * needed / rate,
     }
 
 
-def _of_walk(config, phases):
+def _memory(solver, config):
+    """Bytes of the largest arrays of a step on the devices of one process."""
+    of_p, of_flow = parameters(solver)
+    batch = config.sampler.batch
+    scores_and_products = batch * (of_p + 2 * of_flow + batch)
+    fisher_matrices = 3 * of_flow**2
+    numbers = scores_and_products + fisher_matrices
+    at_once = config.sampler.chunk or walkers_at_once(solver.system, batch)
+    of_walkers = at_once * bytes_of_walker(solver.system)
+    return NUMBER_BYTES * numbers + jax.local_device_count() * of_walkers
+
+
+def _walk_operations(config, phases):
     """Operations by which a walker of a training step comes to its x."""
     moves = config.sampler.moves * phases["log Psi"]
-    return {"exact": phases["draw x"], "metropolis": moves, "mala": 2 * moves}[
-        config.sampler.sampler
-    ]
+    by_sampler = {"exact": phases["draw x"], "metropolis": moves, "mala": 2 * moves}
+    return by_sampler[config.sampler.sampler]
 
 
 def parameters(solver: Solver) -> tuple[int, int]:
-    """How many p(K) and the flow have."""
-    return tuple(
-        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in solver.template.params
-    )
+    """Numbers of parameters of p(K) and of the flow."""
+    occupations, flow = solver.template.params
+    return _size(occupations), _size(flow)
+
+
+def _size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def operations(solver: Solver, config: Config) -> dict[str, float]:
     """Floating-point operations that a walker needs in each phase of STEP, and of ln Psi alone;
     leading orders in N."""
-    system, (spins, d) = solver.system, (solver.system.spins, solver.system.dim)
-    n, layers, width, features = (
-        d * system.electrons,
-        config.model.flow_layers,
-        config.model.flow_width,
-        d + 1,
-    )
-    pairs = system.electrons * (system.electrons - 1) / 2
-    network = lambda order: (
-        pairs * width * (FUNCTION + 2 * sum(features**power for power in range(order + 1)))
-    )
-    cubes = sum(count**3 for count in spins)
+    system = solver.system
+    dim = system.dim
+    electrons = system.electrons
+    coordinates = dim * electrons
+    pairs = electrons * (electrons - 1) / 2
+    layers = config.model.flow_layers
+    batch = config.sampler.batch
     of_p, of_flow = parameters(solver)
-    orbitals, batch, highest = (
-        len(solver.cutoff.orbitals.energy),
-        config.sampler.batch,
-        lattice(d).highest,
-    )
-    candidates = sum(8 * count**3 * sum(1 / m for m in range(1, count + 1)) for count in spins)
-    response = system.electrons**3 * (6 * d**4 + 4 * d**5)  # heg.model.kinetic.squared_response
-    transformer = 2 * of_p + orbitals * (4 * config.model.transformer_width + FUNCTION)
+    cubes = sum(count**3 for count in system.spins)
+    value_and_slope = _pair_operations(pairs, dim, config.model.flow_width, order=1)
+    curvature = _pair_operations(pairs, dim, config.model.flow_width, order=2)
+    response = electrons**3 * (6 * dim**4 + 4 * dim**5)  # heg.model.kinetic.squared_response
+    candidates = sum(_candidate_operations(count) for count in system.spins)
+    # the Jacobian of a layer and its determinant, by LU factors
+    log_jacobians = layers * (2 / 3 * coordinates**3 + value_and_slope)
+    # five steps of Newton's method are counted, each with a value, a Jacobian and a solve
+    inverse = 5 * layers * (2 / 3 * coordinates**3 + value_and_slope)
     return {
-        "draw K": system.electrons * transformer,
-        "draw x": 5 * layers * (2 / 3 * n**3 + network(1)) + candidates + 16 * cubes,
-        "log Psi": layers * (2 / 3 * n**3 + network(1)) + 8 / 3 * cubes,
-        "kinetic": layers * (6 * n**3 + response + 3 * network(2)) + 8 * (1 + d) * cubes,
-        "Coulomb": 30 * pairs + 8 * system.electrons * (2 * highest + 1) ** (d - 1) * (highest + 1),
-        "scores": layers * (2 * n**3 + 3 * network(1)) + 8 * cubes,
+        "draw K": electrons * _transformer_operations(solver, config),
+        "draw x": inverse + candidates + 16 * cubes,
+        "log Psi": log_jacobians + 8 / 3 * cubes,
+        "kinetic": (
+            layers * (6 * coordinates**3 + response + 3 * curvature) + 8 * (1 + dim) * cubes
+        ),
+        "Coulomb": 30 * pairs + 8 * electrons * _lattice_waves(dim),
+        "scores": layers * (2 * coordinates**3 + 3 * value_and_slope) + 8 * cubes,
         "solve": 2 * of_p * min(of_p, batch) + 4 * of_flow**2,
     }
+
+
+def _pair_operations(pairs, dim, width, order):
+    """The network of all pairs and its derivatives up to the order."""
+    features = dim + 1
+    derivatives = sum(features**power for power in range(order + 1))
+    return pairs * width * (FUNCTION + 2 * derivatives)
+
+
+def _candidate_operations(count):
+    """Positions tried for the electrons of one spin; N / m of them on average for each m left."""
+    tries = sum(1 / m for m in range(1, count + 1))
+    return 8 * count**3 * tries
+
+
+def _transformer_operations(solver, config):
+    """One token, and the logits of all orbitals."""
+    of_p, _ = parameters(solver)
+    orbitals = len(solver.cutoff.orbitals.energy)
+    return 2 * of_p + orbitals * (4 * config.model.transformer_width + FUNCTION)
+
+
+def _lattice_waves(dim):
+    """Plane waves in the reciprocal part of the Ewald sum, half of them by symmetry."""
+    highest = lattice(dim).highest
+    return (2 * highest + 1) ** (dim - 1) * (highest + 1)
 
 
 def product_rate() -> float:
     """Operations per second of large matrix products in double precision, one on each device of all
     processes."""
-    many = jax.device_count()
-    product = jax.jit(lambda a: map_walkers(lambda a: a @ a, a, 1).sum())
-    return many * 2 * PRODUCT**3 / fastest(product, jnp.ones((many, PRODUCT, PRODUCT)))
+    devices = jax.device_count()
+
+    @jax.jit
+    def products(matrices):
+        return map_walkers(lambda matrix: matrix @ matrix, matrices, 1).sum()
+
+    seconds = fastest(products, jnp.ones((devices, PRODUCT, PRODUCT)))
+    return devices * 2 * PRODUCT**3 / seconds
 
 
 def fastest(function: Callable, *arguments) -> float:
-    """Seconds of the fastest of five calls, after one that compiles."""
+    """Seconds of the fastest of CALLS calls, after one that compiles."""
     jax.block_until_ready(function(*arguments))
     times = []
-    for _ in range(5):
+    for _ in range(CALLS):
         begin = time.perf_counter()
         jax.block_until_ready(function(*arguments))
         times.append(time.perf_counter() - begin)

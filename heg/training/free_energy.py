@@ -9,6 +9,7 @@ With F_loc = T ln p + Re E_loc, b(K) any real function of K and O = grad ln p or
 
 Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is fitted on earlier
 batches, as are the control variates that take noise out of E_loc (heg.training.control_variates).
+
 Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
 
@@ -22,15 +23,21 @@ from heg.gas.system import System
 from heg.model.density_matrix import Model, Params
 from heg.model.local_energy import LocalEnergy
 from heg.parallel.devices import map_walkers
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import Estimate
-from heg.training.control_variates import Controls, Regression, controlled
+from heg.training.control_variates import (
+    Controls,
+    ControlsFunction,
+    Regression,
+    controlled,
+)
 
 CLIP = 5.0  # deviations beyond CLIP mean absolute deviations are shortened, in gradients only
+TINY = 1e-300  # keeps a deviation of zero from being divided by
 
 
 class Samples(NamedTuple):
-    """What is known of each sample of (K, x), per cell.
+    """Energies and probabilities of samples of (K, x), per cell.
 
     Attributes:
       log_p: ln p(K).                                       [B]
@@ -43,29 +50,59 @@ class Samples(NamedTuple):
     controls: Controls
 
 
-def sample_of(model: Model, params: Params, walker: Walkers) -> tuple[Samples, jax.Array]:
-    """ln p and E_loc of one walker, and its z [N, d]."""
+class Scores(NamedTuple):
+    """Centred scores A of each block of parameters, with Fisher matrix A^T A.
+
+    Attributes:
+      occupations: (O_phi - mean) / sqrt(B).                [B, P]
+      flow: the same of O_theta, a row for the real and one for the imaginary part of each walker.
+        [2 B, P]
+    """
+
+    occupations: jax.Array
+    flow: jax.Array
+
+
+def sample_of(
+    model: Model, controls: ControlsFunction, params: Params, walker: Walkers
+) -> tuple[Samples, jax.Array]:
+    """ln p, E_loc and the controls of one walker, and its z [N, d].
+
+    Args:
+      model, params: the density matrix.
+      controls: from heg.training.control_variates.make_controls.
+      walker: state [N] and x [N, d].
+    """
     log_p = model.occupations.log_prob(params.occupations, walker.state)
     energy, z = model.local_energy(params.flow, walker.x, walker.state)
-    return Samples(log_p, energy, model.controls(z, walker.state)), z
+    return Samples(log_p, energy, controls(z, walker.state)), z
 
 
-def evaluate(model: Model, params: Params, walkers: Walkers, chunk: int) -> Samples:
-    """ln p and E_loc of every walker, `chunk` walkers at a time to bound memory."""
-    return map_walkers(lambda walker: sample_of(model, params, walker)[0], walkers, chunk)
+def evaluate(
+    model: Model, controls: ControlsFunction, params: Params, walkers: Walkers, chunk: int
+) -> Samples:
+    """ln p, E_loc and the controls of every walker, `chunk` walkers at a time to bound memory."""
+
+    def samples_of_walker(walker):
+        samples, _ = sample_of(model, controls, params, walker)
+        return samples
+
+    return map_walkers(samples_of_walker, walkers, chunk)
 
 
 def per_electron(samples: Samples, regression: Regression, system: System) -> dict[str, jax.Array]:
-    """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron, control variates
-    applied.  [B] each
+    """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron.  [B] each
+
+    The control variates are applied.
 
     Args:
       samples: of the gas.
-      regression: of other samples, lest the means be biased.
+      regression: of other samples; fitted on the same ones it would bias the means.
       system: the gas.
     """
     energy = controlled(regression, samples.controls, samples.energy)
-    kinetic, potential = jnp.real(energy.kinetic), energy.potential
+    kinetic = jnp.real(energy.kinetic)
+    potential = energy.potential
     totals = {
         "F": system.temperature * samples.log_p + kinetic + potential,
         "E": kinetic + potential,
@@ -78,14 +115,21 @@ def per_electron(samples: Samples, regression: Regression, system: System) -> di
 
 def batch_estimate(values: jax.Array) -> Estimate:
     """Mean and standard error of independent samples, inside jit.  [B] -> two scalars"""
-    return Estimate(jnp.mean(values), jnp.std(values, ddof=1) / jnp.sqrt(len(values)))
+    mean = jnp.mean(values)
+    error = jnp.std(values, ddof=1) / jnp.sqrt(len(values))
+    # inside jit the numbers of an Estimate are traced arrays; outside they print as floats do
+    return Estimate(mean, error)  # type: ignore[arg-type]
 
 
 def clip_deviation(deviation: jax.Array) -> jax.Array:
-    """Deviations from a mean [B], real or complex; those beyond CLIP mean absolute deviations
-    shortened to that."""
+    """Deviations from a mean, those beyond CLIP mean absolute deviations shortened to that.
+
+    Args:
+      deviation: real or complex; the phase is kept.        [B]
+    """
     size = jnp.abs(deviation)
-    return deviation * jnp.minimum(1, CLIP * jnp.mean(size) / jnp.maximum(size, 1e-300))
+    longest = CLIP * jnp.mean(size)
+    return deviation * jnp.minimum(1, longest / jnp.maximum(size, TINY))
 
 
 def gradient(
@@ -94,11 +138,11 @@ def gradient(
     """The whole gradient of F, hartree per cell: that of one surrogate.
 
     Args:
-      model, params, walkers: with the walkers drawn from the model at these parameters.
+      model, params, walkers: the walkers drawn from the model at these parameters.
       f_deviation: F_loc - F, real.                         [B]
       e_deviation: E_loc - b(K), complex.                   [B]
-    Accuracy: unbiased but for clipping and, where a mean comes from the same batch, a factor 1 -
-      1/B; equals the derivative of F by quadrature (tests/test_free_energy.py).
+    Accuracy: unbiased except for clipping and, where a mean comes from the same batch, a factor
+      1 - 1/B; equals the derivative of F by quadrature (tests/training/test_free_energy.py).
     """
 
     def surrogate(params):
@@ -109,37 +153,34 @@ def gradient(
     return jax.grad(surrogate)(params)
 
 
-def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Params:
-    """Centred scores A of each block, with Fisher matrix A^T A.
+def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Scores:
+    """Centred scores of both blocks, `chunk` walkers at a time; a block without parameters has no
+    columns."""
 
-    Returns:
-      occupations: (O_phi - mean) / sqrt(B).                [B, P]
-      flow: the same of O_theta, a row for the real and one for the imaginary part of each walker.    [2 B, P]
-    """
-
-    def of_p(walker):
+    def score_of_p(walker):
         grads = jax.grad(model.occupations.log_prob)(params.occupations, walker.state)
-        return jax.tree.map(lambda leaf: leaf[None], grads)
+        return jax.tree.map(lambda leaf: leaf[None], grads)  # one part, as ln p is real
 
-    def centred(score, block, parts):
-        if not block:
-            return jnp.zeros((parts * len(walkers.x), 0))
-        leaves = jax.tree.leaves(map_walkers(score, walkers, chunk))
-        matrix = jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
-        matrix = (matrix - matrix.mean(axis=0)) / jnp.sqrt(len(matrix))
-        return matrix.reshape(-1, matrix.shape[-1])
+    def score_of_psi(walker):
+        return model.score(params.flow, walker.x, walker.state).params
 
-    of_psi = lambda walker: model.score(params.flow, walker.x, walker.state).params
-    return Params(centred(of_p, params.occupations, 1), centred(of_psi, params.flow, 2))
+    batch = len(walkers.x)
+    occupations = jnp.zeros((batch, 0))
+    if params.occupations:
+        occupations = _centred(map_walkers(score_of_p, walkers, chunk))
+    flow = jnp.zeros((2 * batch, 0))
+    if params.flow:
+        flow = _centred(map_walkers(score_of_psi, walkers, chunk))
+    return Scores(occupations, flow)
 
 
 def gradient_from_scores(
-    centred: Params, params: Params, f_deviation: jax.Array, e_deviation: jax.Array
+    centred: Scores, params: Params, f_deviation: jax.Array, e_deviation: jax.Array
 ) -> Params:
-    """The gradient of F as the covariance of the scores with the deviations, without another
-    reverse pass.
+    """The gradient of F as the covariance of the scores with the deviations.
 
-    Equal to `gradient` but for the means of the scores, which vanish in expectation.
+    It needs no second reverse pass.  It differs from `gradient` by the means of the scores, which
+    vanish in expectation.
 
     Args:
       centred: from `scores`.
@@ -147,10 +188,25 @@ def gradient_from_scores(
       f_deviation, e_deviation: as in `gradient`.           [B]
     """
     root = jnp.sqrt(len(f_deviation))
-    parts = (
-        f_deviation / root,
-        2 * jnp.stack([jnp.real(e_deviation), jnp.imag(e_deviation)], axis=1).ravel() / root,
-    )
+    # the centred scores hold one factor 1 / sqrt(B) of the mean, the deviations the other
+    of_p = f_deviation / root
+    parts = jnp.stack([jnp.real(e_deviation), jnp.imag(e_deviation)], axis=1)
+    of_psi = 2 * parts.ravel() / root
     return Params(
-        *(ravel_pytree(block)[1](part @ a) for block, part, a in zip(params, parts, centred))
+        occupations=_shaped_as(params.occupations, of_p @ centred.occupations),
+        flow=_shaped_as(params.flow, of_psi @ centred.flow),
     )
+
+
+def _centred(score):
+    """Scores with leaves [B, parts, ...] as one matrix, centred and over sqrt(B).  [B parts, P]"""
+    flat = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(score)]
+    matrix = jnp.concatenate(flat, axis=-1)
+    matrix = (matrix - matrix.mean(axis=0)) / jnp.sqrt(len(matrix))
+    return matrix.reshape(-1, matrix.shape[-1])
+
+
+def _shaped_as(block, vector):
+    """The vector in the shapes of a block of parameters."""
+    _, unravel = ravel_pytree(block)
+    return unravel(vector)

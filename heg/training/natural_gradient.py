@@ -1,21 +1,22 @@
 r"""Stochastic reconfiguration as optax transformations, and how far a step may be trusted.
 
-The gradient g of each block of parameters is replaced by (S + damping)^{-1} g, where S = A^T A is
-the Fisher matrix
-of the block: the classical one of p(K), the quantum one of the flow
+The gradient g of each block of parameters is replaced by (S + damping)^{-1} g.  S = A^T A is the
+Fisher matrix of the block: the classical one of p(K), the quantum one of the flow
 (heg.training.free_energy.scores gives A).  With more parameters than rows of A the same vector
 comes from the samples x samples matrix,
 
 .. math:: (A^T A + \lambda)^{-1} g = [g - A^T (A A^T + \lambda)^{-1} A g] / \lambda .
 
-One batch knows little of a matrix with as many rows, and its noise goes into every step.  The flow
-has few parameters, whatever N, and its Fisher matrix is the mean over the latest batches.
+One batch says little about a matrix with as many rows, and its noise goes into every step.  The
+flow has few parameters, whatever N, so that its Fisher matrix can be kept as the mean over the
+latest batches.
 
 Sources: Sorella, Phys. Rev. Lett. 80, 4558 (1998), doi:10.1103/PhysRevLett.80.4558; the two metrics
 of a density matrix, Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023),
 doi:10.21468/SciPostPhys.14.6.154.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,12 +27,15 @@ from jax.flatten_util import ravel_pytree
 
 from heg.model.density_matrix import Model, Params
 from heg.parallel.devices import map_walkers, shared_product
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 
 MEMORY = 0.95  # of the flow's Fisher matrix from batch to batch
-TRUST = 0.5  # standard deviation of the change of ln |Psi|^2 in one step; one of length 0.1 in the metric gives 0.2
-TRUSTEES = 32  # walkers that are asked
-HALVINGS = 20  # of a step
+# largest standard deviation of the change of ln |Psi|^2 in one step; a step of length 0.1 in the
+# metric gives 0.2
+TRUST = 0.5
+TRUST_WALKERS = 32  # over which this deviation is taken
+MAX_HALVINGS = 20  # of a step
+TINY = 1e-300  # keeps a step of length zero from being divided by
 
 
 class Fisher(NamedTuple):
@@ -49,22 +53,29 @@ class Fisher(NamedTuple):
 def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
     """(S + damping)^{-1} g of Params, block by block.
 
-    `update` takes grads, and keyword-only `scores`: Params of matrices A [rows, P].  The state is
+    `update` takes grads, and keyword-only `scores`: heg.training.free_energy.Scores.  The state is
     the flow's Fisher.
     """
 
     def init(params):
         size = sum(leaf.size for leaf in jax.tree.leaves(params.flow))
-        return Fisher(jnp.zeros((size, size)), jnp.zeros((), int))
+        return Fisher(mean=jnp.zeros((size, size)), batches=jnp.zeros((), int))
 
     def update(grads, state, params=None, *, scores, **_):
         del params
         fisher = _update_fisher(state, scores.flow)
-        of_flow = lambda vector: jax.scipy.linalg.solve(
-            _damped(fisher.mean, damping), vector, assume_a="pos"
+
+        def solve_occupations(vector):
+            return _solve(vector, scores.occupations, damping)
+
+        def solve_flow(vector):
+            return _solve_positive(_damped(fisher.mean, damping), vector)
+
+        natural = Params(
+            occupations=_apply_to_vector(solve_occupations, grads.occupations),
+            flow=_apply_to_vector(solve_flow, grads.flow),
         )
-        of_p = lambda vector: _solve(vector, scores.occupations, damping)
-        return Params(*(_of_vector(of, block) for of, block in zip((of_p, of_flow), grads))), fisher
+        return natural, fisher
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -77,47 +88,68 @@ def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
     wavefunctions. A step that is not finite becomes zero.
     """
 
+    def init(params):
+        del params
+        return optax.EmptyState()
+
     def update(updates, state, params=None, *, scores, **_):
         del params
-        blocks = [_shorten(block, matrix, max_norm) for block, matrix in zip(updates, scores)]
-        return type(updates)(*blocks), state
+        bounded = Params(
+            occupations=_shorten(updates.occupations, scores.occupations, max_norm),
+            flow=_shorten(updates.flow, scores.flow, max_norm),
+        )
+        return bounded, state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> Params:
-    """The updates, those of the flow halved until ln |Psi|^2 of some walkers changes by less than
-    TRUST.
+    """The updates, with the flow's halved until ln |Psi|^2 changes by less than TRUST.
 
-    A step that is short in the Fisher metric is not short where the first order is small and the
-      second is not: long
-    waves of the flow, which the small structure factor of a Fermi gas hides from the metric.
+    A step that is short in the Fisher metric is not always short.  The metric sees the first order
+    alone, and for long waves of the flow the second is larger: the small structure factor of a
+    Fermi gas hides them from the metric.
+
+    Args:
+      model, params: the density matrix before the step.
+      updates: to be added to the parameters.
+      walkers: drawn at these parameters; the first TRUST_WALKERS are looked at.
     """
     if not params.flow:
         return updates
-    few = jax.tree.map(lambda leaf: leaf[:TRUSTEES], walkers)
-    log_prob = lambda flow: map_walkers(
-        lambda of: 2 * jnp.real(model.log_psi(flow, of.x, of.state)), few, TRUSTEES
-    )
+    few = jax.tree.map(lambda leaf: leaf[:TRUST_WALKERS], walkers)
+
+    def log_prob(flow):
+        def log_prob_of_walker(walker):
+            return 2 * jnp.real(model.log_psi(flow, walker.x, walker.state))
+
+        return map_walkers(log_prob_of_walker, few, TRUST_WALKERS)
+
+    def halved(number):
+        return jax.tree.map(lambda leaf: leaf * 0.5**number, updates.flow)
+
     before = log_prob(params.flow)
-    halved = lambda number: jax.tree.map(lambda leaf: leaf * 0.5**number, updates.flow)
 
     def too_far(number):
-        change = jnp.std(log_prob(optax.apply_updates(params.flow, halved(number))) - before)
-        return ~(change < TRUST) & (number < HALVINGS)
+        moved = optax.apply_updates(params.flow, halved(number))
+        change = jnp.std(log_prob(moved) - before)
+        # not `change >= TRUST`: a change that is not a number is too far as well
+        return ~(change < TRUST) & (number < MAX_HALVINGS)
 
-    return updates._replace(flow=halved(lax.while_loop(too_far, lambda number: number + 1, 0)))
+    halvings = lax.while_loop(too_far, lambda number: number + 1, 0)
+    return updates._replace(flow=halved(halvings))
 
 
 def _update_fisher(fisher, matrix):
+    """Plain mean of the first batches, then one that forgets."""
     weight = jnp.maximum(1 - MEMORY, 1 / (fisher.batches + 1))
-    return Fisher(
-        fisher.mean + weight * (shared_product(matrix.T, matrix) - fisher.mean), fisher.batches + 1
-    )
+    of_batch = shared_product(matrix.T, matrix)
+    mean = fisher.mean + weight * (of_batch - fisher.mean)
+    return Fisher(mean, fisher.batches + 1)
 
 
-def _of_vector(function, block):
-    """Of the parameters of a block as one vector, if there are any."""
+def _apply_to_vector(function: Callable[[jax.Array], jax.Array], block):
+    """The function of the parameters of a block as one vector, if there are any."""
     vector, unravel = ravel_pytree(block)
     return unravel(function(vector)) if vector.size else block
 
@@ -126,22 +158,24 @@ def _damped(matrix, damping):
     return matrix + damping * jnp.eye(len(matrix))
 
 
+def _solve_positive(matrix, vector):
+    return jax.scipy.linalg.solve(matrix, vector, assume_a="pos")
+
+
 def _solve(vector, matrix, damping):
     """(A^T A + damping)^{-1} of the vector, by the smaller of the two systems."""
     rows, parameters = matrix.shape
     if parameters <= rows:
         fisher = _damped(shared_product(matrix.T, matrix), damping)
-        return jax.scipy.linalg.solve(fisher, vector, assume_a="pos")
+        return _solve_positive(fisher, vector)
     gram = _damped(shared_product(matrix, matrix.T), damping)
-    return (
-        vector - matrix.T @ jax.scipy.linalg.solve(gram, matrix @ vector, assume_a="pos")
-    ) / damping
+    return (vector - matrix.T @ _solve_positive(gram, matrix @ vector)) / damping
 
 
 def _shorten(block, matrix, max_norm):
     vector, unravel = ravel_pytree(block)
     length = jnp.linalg.norm(matrix @ vector)
-    factor = jnp.where(
-        jnp.isfinite(length), jnp.minimum(1, max_norm / jnp.maximum(length, 1e-300)), 0.0
-    )
+    factor = jnp.minimum(1, max_norm / jnp.maximum(length, TINY))
+    factor = jnp.where(jnp.isfinite(length), factor, 0.0)
+    # zero times a number that is not finite would not be zero
     return unravel(jnp.where(factor > 0, vector * factor, 0.0))

@@ -1,4 +1,4 @@
-"""The state of a run as one value, and what a step saw."""
+"""The state of a run as one value, its random streams, and the record of one step."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,24 @@ import jax
 import optax
 
 from heg.model.density_matrix import Params
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import Estimate
 from heg.training.control_variates import Regression
 
 RANDOM = "threefry2x32"  # the generator; heg.gas.system sets jax_threefry_partitionable
-NUMBERS = f"{RANDOM}, partitionable"  # which random numbers a seed means, as checkpoints say it
-# what random numbers are for
-STARTING, SAMPLING, MEASURING, FIRST_BATCH, FOLDING, OBSERVING, REPEATING, OCCUPYING, EXCITING = (
-    range(9)
-)
+NUMBERS = f"{RANDOM}, partitionable"  # written in checkpoints: which random numbers a seed means
+
+# Purposes of random numbers, each with a stream of its own.  The values are part of
+# reproducibility: another order would give the same seed other numbers.  New purposes come last.
+STARTING = 0
+SAMPLING = 1
+MEASURING = 2
+FIRST_BATCH = 3
+FOLDING = 4
+OBSERVING = 5
+REPEATING = 6
+OCCUPYING = 7
+EXCITING = 8
 
 
 class TrainState(NamedTuple):
@@ -54,12 +62,17 @@ def key_from(data: jax.Array) -> jax.Array:
 
 
 def stream(state: TrainState, purpose: int) -> jax.Array:
-    """Key of the random numbers for a purpose, such as SAMPLING, at the step of the state."""
-    return jax.random.fold_in(jax.random.fold_in(key_from(state.key), purpose), state.step)
+    """Key of the random numbers for a purpose, such as SAMPLING, at the step of the state.
+
+    The key of a run never changes, so that a run resumed at a step goes on with the same numbers.
+    """
+    # purpose first, then step: exchanged, they would be other streams
+    of_purpose = jax.random.fold_in(key_from(state.key), purpose)
+    return jax.random.fold_in(of_purpose, state.step)
 
 
 class StepInfo(NamedTuple):
-    """What a step saw, of the parameters it started from.
+    """The record of one step, at the parameters it started from.
 
     Attributes:
       estimates: F, E, kinetic, potential (hartree), S (k_B) per electron.

@@ -1,5 +1,6 @@
 """One training step: sample, estimate, move the parameters."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,18 +14,12 @@ from heg.config import Config, ModelConfig, OptimizerConfig, SamplerConfig
 from heg.gas.ideal import Cutoff, choose_cutoff
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
-from heg.model.density_matrix import Model, Params
-from heg.model.flow import FlowSize, make_flow
-from heg.model.kinetic import make_kinetic_energy
-from heg.model.local_energy import make_local_energy
-from heg.model.occupations import TransformerSize, make_occupations
-from heg.model.wavefunction import make_log_psi, make_score
-from heg.parallel.chunks import divisor, walkers_at_once
-from heg.parallel.devices import everywhere, jit
-from heg.sampling.batch import anywhere, make_walks
-from heg.sampling.exact_draws import make_draw
+from heg.model.density_matrix import Model, Params, build_model
+from heg.parallel.devices import divisor, everywhere, jit, walkers_at_once
+from heg.sampling.batch import Walk, Walkers, Walks, anywhere, make_walks
 from heg.sampling.folds import Quality, folded_measure, lowest_determinant
 from heg.training.control_variates import (
+    Regression,
     baseline,
     controlled,
     first_regression,
@@ -32,6 +27,8 @@ from heg.training.control_variates import (
     update_regression,
 )
 from heg.training.free_energy import (
+    Samples,
+    Scores,
     batch_estimate,
     clip_deviation,
     evaluate,
@@ -55,42 +52,77 @@ from heg.training.state import (
 LATE = 3  # power of the step in the average of the parameters
 
 
-class Solver(NamedTuple):
-    """A run made ready: its system, cutoff, model, and the compiled functions of the loop.
+# eq=False here and below: arrays have no hash, and jit asks one of the object behind a method; it
+# is then that of the object's identity
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solver:
+    """A run made ready: its system, cutoff, model, and the functions of the loop.
 
     Attributes:
-      init: key -> TrainState.
-      step: TrainState -> TrainState, StepInfo.
-      measure: params, key -> Samples, Walk; one batch of exact draws at frozen parameters.
-      per_electron: Samples, Regression -> values of each sample, as in heg.training.free_energy.
-      quality: params, Walkers, keys of uniform positions -> Quality.
+      system: the gas.
+      cutoff: its plane waves.
+      model: its density matrix.
       template: a TrainState of zeros, to read checkpoints by.
+      programs: the compiled functions.
+      exact: True for exact draws in training, False for chains.
     """
 
     system: System
     cutoff: Cutoff
     model: Model
-    init: Callable
-    step: Callable
-    measure: Callable
-    per_electron: Callable
-    quality: Callable
     template: TrainState
+    programs: "Programs"
+    exact: bool
+
+    def init(self, key: jax.Array) -> TrainState:
+        """The state before the first step; chains begin from a batch of exact draws."""
+        state = self.programs.init(self.system, everywhere(jax.random.key_data(key)))
+        if self.exact:
+            return state
+        walk = self.programs.draw(self.system, state.params, stream(state, FIRST_BATCH))
+        return state._replace(walkers=walk.walkers, redrawn=walk.redrawn)
+
+    def step(self, state: TrainState) -> tuple[TrainState, StepInfo]:
+        """The state after one step, and the record of the step."""
+        system = self.system
+        params = state.params
+        key = stream(state, SAMPLING)
+        if self.exact:
+            walk = self.programs.draw(system, params, key)
+        else:
+            walk = self.programs.chain(system, params, state.walkers, state.width, key)
+        samples = self.programs.evaluate(system, params, walk.walkers)
+        return self.programs.update(system, state, walk, samples)
+
+    def measure(self, params: Params, key: jax.Array) -> tuple[Samples, Walk]:
+        """One batch of exact draws at frozen parameters."""
+        walk = self.programs.draw(self.system, params, key)
+        return self.programs.evaluate(self.system, params, walk.walkers), walk
+
+    def per_electron(self, samples: Samples, regression: Regression) -> dict[str, jax.Array]:
+        """Values of each sample, as in heg.training.free_energy."""
+        return self.programs.values(self.system, samples, regression)
+
+    def quality(self, params: Params, walkers: Walkers, keys: jax.Array) -> Quality:
+        """Signs of folds of the flow, at the walkers and at uniform positions.
+
+        Args:
+          params: of which those of the flow count.
+          walkers: from which the lowest determinant is sought.
+          keys: one for each uniform position.
+        """
+        return self.programs.quality(self.system, params, walkers, keys)
 
 
-class Programs(NamedTuple):
-    """The parts of the loop, compiled once for all gases that differ by r_s or coupling alone:
-    their first argument.
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Compiled methods of StepFunctions, under their names.
+
+    They serve all gases that differ by r_s or coupling alone: their first argument.
 
     Attributes:
       cutoff: of the gas of r_s = 1.
-      init: system, key -> TrainState; chains begin from a draw.
-      draw: system, params, key -> Walk.
-      chain: system, params, Walkers, width, key -> Walk.
-      evaluate: system, params, Walkers -> Samples.
-      update: system, TrainState, Walk, Samples -> TrainState, StepInfo.
-      values: system, Samples, Regression -> values of each sample per electron.
-      quality: system, params, Walkers, keys -> Quality.
+      init, draw, chain, evaluate, update, values, quality: as in StepFunctions.
     """
 
     cutoff: Cutoff
@@ -103,88 +135,26 @@ class Programs(NamedTuple):
     quality: Callable
 
 
-def build_model(system: System, orbitals: Orbitals, config: ModelConfig, chunk: int) -> Model:
-    """p(K), flow, wavefunction and Hamiltonian of the configured sizes; exact draws `chunk` walkers
-    at a time."""
-    size = TransformerSize(
-        config.transformer_layers, config.transformer_width, config.transformer_heads
-    )
-    occupations = make_occupations(system, orbitals, size)
-    flow = make_flow(system, FlowSize(config.flow_layers, config.flow_width))
-    log_psi = make_log_psi(system, orbitals, flow)
-    local_energy = make_local_energy(system, make_kinetic_energy(system, orbitals, flow))
-    score = make_score(system, orbitals, flow)
-    controls, draw = make_controls(system, orbitals), make_draw(system, orbitals, flow, chunk)
-    return Model(occupations, flow, log_psi, score, local_energy, controls, draw)
-
-
-def build_optimizer(
-    system: System, config: OptimizerConfig
-) -> optax.GradientTransformationExtraArgs:
-    """Descends F given in units that make both blocks dimensionless: T for p(K), E_F + 1/r_s^{3/2}
-    for the flow."""
-    units = Params(
-        system.temperature, 2 * (system.fermi_energy + system.coupling * system.rs**-1.5)
-    )
-    scale = lambda grads: Params(
-        *(jax.tree.map(lambda g: g / unit, grad) for grad, unit in zip(grads, units))
-    )
-    in_units = optax.stateless(lambda grads, params: scale(grads))
-    rate = optax.scale(-config.learning_rate)
-    decay = optax.scale_by_schedule(lambda step: 1 / (1 + step / config.decay))
-    if config.optimizer == "adam":
-        return optax.with_extra_args_support(
-            optax.chain(in_units, optax.scale_by_adam(), rate, decay)
-        )
-    return optax.chain(
-        in_units, natural_gradient(config.damping), rate, bound_step(config.max_norm), decay
-    )
-
-
 def build(config: Config) -> Solver:
-    """Everything that the loop needs.  What it compiles serves later gases that differ by r_s or
-    coupling alone.
+    """A run made ready.  What it compiles serves later gases that differ by r_s or coupling alone.
 
     Raises:
       ValueError: the system is impossible.
     """
-    system, exact = config.system.build(), config.sampler.sampler == "exact"
-    cutoff, init, draw, chain, evaluate, update, values, quality = programs(
-        system.of_unit_density, config.model, config.sampler, config.optimizer
-    )
-    # r_s and coupling stay plain numbers: what depends on them is then indexed freely inside
-    # shard_map
-    orbitals = cutoff.orbitals.at_density(system.rs)
-
-    def first(key):
-        state = init(system, everywhere(jax.random.key_data(key)))
-        if exact:
-            return state
-        walk = draw(system, state.params, stream(state, FIRST_BATCH))
-        return state._replace(walkers=walk.walkers, redrawn=walk.redrawn)
-
-    def step(state):
-        key, params = stream(state, SAMPLING), state.params
-        walk = (
-            draw(system, params, key)
-            if exact
-            else chain(system, params, state.walkers, state.width, key)
-        )
-        return update(system, state, walk, evaluate(system, params, walk.walkers))
-
-    def measure(params, key):
-        walk = draw(system, params, key)
-        return evaluate(system, params, walk.walkers), walk
-
-    model = build_model(
-        system, orbitals, config.model, walkers_at_once(system, config.sampler.batch)
-    )
-    cutoff = cutoff._replace(orbitals=orbitals)
-    of_gas = lambda program: functools.partial(program, system)
-    shapes = jax.eval_shape(init, system, jax.random.key_data(key_of_run(0)))
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    system = config.system.build()
+    compiled = programs(system.of_unit_density, config.model, config.sampler, config.optimizer)
+    # r_s and coupling stay plain numbers in this model: what depends on them is then indexed freely
+    # inside shard_map
+    orbitals = compiled.cutoff.orbitals.at_density(system.rs)
+    some_key = jax.random.key_data(key_of_run(0))
+    shapes = jax.eval_shape(compiled.init, system, some_key)
     return Solver(
-        system, cutoff, model, first, step, measure, of_gas(values), of_gas(quality), template
+        system=system,
+        cutoff=compiled.cutoff._replace(orbitals=orbitals),
+        model=build_model(system, orbitals, config.model),
+        template=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
+        programs=compiled,
+        exact=config.sampler.sampler == "exact",
     )
 
 
@@ -198,108 +168,255 @@ def programs(
       gas: with r_s = 1 and coupling = 1, which stand for all others.
       sizes, sampler, optimizer: as configured.
     """
-    cutoff = choose_cutoff(gas, sizes.orbital_tolerance)
     chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
-    # samples need first derivatives of the pairs only, d^2 times less memory
-    sampled = divisor(sampler.batch, chunk * gas.dim**2)
-    model_of = lambda system: build_model(
-        system, cutoff.orbitals.at_density(system.rs), sizes, sampled
+    functions = StepFunctions(
+        cutoff=choose_cutoff(gas, sizes.orbital_tolerance),
+        sizes=sizes,
+        sampler=sampler,
+        optimizer=optimizer,
+        chunk=chunk,
+        # draws need first derivatives of the pairs only, d^2 times less memory
+        draw_chunk=divisor(sampler.batch, chunk * gas.dim**2),
     )
-    walks_of = lambda system: make_walks(system, model_of(system), sampler, sampled)
+    return Programs(
+        cutoff=functions.cutoff,
+        init=jit(functions.init),
+        draw=jit(functions.draw),
+        chain=jit(functions.chain),
+        evaluate=jit(functions.evaluate),
+        update=jit(functions.update),
+        values=jit(functions.values),
+        quality=jit(functions.quality),
+    )
 
-    def init(system, key_data):
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StepFunctions:
+    """The parts of the loop as pure functions, not yet compiled.
+
+    Each takes the gas as its first argument and builds the model of that gas anew.  The reason is
+    compilation: r_s and coupling are then tracers, and one program serves every gas that differs by
+    them alone.  A model built outside the trace would write its own r_s into the program as a
+    constant.
+
+    Attributes:
+      cutoff: of the gas of r_s = 1.
+      sizes, sampler, optimizer: as configured.
+      chunk: walkers at once where second derivatives are needed.
+      draw_chunk: walkers at once where they are drawn or moved.
+    """
+
+    cutoff: Cutoff
+    sizes: ModelConfig
+    sampler: SamplerConfig
+    optimizer: OptimizerConfig
+    chunk: int
+    draw_chunk: int
+
+    def init(self, system: System, key_data: jax.Array) -> TrainState:
+        """The state before the first step, at uniform positions; from the data of the run's key."""
         key = jax.random.fold_in(key_from(key_data), STARTING)
-        model, (key_p, key_flow, key_x) = model_of(system), jax.random.split(key, 3)
-        params = Params(model.occupations.init(key_p), model.flow.init(key_flow))
-        walk, opt_state = (
-            anywhere(system, sampler.batch, key_x),
-            build_optimizer(system, optimizer).init(params),
+        # the order of the three streams decides what a seed means: p(K), flow, positions
+        key_p, key_flow, key_x = jax.random.split(key, 3)
+        model = self._model(system)
+        params = Params(
+            occupations=model.occupations.init(key_p),
+            flow=model.flow.init(key_flow),
         )
-        zero, regression = jnp.zeros((), int), first_regression()
+        walk = anywhere(system, self.sampler.batch, key_x)
+        zero = jnp.zeros((), int)
         return TrainState(
-            zero, params, opt_state, params, walk.walkers, regression, walk.width, zero, key_data
+            step=zero,
+            params=params,
+            opt_state=build_optimizer(system, self.optimizer).init(params),
+            average=params,
+            walkers=walk.walkers,
+            regression=first_regression(),
+            width=walk.width,
+            redrawn=zero,
+            key=key_data,
         )
 
-    def quality(system, params, walkers, keys):
-        model = model_of(system)
-        return Quality(
-            lowest_determinant(model, system, params.flow, walkers),
-            folded_measure(model, system, params.flow, keys, divisor(len(keys), chunk)),
-        )
+    def draw(self, system: System, params: Params, key: jax.Array) -> Walk:
+        """A batch of exact draws."""
+        return self._walks(system).draw(params, key)
 
-    def update(system, state, walk, samples):
-        model, params = model_of(system), state.params
-        f_deviation, e_deviation = _deviations(system, state.regression, samples)
-        if optimizer.optimizer == "natural":
-            centred = scores(model, params, walk.walkers, chunk)
-            grads = gradient_from_scores(centred, params, f_deviation, e_deviation)
-        else:
-            centred, grads = None, gradient(model, params, walk.walkers, f_deviation, e_deviation)
-        updates, opt_state = build_optimizer(system, optimizer).update(
-            grads, state.opt_state, params, scores=centred
+    def chain(
+        self,
+        system: System,
+        params: Params,
+        walkers: Walkers,
+        width: jax.Array,
+        key: jax.Array,
+    ) -> Walk:
+        """The walkers moved on by Markov chains with a proposal of this width, bohr."""
+        return self._walks(system).chain(params, walkers, width, key)
+
+    def evaluate(self, system: System, params: Params, walkers: Walkers) -> Samples:
+        """ln p, E_loc and the controls of every walker."""
+        orbitals = self._orbitals(system)
+        model = build_model(system, orbitals, self.sizes)
+        controls = make_controls(system, orbitals)
+        return evaluate(model, controls, params, walkers, self.chunk)
+
+    def update(
+        self, system: System, state: TrainState, walk: Walk, samples: Samples
+    ) -> tuple[TrainState, StepInfo]:
+        """The state after a step on these samples, and the record of the step."""
+        model = self._model(system)
+        slope = self._gradient(system, model, state, walk, samples)
+        updates, opt_state = build_optimizer(system, self.optimizer).update(
+            slope.gradient, state.opt_state, state.params, scores=slope.scores
         )
-        params = optax.apply_updates(params, trusted(model, params, updates, walk.walkers))
+        updates = trusted(model, state.params, updates, walk.walkers)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
         after = state._replace(
-            step=state.step + 1,
+            step=step,
             params=params,
             opt_state=opt_state,
             average=Params(
-                params.occupations, late_average(state.average.flow, params.flow, state.step + 1)
+                occupations=params.occupations,
+                flow=late_average(state.average.flow, params.flow, step),
             ),
             walkers=walk.walkers,
             regression=update_regression(state.regression, samples.controls, samples.energy),
             width=walk.width,
             redrawn=state.redrawn + walk.redrawn,
         )
-        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((samples, grads, params))]
-        return after, _look(system, model, state, walk, samples)._replace(
-            finite=jnp.all(jnp.array(finite))
+        # the record is of the parameters before the step, its check of the new ones too
+        finite = _all_finite((samples, slope.gradient, params))
+        return after, _step_info(system, model, state, walk, samples, finite)
+
+    def values(
+        self, system: System, samples: Samples, regression: Regression
+    ) -> dict[str, jax.Array]:
+        """Values of each sample per electron, as in heg.training.free_energy."""
+        return per_electron(samples, regression, system)
+
+    def quality(self, system: System, params: Params, walkers: Walkers, keys: jax.Array) -> Quality:
+        """Signs of folds of the flow, as in heg.sampling.folds."""
+        model = self._model(system)
+        # uniform positions come in another number than the batch, and need a divisor of their own
+        chunk = divisor(len(keys), self.chunk)
+        return Quality(
+            min_det=lowest_determinant(model, system, params.flow, walkers),
+            folded=folded_measure(model, system, params.flow, keys, chunk),
         )
 
-    functions = (
-        init,
-        lambda system, *arguments: walks_of(system).draw(*arguments),
-        lambda system, *arguments: walks_of(system).chain(*arguments),
-        lambda system, params, walkers: evaluate(model_of(system), params, walkers, chunk),
-        update,
-        lambda system, samples, regression: per_electron(samples, regression, system),
-        quality,
+    def _orbitals(self, system: System) -> Orbitals:
+        return self.cutoff.orbitals.at_density(system.rs)
+
+    def _model(self, system: System) -> Model:
+        return build_model(system, self._orbitals(system), self.sizes)
+
+    def _walks(self, system: System) -> Walks:
+        orbitals = self._orbitals(system)
+        model = build_model(system, orbitals, self.sizes)
+        return make_walks(system, orbitals, model, self.sampler, self.draw_chunk)
+
+    def _gradient(self, system, model, state, walk, samples):
+        """The gradient of F, and the scores if the optimiser wants them."""
+        params = state.params
+        walkers = walk.walkers
+        of_f, of_e = _deviations(system, state.regression, samples)
+        if self.optimizer.optimizer == "natural":
+            centred = scores(model, params, walkers, self.chunk)
+            return _Slope(gradient_from_scores(centred, params, of_f, of_e), centred)
+        return _Slope(gradient(model, params, walkers, of_f, of_e), None)
+
+
+class _Slope(NamedTuple):
+    """The gradient of F, and the scores of the natural gradient; None for other optimisers."""
+
+    gradient: Params
+    scores: Scores | None
+
+
+class _Deviations(NamedTuple):
+    """Clipped deviations of the samples from their means, hartree.  [B]
+
+    Attributes:
+      free_energy: of F_loc, less its control variates, from its mean.
+      energy: of E_loc from b(K), complex.
+    """
+
+    free_energy: jax.Array
+    energy: jax.Array
+
+
+def _deviations(system, regression, samples):
+    quiet = controlled(regression, samples.controls, samples.energy)
+    f_loc = system.temperature * samples.log_p + jnp.real(quiet.total)
+    # the flow's gradient takes E_loc as it is: the mean of C times a score is not zero
+    b = baseline(regression, samples.controls)
+    from_baseline = samples.energy.total - b
+    return _Deviations(
+        free_energy=clip_deviation(f_loc - f_loc.mean()),
+        energy=clip_deviation(from_baseline),
     )
-    return Programs(cutoff, *map(jit, functions))
 
 
-def _look(system, model, state, walk, samples):
-    """StepInfo, as far as the samples go."""
-    deviation = jnp.abs(samples.energy.total - samples.energy.total.mean())
+def _all_finite(tree):
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.array(finite))
+
+
+def _step_info(system, model, state, walk, samples, finite):
+    energy = samples.energy.total
     values = per_electron(samples, state.regression, system)
+    estimates = {name: batch_estimate(value) for name, value in values.items()}
+    deviation = jnp.abs(energy - energy.mean())
+    # one energy that is not finite spoils the mean; it alone then counts as the worst
+    finite_deviation = jnp.nan_to_num(deviation)
+    badness = jnp.where(jnp.isfinite(energy), finite_deviation, jnp.inf)
     return StepInfo(
-        estimates={name: batch_estimate(of_name) for name, of_name in values.items()},
-        variance=jnp.var(jnp.real(samples.energy.total), ddof=1),
+        estimates=estimates,
+        variance=jnp.var(jnp.real(energy), ddof=1),
         acceptance=walk.acceptance,
         redrawn=walk.redrawn,
         lost=walk.lost,
         min_det=lowest_determinant(model, system, state.params.flow, walk.walkers),
-        finite=jnp.array(True),
-        worst=jnp.argmax(
-            jnp.where(jnp.isfinite(samples.energy.total), jnp.nan_to_num(deviation), jnp.inf)
-        ),
+        finite=finite,
+        worst=jnp.argmax(badness),
     )
 
 
-def _deviations(system, regression, samples):
-    """Clipped deviations of F_loc, less its control variates, from its mean, and of E_loc from
-    b(K)."""
-    energy = controlled(regression, samples.controls, samples.energy).total
-    f_loc = system.temperature * samples.log_p + jnp.real(energy)
-    e_deviation = samples.energy.total - baseline(regression, samples.controls)
-    return clip_deviation(f_loc - f_loc.mean()), clip_deviation(e_deviation)
+def build_optimizer(
+    system: System, config: OptimizerConfig
+) -> optax.GradientTransformationExtraArgs:
+    """The descent of F, given in units that make both blocks dimensionless: T for p(K), E_F +
+    1/r_s^{3/2} for the flow."""
+    unit_of_p = system.temperature
+    unit_of_flow = 2 * (system.fermi_energy + system.coupling * system.rs**-1.5)
+
+    def in_units(grads, params):
+        del params
+        return Params(
+            occupations=jax.tree.map(lambda leaf: leaf / unit_of_p, grads.occupations),
+            flow=jax.tree.map(lambda leaf: leaf / unit_of_flow, grads.flow),
+        )
+
+    dimensionless = optax.stateless(in_units)
+    rate = optax.scale(-config.learning_rate)
+    decay = optax.scale_by_schedule(lambda step: 1 / (1 + step / config.decay))
+    if config.optimizer == "adam":
+        adam = optax.chain(dimensionless, optax.scale_by_adam(), rate, decay)
+        return optax.with_extra_args_support(adam)
+    return optax.chain(
+        dimensionless,
+        natural_gradient(config.damping),
+        rate,
+        bound_step(config.max_norm),
+        decay,
+    )
 
 
 def late_average(average: dict, params: dict, step: jax.Array) -> dict:
-    """Running average of the parameters with weights that rise as step^LATE; after the first step,
-    its parameters.
+    """Running average of the parameters with weights that rise as step^LATE.
 
-    What is left of the noise of the steps averages out, the beginning is forgotten.
+    After the first step it is that step's parameters.  What is left of the noise of the steps
+    averages out, the beginning is forgotten.
     Source: Shamir and Zhang, Proc. Machine Learning Research 28(1), 71 (2013), arXiv:1212.1824.
     """
     weight = (LATE + 1) / (step + LATE)

@@ -1,4 +1,8 @@
-"""Can the errors of a run be trusted?  One sentence, from its summary and its history."""
+"""Verdict on a run in one sentence: whether its errors can be trusted.
+
+It rests on three things: F and S have settled, folds of the flow are too small to matter, and no
+few samples carry the mean.
+"""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +12,15 @@ from heg.errors import RunError
 from heg.statistics import Estimate
 from heg.training.convergence import SHORTEST, drift
 
-SETTLED, MOST_DRIFT = 2.0, 3.0  # errors that F or S may drift by: without a word, and at all
+SETTLED_DRIFT = 2.0  # errors that F or S may drift by without a word
+MAX_DRIFT = 3.0  # errors that F or S may drift by at all
 HALF = 0.25  # deviation of the error of half of the samples, over sqrt(2) times that of all, from 1
 ONE_SAMPLE = 0.5  # errors by which one sample may move E
-FAR = 6.0  # standard deviations that any distribution may reach
+FAR_DEVIATION = 6.0  # standard deviations that any distribution may reach
 REDRAWN_BOUND = 1e-4  # share of draws that may be repeated
 REDRAWN_FEW = 3  # repeated draws that are never too many
 ROUNDING = 1e-10  # relative, of means without an error
+TINY = 1e-300  # hartree or k_B; keeps an error of zero from being divided by
 
 
 class Finding(NamedTuple):
@@ -30,62 +36,69 @@ class Finding(NamedTuple):
 
 
 def verdict(summary: dict, history: list[Mapping], draws: int) -> dict:
-    """{"good": bool, "sentence": str}: do F and S stand still, does the bound hold, do few samples
-    carry the mean?
+    """{"good": bool, "sentence": str}: the findings, and what to do about the bad ones.
 
     Args:
-      summary: what summary.json holds.
+      summary: content of summary.json.
       history: rows of history.csv.
       draws: of the whole training, repeated ones not counted.
     """
     findings = [*_settled(summary, history), _folds(summary, draws), *_tail(summary)]
-    remedies = list(dict.fromkeys(finding.remedy for finding in findings if finding.remedy))
     words = ", ".join(finding.words for finding in findings)
-    sentence = f"Doubtful: {words}; {' and '.join(remedies)}." if remedies else f"Good: {words}."
-    return {"good": not remedies, "sentence": sentence}
+    remedies = [finding.remedy for finding in findings if finding.remedy]
+    if not remedies:
+        return {"good": True, "sentence": f"Good: {words}."}
+    advice = " and ".join(dict.fromkeys(remedies))  # each once, in their order
+    return {"good": False, "sentence": f"Doubtful: {words}; {advice}."}
 
 
 def too_many_redrawn(redrawn: int, draws: int) -> bool:
-    """Were so many of the draws repeated that their places may be favoured?"""
+    """True if so many of the draws were repeated that the places they favour may matter."""
     return redrawn > max(REDRAWN_FEW, REDRAWN_BOUND * draws)
 
 
 def sentence_of(facts: dict) -> str:
     """The sentence in a summary.json or observables.json; empty in those of older versions."""
-    found = facts.get("verdict")
-    sentence = found.get("sentence") if isinstance(found, dict) else None
+    stored = facts.get("verdict")
+    if not isinstance(stored, dict):
+        return ""
+    sentence = stored.get("sentence")
     return sentence if isinstance(sentence, str) else ""
 
 
 def _settled(summary, history):
-    if len(history) < SHORTEST:
-        words = f"{len(history)} steps are too few to see whether F and S have settled"
+    steps = len(history)
+    if steps < SHORTEST:
+        words = f"{steps} steps are too few to see whether F and S have settled"
         return [Finding(words, "train longer")]
-    drifts = {
-        name: _drift_in_errors(Estimate(**summary[name]), drift(history, name)) for name in "FS"
-    }
-    if max(drifts.values()) <= SETTLED:
+    drifts = {}
+    for name in "FS":
+        result = Estimate(**summary[name])
+        drifts[name] = _drift_in_errors(result, drift(history, name))
+    if max(drifts.values()) <= SETTLED_DRIFT:
         return [Finding("F and S have settled")]
-    return [
-        Finding(
-            f"{name} drifts by {size:.2g} of its errors",
-            "train longer" if size > MOST_DRIFT else "",
-        )
-        if size > SETTLED
-        else Finding(f"{name} has settled")
-        for name, size in drifts.items()
-    ]
+    return [_drifting(name, size) for name, size in drifts.items()]
+
+
+def _drifting(name, size):
+    if size <= SETTLED_DRIFT:
+        return Finding(f"{name} has settled")
+    remedy = "train longer" if size > MAX_DRIFT else ""
+    return Finding(f"{name} drifts by {size:.2g} of its errors", remedy)
 
 
 def _drift_in_errors(result, change):
-    """In units of the error of the result or of the drift itself, whichever is larger: seen, and of
-    consequence."""
-    error = max(result.error, change.error, ROUNDING * abs(result.mean), 1e-300)
+    """The drift over the error of the result or of the drift itself, whichever is larger.
+
+    A drift counts where the history shows it and where it matters beside the result.
+    """
+    rounding = ROUNDING * abs(result.mean)
+    error = max(result.error, change.error, rounding, TINY)
     return abs(change.mean) / error
 
 
 def _folds(summary, draws):
-    """A fold of this share of space moves F by the order of that share of its parts."""
+    """A fold of a share of space moves F by the order of that share of its parts."""
     quality = summary["quality"]
     folded = Estimate(**quality["folded_measure"])
     remedy = "use more layers or a smaller max_norm"
@@ -93,55 +106,60 @@ def _folds(summary, draws):
         return Finding(f"{quality['redrawn']} of {draws} draws had no verified inverse", remedy)
     if quality["min_det"] > 0 and folded.mean == 0:
         return Finding("no fold was found")
+    # the folded measure is twice the share of space (heg.sampling.folds)
     share = folded.mean / 2
-    moved = (
-        (folded.mean + 2 * folded.error)
-        / 2
-        * (summary["kinetic"]["mean"] + abs(summary["potential"]["mean"]))
-    )
+    highest_share = (folded.mean + 2 * folded.error) / 2
+    kinetic = summary["kinetic"]["mean"]
+    potential = summary["potential"]["mean"]
+    moved = highest_share * (kinetic + abs(potential))
     if moved > summary["F"]["error"]:
-        return Finding(
-            f"folds cover {share:.1g} of space, which matters beside the error of F", remedy
-        )
+        words = f"folds cover {share:.1g} of space, which matters beside the error of F"
+        return Finding(words, remedy)
     return Finding("no fold that matters")
 
 
 def _tail(summary):
-    """Do a few samples carry the mean of E_loc?  Nothing, where they do not."""
-    quality, energy, count = summary["quality"], Estimate(**summary["E"]), summary["samples"]
-    remedy, half, largest = (
-        "draw more samples",
-        quality["E_error_of_half_ha"],
-        quality["largest_deviation_sigma"],
-    )
+    """Findings where a few samples carry the mean of E_loc; none where they do not."""
+    quality = summary["quality"]
+    count = summary["samples"]
+    energy = Estimate(**summary["E"])
+    remedy = "draw more samples"
     if energy.error <= ROUNDING * abs(energy.mean):
         return []
-    if largest > max(FAR, ONE_SAMPLE * math.sqrt(count)):
-        moves = largest / math.sqrt(count)
+    largest = quality["largest_deviation_sigma"]
+    root = math.sqrt(count)
+    if largest > max(FAR_DEVIATION, ONE_SAMPLE * root):
+        moves = largest / root
         return [Finding(f"one sample moves E by {moves:.1g} of its error", remedy)]
-    if half is None:
+    error_of_half = quality["E_error_of_half_ha"]
+    if error_of_half is None:
         return [Finding("the samples are too few", remedy)]
-    ratio = half / (math.sqrt(2) * energy.error)
-    if abs(ratio - 1) > max(HALF, 3 / math.sqrt(2 * count)):  # the latter by chance alone
-        return [
-            Finding(
-                f"the error of half of the samples is {ratio:.2g} times what it should be", remedy
-            )
-        ]
+    ratio = error_of_half / (math.sqrt(2) * energy.error)
+    by_chance = 3 / math.sqrt(2 * count)
+    if abs(ratio - 1) > max(HALF, by_chance):
+        words = f"the error of half of the samples is {ratio:.2g} times what it should be"
+        return [Finding(words, remedy)]
     return []
 
 
 def check_draws(step: int, lost: int, redrawn: int, draws: int) -> None:
-    """Of a measurement at that step: how many draws failed for good and were repeated, of so many.
+    """Refuses a measurement whose draws failed.
 
+    Args:
+      step: of the parameters that are measured.
+      lost: draws that failed for good.
+      redrawn: draws that were repeated.
+      draws: in all.
     Raises:
-      RunError: any failed, or too many were repeated.
+      RunError: any failed for good, or too many were repeated.
     """
     if lost:
         raise RunError(
-            f"step {step}: {lost} samples could not be drawn, the flow is no bijection: lower max_norm"
+            f"step {step}: {lost} samples could not be drawn, the flow is no bijection: "
+            "lower max_norm"
         )
     if too_many_redrawn(redrawn, draws):
         raise RunError(
-            f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: lower max_norm"
+            f"step {step}: {redrawn} of {draws} draws had no verified inverse, too many: "
+            "lower max_norm"
         )

@@ -1,5 +1,4 @@
-"""heg-solve as its user runs it: whole runs of a small gas, stops and continuations, and bad
-input."""
+"""heg-solve as its user runs it: whole runs of a small gas, stops, continuations and bad input."""
 
 import csv
 import json
@@ -14,7 +13,8 @@ import pytest
 from small_runs import command_line
 
 from heg.cli import common, solve
-from heg.runs import files
+from heg.config import tables
+from heg.runs.run_directory import RunDirectory
 
 
 def start(run_dir, **changed):
@@ -41,56 +41,54 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_is_promised(finished):
     run_dir, output = finished
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert (
-        summary["verdict"]["good"] is False
-        and "6 steps are too few" in summary["verdict"]["sentence"]
-    )
-    assert summary["verdict"]["sentence"] in output
-    assert "infinite gas" in output and "Attaccalite" in output and "0.00000000" not in output
+    verdict = summary["verdict"]
+    assert verdict["good"] is False
+    assert "6 steps are too few" in verdict["sentence"]
+    assert verdict["sentence"] in output
+    assert "infinite gas" in output
+    assert "Attaccalite" in output
+    assert "0.00000000" not in output
     for table in (summary, summary["initial"]):
         for name in ("F", "E", "kinetic", "potential", "S"):
             assert table[name]["error"] > 0
     assert summary["ideal"]["F"]["error"] == 0
-    assert summary["steps"] == 6 and summary["samples"] == 64
+    assert summary["steps"] == 6
+    assert summary["samples"] == 64
     # E = K + V and F = E - T S, sample by sample
-    assert summary["E"]["mean"] == pytest.approx(
-        summary["kinetic"]["mean"] + summary["potential"]["mean"], rel=1e-12
-    )
-    entropic = summary["system"]["temperature_ha"] * summary["S"]["mean"]
-    assert summary["F"]["mean"] == pytest.approx(summary["E"]["mean"] - entropic, rel=1e-12)
+    mean = {name: summary[name]["mean"] for name in ("F", "E", "kinetic", "potential", "S")}
+    temperature = summary["system"]["temperature_ha"]
+    assert mean["E"] == pytest.approx(mean["kinetic"] + mean["potential"], rel=1e-12)
+    assert mean["F"] == pytest.approx(mean["E"] - temperature * mean["S"], rel=1e-12)
     with (run_dir / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == list("123456")
     assert list(rows[0])[:5] == ["step", "F_ha", "F_error_ha", "E_ha", "E_error_ha"]
     assert (run_dir / "training.png").stat().st_size > 1000
-    assert "per electron" in output and "Training curve" in output
+    assert "per electron" in output
+    assert "Training curve" in output
 
 
 def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
     process = start(tmp_path / "b")
     history = tmp_path / "b" / "history.csv"
     deadline = time.monotonic() + 500
-    while not (
-        history.exists() and history.read_text().count("\n") >= 4
-    ):  # three rows: one after the checkpoint
+    # three rows below the heading: one after the checkpoint
+    while not (history.exists() and history.read_text().count("\n") >= 4):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    newest = files.checkpoints(tmp_path / "b")[0]
+    newest = RunDirectory(tmp_path / "b").checkpoints()[0]
     newest.write_bytes(newest.read_bytes()[:-100])  # and its newest checkpoint is damaged
     process = start(tmp_path / "b")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "checkpoint before it is used" in output
     assert history.read_bytes() == (finished[0] / "history.csv").read_bytes()
-    summaries = [
-        json.loads((run_dir / "summary.json").read_text())
-        for run_dir in (finished[0], tmp_path / "b")
-    ]
-    for summary in summaries:
-        del summary["seconds"]
-    assert summaries[0] == summaries[1]
+    undisturbed = json.loads((finished[0] / "summary.json").read_text())
+    continued = json.loads((tmp_path / "b" / "summary.json").read_text())
+    del undisturbed["seconds"], continued["seconds"]
+    assert continued == undisturbed
 
 
 def test_a_run_that_is_done_is_not_done_again_and_changed_physics_is_refused(finished, capsys):
@@ -107,7 +105,7 @@ def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
     process = start(tmp_path / "c", max_seconds="0.001")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == common.CONTINUE, output
-    assert files.checkpoints(tmp_path / "c")
+    assert RunDirectory(tmp_path / "c").checkpoints()
 
 
 def exit_code(arguments):
@@ -159,19 +157,32 @@ def test_what_a_command_line_lacks_is_named(capsys, words, sentence):
 def test_a_run_goes_on_by_its_directory(finished):
     run_dir = str(finished[0])
     config, dry = solve.parse(["--run-dir", run_dir, "--steps", "8"])
-    assert not dry and config.run.steps == 8 and config.run.run_dir == run_dir
-    before = solve.parse(command_line(run_dir))[0]
-    assert solve.parse([f"--run-dir={run_dir}"])[0] == before
+    assert not dry
+    assert config.run.steps == 8
+    assert config.run.run_dir == run_dir
+    before = solve.parse(command_line(run_dir))
+    assert solve.parse([f"--run-dir={run_dir}"]) == before
 
 
 def test_a_file_gives_the_settings_and_flags_win(tmp_path):
     path = tmp_path / "run.toml"
-    path.write_text(
-        '[system]\nelectrons = 7\ndim = 3\nrs = 1\ntheta = 1\npolarization = "3/7"\ntwist = [0.1, 0.2, 0.3]\n'
-        '[model]\nflow_layers = 1\n[run]\nrun_dir = "x"\n'
-    )
+    path.write_text("""
+[system]
+electrons = 7
+dim = 3
+rs = 1
+theta = 1
+polarization = "3/7"
+twist = [0.1, 0.2, 0.3]
+[model]
+flow_layers = 1
+[run]
+run_dir = "x"
+""")
     config, dry_run = solve.parse([str(path), "--rs", "5", "--dry-run"])
-    assert dry_run and config.system.rs == 5 and config.model.flow_layers == 1
+    assert dry_run
+    assert config.system.rs == 5
+    assert config.model.flow_layers == 1
     system = config.system.build()
     assert (system.n_up, system.n_down, system.twist) == (5, 2, (0.1, 0.2, 0.3))
 
@@ -195,33 +206,44 @@ def test_bad_files_are_one_sentence(tmp_path, capsys, text, words):
 
 def test_a_byte_order_mark_and_letters_of_any_alphabet_are_read(tmp_path):
     path = tmp_path / "run.toml"
-    text = "# Elektronengas für Θ = 1\n[system]\nelectrons = 2\ndim = 2\nrs = 1\ntheta = 1\n[run]\nrun_dir = 'x'\n"
+    text = """# Elektronengas für Θ = 1
+[system]
+electrons = 2
+dim = 2
+rs = 1
+theta = 1
+[run]
+run_dir = 'x'
+"""
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert solve.parse([str(path)])[0].system.electrons == 2
 
 
 def test_a_copied_run_is_not_taken_for_the_original(finished, tmp_path):
-    copy = shutil.copytree(finished[0], tmp_path / "copy")
-    with pytest.raises(
-        ValueError,
-        match="copy/config.toml lies in a run directory, but its run_dir is .*: say which",
-    ):
-        solve.parse([str(copy / "config.toml"), "--steps", "7"])
-    assert solve.parse([str(copy / "config.toml"), "--run-dir", str(copy)])[0].run.run_dir == str(
-        copy
-    )
-    assert solve.parse([str(finished[0] / "config.toml")])[0].run.run_dir == str(finished[0])
+    original = finished[0]
+    copy = shutil.copytree(original, tmp_path / "copy")
+    file = str(copy / "config.toml")
+    words = r"copy/config\.toml lies in a run directory, but its run_dir is .*: say which"
+    with pytest.raises(ValueError, match=words):
+        solve.parse([file, "--steps", "7"])
+    config, _ = solve.parse([file, "--run-dir", str(copy)])
+    assert config.run.run_dir == str(copy)
+    config, _ = solve.parse([str(original / "config.toml")])
+    assert config.run.run_dir == str(original)
 
 
 def test_what_goes_wrong_with_a_figure_decides_nothing(finished, tmp_path):
     """Not even what ends the import of matplotlib, or a style without its program."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    code = f"from heg.cli.solve import solve; solve({[*command_line(finished[0]), '--json']!r})"
-    for variables in (
-        {"MPLBACKEND": "foo"},
-        {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PATH": "/nowhere"},
-    ):
-        (finished[0] / "training.png").unlink()
+    run_dir = finished[0]
+    code = f"from heg.cli.solve import solve; solve({[*command_line(run_dir), '--json']!r})"
+    unknown_backend = {"MPLBACKEND": "foo"}
+    style_without_program = {
+        "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
+        "PATH": "/nowhere",
+    }
+    for variables in (unknown_backend, style_without_program):
+        (run_dir / "training.png").unlink()
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=os.environ | variables,
@@ -229,10 +251,10 @@ def test_what_goes_wrong_with_a_figure_decides_nothing(finished, tmp_path):
             text=True,
             timeout=300,
         )
-        assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 6, done.stderr
-        assert (
-            "Traceback" not in done.stderr and (finished[0] / "training.png").stat().st_size > 1000
-        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["steps"] == 6
+        assert "Traceback" not in done.stderr
+        assert (run_dir / "training.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
@@ -260,8 +282,8 @@ def test_columns_never_run_together():
 def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
     estimate = {"mean": -0.5408818579378, "error": 1.9e-12}
     ideal = {"mean": 1.234567e-9, "error": 0.0}
-    of = lambda value: {name: value for name in solve.NOTES}
-    quality = {"E_variance_cell_ha2": 1, "largest_deviation_sigma": 1, "min_det": 1, "redrawn": 0}
+    results = dict.fromkeys(solve.NOTES, estimate)
+    quality = {"E_variance_cell_ha2": 1, "largest_deviation_sigma": 1}
     facts = {
         "n_up": 1,
         "n_down": 1,
@@ -273,16 +295,16 @@ def test_small_numbers_of_the_ideal_gas_are_shown(capsys):
     }
     summary = {
         "system": facts,
-        "initial": of(estimate),
-        "ideal": of(ideal),
+        "initial": results,
+        "ideal": dict.fromkeys(solve.NOTES, ideal),
+        "quality": quality,
         "steps": 0,
         "samples": 2,
         "seconds": 1,
     }
-    solve._print_summary(of(estimate) | summary | {"quality": quality | {"folded_measure": ideal}})
-    line = next(
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("free energy")
-    )
+    solve._print_summary(results | summary)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("free energy")]
     assert line.split() == ["free", "energy,", "Ha", *["-0.5408818579378(19)"] * 2, "1.23457e-09"]
 
 
@@ -296,29 +318,34 @@ def test_a_dry_run_prints_the_cutoff_and_computes_nothing(tmp_path, capsys):
 
 
 def test_a_configuration_is_written_once(tmp_path, capsys):
-    file, words = tmp_path / "run.toml", command_line(tmp_path / "e")
-    assert exit_code([*words, "--write-config", str(file)]) == 0
+    file = tmp_path / "run.toml"
+    run_dir = tmp_path / "e"
+    words = command_line(run_dir)
+    writing = [*words, "--write-config", str(file)]
+    assert exit_code(writing) == 0
     written = file.read_text()
     assert solve.parse([str(file)]) == solve.parse(words)
-    assert exit_code([*words, "--write-config", str(file)]) == common.BAD_INPUT
+    assert exit_code(writing) == common.BAD_INPUT
     assert "the file exists" in capsys.readouterr().err
-    assert file.read_text() == written and not (tmp_path / "e").exists()
+    assert file.read_text() == written
+    assert not run_dir.exists()
 
 
 def test_help_lists_every_field(capsys):
     assert exit_code(["--help"]) == 0
     text = capsys.readouterr().out
-    for table in solve.tables(solve.parse(command_line("x"))[0]).values():
+    config, _ = solve.parse(command_line("x"))
+    for table in tables(config).values():
         for field in table:
-            assert "--" + field.replace("_", "-") in text
+            assert f"--{field.replace('_', '-')}" in text
 
 
 def test_json_is_all_that_standard_output_gets(tmp_path, capsys):
-    arguments = [*command_line(tmp_path / "d"), "--dry-run", "--json"]
-    assert exit_code(arguments) == 0
+    run_dir = tmp_path / "d"
+    assert exit_code([*command_line(run_dir), "--dry-run", "--json"]) == 0
     output, words = capsys.readouterr()
-    found = json.loads(output)
-    assert (
-        found["config"]["system"]["electrons"] == 3 and found["cost"]["samples"] == 6 * 16 + 2 * 64
-    )
-    assert "exact ideal gas" in words and not (tmp_path / "d").exists()
+    result = json.loads(output)
+    assert result["config"]["system"]["electrons"] == 3
+    assert result["cost"]["samples"] == 6 * 16 + 2 * 64  # steps, and twice the final samples
+    assert "exact ideal gas" in words
+    assert not run_dir.exists()

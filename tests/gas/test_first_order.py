@@ -15,12 +15,15 @@ def by_states(system, highest):
     """Mean of the exchange energies of all determinants of one spin, weighted by Boltzmann
     factors."""
     orbitals = plane_waves(system, highest)
-    weight, energy = [], []
-    for state in map(list, itertools.combinations(range(len(orbitals.n)), system.electrons)):
-        weight.append(np.exp(-system.beta * np.sum(orbitals.energy[state])))
-        pairs = itertools.combinations(state, 2)
-        transfers = np.array([np.linalg.norm(orbitals.k[a] - orbitals.k[b]) for a, b in pairs])
-        energy.append(-np.sum(fourier_transform(transfers, system.dim)) / system.box**system.dim)
+    volume = system.box**system.dim
+    weight = []
+    energy = []
+    for state in itertools.combinations(range(len(orbitals.n)), system.electrons):
+        weight.append(np.exp(-system.beta * np.sum(orbitals.energy[list(state)])))
+        pairs = np.array(list(itertools.combinations(state, 2)))
+        apart = orbitals.k[pairs[:, 0]] - orbitals.k[pairs[:, 1]]
+        transfers = np.linalg.norm(apart, axis=1)
+        energy.append(-np.sum(fourier_transform(transfers, system.dim)) / volume)
     return madelung(system) / 2 + np.average(energy, weights=weight) / system.electrons
 
 
@@ -29,53 +32,49 @@ def by_states(system, highest):
 @pytest.mark.parametrize("twist", [0.0, 0.2])
 def test_it_is_the_mean_over_all_determinants(dim, electrons, twist):
     system = System(electrons, 0, dim, 2.0, 0.15, (twist,) * dim)
-    found = by_states(system, 9 * system.fermi_energy if dim == 2 else 5 * system.fermi_energy)
-    assert first_order(system) == pytest.approx(found, rel=1e-5)
+    expected = by_states(system, {2: 9, 3: 5}[dim] * system.fermi_energy)
+    assert first_order(system) == pytest.approx(expected, rel=1e-5)
 
 
 def test_spins_add_and_the_scale_is_the_inverse_of_r_s():
-    both, one = System(3, 3, 2, 2.0, 0.4, (0.1, 0.2)), System(3, 0, 2, 2.0, 0.4, (0.1, 0.2))
+    both = System(3, 3, 2, 2.0, 0.4, (0.1, 0.2))
+    one = System(3, 0, 2, 2.0, 0.4, (0.1, 0.2))
     # the same cell and temperature: k_F and L of 3 + 3 electrons at r_s are those of 3 at sqrt(2)
     # r_s
     same = System(3, 0, 2, 2.0 * np.sqrt(2), 0.4, (0.1, 0.2))
-    assert first_order(both) - madelung(both) / 2 == pytest.approx(
-        first_order(same) - madelung(same) / 2, rel=1e-9
-    )
-    assert first_order(System(3, 0, 2, 7.0, 0.4, (0.1, 0.2), 0.5)) == pytest.approx(
-        0.5 * 2 / 7 * first_order(one)
-    )
+    exchange = first_order(same) - madelung(same) / 2
+    assert first_order(both) - madelung(both) / 2 == pytest.approx(exchange, rel=1e-9)
+    dilute = System(3, 0, 2, 7.0, 0.4, (0.1, 0.2), coupling=0.5)
+    assert first_order(dilute) == pytest.approx(0.5 * 2 / 7 * first_order(one))
 
 
 def test_the_published_value_of_29_electrons():
     """-49.055(3) Ry r_s in all, from the exact occupations: no simulation."""
-    assert first_order(System(29, 0, 2, 1.0, 0.15, (0.25, 0.25))) * 29 * 2 == pytest.approx(
-        -49.055, abs=3 * 0.003
-    )
+    gas = System(29, 0, 2, 1.0, 0.15, (0.25, 0.25))
+    rydberg = 2 * first_order(gas)
+    assert 29 * rydberg == pytest.approx(-49.055, abs=3 * 0.003)
 
 
 def test_a_hundred_thousand_orbitals_by_boltzmann_factors():
     """Two electrons of one spin: <n_k n_k'> is x_k x_k' over its sum, and x factors over the
     directions."""
     gas = System(2, 1, 3, 1.0, 60.0)
-    unit, highest = 2 * np.pi / gas.box, 40
-    x = np.exp(-gas.beta * unit**2 * np.arange(-highest, highest + 1) ** 2 / 2)
+    unit = 2 * np.pi / gas.box
+    highest = 40
+    n = np.arange(-highest, highest + 1)
+    x = np.exp(-gas.beta * unit**2 * n**2 / 2)
     along = np.correlate(x, x, "full")
     m = np.arange(-2 * highest, 2 * highest + 1)
-    size = m[:, None, None] ** 2 + m[:, None] ** 2 + m**2
-    pairs = along[:, None, None] * along[:, None] * along * (size > 0)
+    square = m[:, None, None] ** 2 + m[:, None] ** 2 + m**2
+    pairs = along[:, None, None] * along[:, None] * along * (square > 0)
+    v = fourier_transform(unit * np.sqrt(np.maximum(square, 1)), 3)
     same = np.sum(x**2) ** 3  # of k = k'
-    mean = (
-        np.sum(pairs * fourier_transform(unit * np.sqrt(np.maximum(size, 1)), 3))
-        * 2
-        / (np.sum(x) ** 6 - same)
-    )
+    mean = 2 * np.sum(pairs * v) / (np.sum(x) ** 6 - same)
     expected = madelung(gas) / 2 - mean / (2 * gas.electrons * gas.box**3)
     assert first_order(gas) == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_twist_of_no_symmetry_is_that_of_its_mirror_image():
-    one, other = (
-        System(2, 1, 3, 1.0, 1.0, (0.1, 0.2, 0.3)),
-        System(2, 1, 3, 1.0, 1.0, (0.2, -0.1, 0.3)),
-    )
+    one = System(2, 1, 3, 1.0, 1.0, (0.1, 0.2, 0.3))
+    other = System(2, 1, 3, 1.0, 1.0, (0.2, -0.1, 0.3))
     assert first_order(one) == pytest.approx(first_order(other), rel=1e-12)

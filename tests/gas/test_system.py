@@ -1,3 +1,5 @@
+"""Lengths and energies of the gas by hand, and the values that it refuses."""
+
 import dataclasses
 import math
 
@@ -45,9 +47,9 @@ def test_spins_and_polarization():
 
 
 def test_equal_systems_hash_alike():
-    assert hash(System(2, 1, 2, 2.0, 0.8, [0.25, 0])) == hash(
-        System(2, 1, 2, 2.0, 0.8, (0.25, 0.0))
-    )
+    one = System(2, 1, 2, 2.0, 0.8, [0.25, 0])
+    other = System(2, 1, 2, 2.0, 0.8, (0.25, 0.0))
+    assert one == other and hash(one) == hash(other)
 
 
 @pytest.mark.parametrize(
@@ -113,19 +115,17 @@ def test_r_s_and_coupling_alone_are_traced():
     gas = System(2, 1, 2, 4.0, 0.5, (0.25, 0.0))
     assert jax.tree.leaves(gas) == [4.0, 1.0]
     assert jax.jit(lambda gas: gas.box / gas.coupling)(gas) == pytest.approx(gas.box, rel=1e-12)
-    assert jax.tree.map(lambda number: 2 * number, gas) == dataclasses.replace(
-        gas, rs=8.0, coupling=2.0
-    )
+    doubled = jax.tree.map(lambda number: 2 * number, gas)
+    assert doubled == dataclasses.replace(gas, rs=8.0, coupling=2.0)
 
 
 @pytest.mark.parametrize(("rs", "theta"), [(1e-4, 1e-5), (1e5, 1e4), (2.0, 0.5)])
 def test_steps_of_a_derivative_stay_inside_the_ranges(rs, theta):
-    moved = System(2, 0, 2, rs, theta).inside_by(1e-2)
-    for sign in (1, -1):
-        dataclasses.replace(
-            moved, rs=moved.rs * (1 + sign * 1e-2), theta=moved.theta * (1 + sign * 1e-2)
-        )
-    assert moved.rs == pytest.approx(rs, rel=1.02e-2) and moved.theta == pytest.approx(
-        theta, rel=1.02e-2
-    )
-    assert (rs != 2.0) or moved == System(2, 0, 2, rs, theta)
+    gas = System(2, 0, 2, rs, theta)
+    moved = gas.inside_by(1e-2)
+    for factor in (1 + 1e-2, 1 - 1e-2):  # neither is refused
+        dataclasses.replace(moved, rs=moved.rs * factor, theta=moved.theta * factor)
+    assert moved.rs == pytest.approx(rs, rel=1.02e-2)
+    assert moved.theta == pytest.approx(theta, rel=1.02e-2)
+    if rs == 2.0:
+        assert moved == gas

@@ -24,19 +24,19 @@ def test_special_twists_average_every_shorter_wave_exactly(dim, divisions):
 
 
 def test_two_divisions_are_the_mean_value_point():
-    assert special_twists(3, 2) == [((0.25, 0.25, 0.25), 1.0)] and special_twists(2, 1) == [
-        ((0.0, 0.0), 1.0)
-    ]
+    assert special_twists(3, 2) == [((0.25, 0.25, 0.25), 1.0)]
+
+
+def test_one_division_is_no_twist():
+    assert special_twists(2, 1) == [((0.0, 0.0), 1.0)]
 
 
 def test_random_twists_are_uniform_and_more_of_them_begin_with_the_same():
     many = random_twists(2, 4000, seed=1)
     angles = np.array([twist.angle for twist in many])
-    assert np.all(np.abs(angles.mean(axis=0)) < 4 * np.sqrt(1 / 12 / 4000)) and np.all(
-        np.abs(angles) <= 0.5
-    )
+    assert np.all(np.abs(angles) <= 0.5)
+    assert np.all(np.abs(angles.mean(axis=0)) < 4 * np.sqrt(1 / 12 / 4000))
     np.testing.assert_allclose(angles.var(axis=0), 1 / 12, atol=4 / 12 * np.sqrt(2 / 4000))
-    assert [twist.angle for twist in random_twists(2, 3, seed=1)] == [
-        twist.angle for twist in many[:3]
-    ]
+    few = random_twists(2, 3, seed=1)
+    assert [twist.angle for twist in few] == [twist.angle for twist in many[:3]]
     assert sum(twist.weight for twist in many) == pytest.approx(1)

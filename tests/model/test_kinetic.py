@@ -13,8 +13,21 @@ each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 def make_case(gas, key, flow_layers):
     """A model at random parameters, an excited state of finite momentum, a configuration."""
     model = make_model(gas, 9, flow_layers)
-    state = jnp.concatenate([jnp.array([1, 4, 6])[: gas.n_up], jnp.array([0, 6])[: gas.n_down]])
-    return model, random_params(model, key).flow, state, random_positions(gas, key)
+    up = jnp.array([1, 4, 6])[: gas.n_up]
+    down = jnp.array([0, 6])[: gas.n_down]
+    params = random_params(model, key).flow
+    return model, params, jnp.concatenate([up, down]), random_positions(gas, key)
+
+
+def kinetic_energies(model, params, state, x):
+    """In closed form, and the generic one of the same wavefunction."""
+    local_energy, _ = model.local_energy(params, x, state)
+
+    @jax.jit
+    def generic(x):
+        return generic_kinetic_energy(lambda x: model.log_psi(params, x, state), x)
+
+    return local_energy.kinetic, generic(x)
 
 
 def test_complex_polynomial_by_hand(key):
@@ -29,49 +42,45 @@ def test_complex_polynomial_by_hand(key):
 
 def test_generic_laplacian_is_the_trace_of_the_hessian(key):
     model, params, state, x = make_case(GASES["2D-spins"], key, flow_layers=0)
-    log_psi = lambda x: model.log_psi(
-        params, x + 0.2 * jnp.sin(x[::-1]), state
-    )  # any function that couples everything
+
+    def log_psi(x):
+        # any function that couples everything
+        return model.log_psi(params, x + 0.2 * jnp.sin(x[::-1]), state)
+
+    def parts(x):
+        value = log_psi(x)
+        return jnp.stack([value.real, value.imag])
 
     def reverse_mode(x):
-        parts = lambda x: jnp.stack([log_psi(x).real, log_psi(x).imag])
-        hessian = jax.jacfwd(jax.jacrev(parts))(x).reshape(2, x.size, x.size)
-        return jnp.trace(hessian, axis1=1, axis2=2)
+        hessian = jax.jacfwd(jax.jacrev(parts))(x)
+        return jnp.trace(hessian.reshape(2, x.size, x.size), axis1=1, axis2=2)
 
     laplacian = jax.jit(lambda x: gradient_and_laplacian(log_psi, x).laplacian)(x)
-    np.testing.assert_allclose(
-        [laplacian.real, laplacian.imag], jax.jit(reverse_mode)(x), rtol=1e-10
-    )
+    expected = jax.jit(reverse_mode)(x)
+    np.testing.assert_allclose([laplacian.real, laplacian.imag], expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
     "name, layers", [*((name, 3) for name in GASES), ("2D-spins", 1), ("3D-polarized", 1)]
 )
 def test_closed_form_equals_the_generic_one(name, layers, key):
-    model, params, state, x = make_case(GASES[name], key, layers)
-    closed = model.local_energy(params, x, state)[0].kinetic
-    generic = jax.jit(
-        lambda x: generic_kinetic_energy(lambda x: model.log_psi(params, x, state), x)
-    )(x)
+    closed, generic = kinetic_energies(*make_case(GASES[name], key, layers))
     np.testing.assert_allclose(closed, generic, rtol=1e-11)
     assert abs(closed.imag) > 1e-3  # of a state with a momentum: a conjugate would show
 
 
 @each_gas
 def test_plane_wave_determinant_is_an_eigenfunction(gas, key):
-    model, params, state, x = make_case(gas, key, flow_layers=0)
+    case = make_case(gas, key, flow_layers=0)
+    _, _, state, _ = case
     expected = lowest_shells(gas, 9).energy[state].sum()
-    np.testing.assert_allclose(
-        model.local_energy(params, x, state)[0].kinetic, expected, rtol=1e-10
-    )
-    generic = jax.jit(
-        lambda x: generic_kinetic_energy(lambda x: model.log_psi(params, x, state), x)
-    )(x)
+    closed, generic = kinetic_energies(*case)
+    np.testing.assert_allclose(closed, expected, rtol=1e-10)
     np.testing.assert_allclose(generic, expected, rtol=1e-10)
 
 
 def test_one_electron_keeps_its_plane_wave_under_the_flow(key):
     gas = System(1, 0, 2, rs=2.0, theta=0.8, twist=(0.25, 0.0))
     model, params, state, x = make_case(gas, key, flow_layers=2)
-    energy = model.local_energy(params, x, state)[0].kinetic
-    np.testing.assert_allclose(energy, lowest_shells(gas, 9).energy[1], rtol=1e-10)
+    energy, _ = model.local_energy(params, x, state)
+    np.testing.assert_allclose(energy.kinetic, lowest_shells(gas, 9).energy[1], rtol=1e-10)

@@ -31,8 +31,10 @@ def test_ideal_gas_has_no_variance(gas, key):
     free = dataclasses.replace(gas, coupling=0.0)
     energy = local_energy(free, key, flow_layers=0)
     state = ground_state(free).at[gas.n_up - 1].set(6)
-    values = jax.vmap(lambda x: energy(x, state).total)(random_positions(free, key, 5))
-    np.testing.assert_allclose(values, lowest_shells(free, 9).energy[state].sum(), rtol=1e-10)
+    x = random_positions(free, key, 5)
+    values = jax.vmap(lambda x: energy(x, state).total)(x)
+    expected = lowest_shells(free, 9).energy[state].sum()
+    np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["2D-polarized", "3D-spins"])
@@ -41,8 +43,10 @@ def test_kinetic_and_potential_energy_scale_with_density_and_coupling(name, key)
     # bohr
     gas = GASES[name]
     other = dataclasses.replace(gas, rs=3 * gas.rs, coupling=0.25)
-    x, state = random_positions(gas, key), ground_state(gas)
-    energy, scaled = local_energy(gas, key)(x, state), local_energy(other, key)(3 * x, state)
+    x = random_positions(gas, key)
+    state = ground_state(gas)
+    energy = local_energy(gas, key)(x, state)
+    scaled = local_energy(other, key)(3 * x, state)
     np.testing.assert_allclose(scaled.kinetic, energy.kinetic / 9, rtol=1e-10)
     np.testing.assert_allclose(scaled.potential, 0.25 * energy.potential / 3, rtol=1e-10)
     np.testing.assert_allclose(scaled.total, scaled.kinetic + scaled.potential, rtol=1e-12)
@@ -50,9 +54,11 @@ def test_kinetic_and_potential_energy_scale_with_density_and_coupling(name, key)
 
 def test_cusp_cancels_the_repulsion_where_opposite_spins_meet_in_two_dimensions(key):
     pair = System(1, 1, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
+    state = ground_state(pair)
     energy = local_energy(pair, key)
     distances = pair.rs * np.array([1e-2, 1e-3, 1e-4])
-    x = jnp.zeros((3, 2, 2)).at[:, 0].set(distances[:, None] * np.array([0.6, 0.8]))
-    local = jax.vmap(lambda x: energy(x, ground_state(pair)))(x)
+    separation = distances[:, None] * np.array([0.6, 0.8])
+    x = jnp.zeros((3, 2, 2)).at[:, 0].set(separation)
+    local = jax.vmap(lambda x: energy(x, state))(x)
     assert np.all(local.potential > 0.9 / distances)
     assert np.ptp(local.total.real) < 0.1  # while the potential rises from 50 to 5000

@@ -11,6 +11,7 @@ from known_systems import (
     all_states,
     assert_equal_within_errors,
     lowest_shells,
+    make_exact_draw,
     make_model,
     random_params,
     random_positions,
@@ -67,33 +68,37 @@ def test_orthonormal_by_quadrature_over_the_relative_coordinate(spins, key):
     gas = System(*spins, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
     log_psi, orbitals = random_wavefunction(gas, key)
     # the states of zero total momentum: of others the centre of mass would see to the orthogonality
-    states = [s for s in all_states(gas.spins, 9) if not np.any(orbitals.n[s].sum(axis=0))][:4]
+    at_rest = [s for s in all_states(gas.spins, 9) if not np.any(orbitals.n[s].sum(axis=0))]
     points = 160  # midpoints, which avoid contact, where |Psi|^2 has a kink
     axis = (jnp.arange(points) + 0.5) / points * gas.box
-    x = jnp.stack(
-        [jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2), jnp.zeros((points**2, 2))],
-        axis=1,
-    )
-    psi = jnp.stack([jnp.exp(jax.vmap(log_psi, (0, None))(x, state)) for state in states])
-    overlaps = psi.conj() @ psi.T * gas.box**2 * (gas.box / points) ** 2
+    grid = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    x = jnp.stack([grid, jnp.zeros_like(grid)], axis=1)
+
+    log_psi_on_grid = jax.vmap(log_psi, (0, None))
+    psi = jnp.stack([jnp.exp(log_psi_on_grid(x, state)) for state in at_rest[:4]])
+    area = gas.box**2 * (gas.box / points) ** 2
+    overlaps = psi.conj() @ psi.T * area
     np.testing.assert_allclose(overlaps, np.eye(4), rtol=0, atol=2e-6)
 
 
 def test_orthonormal_over_exact_draws(key):
     # E over x ~ |Psi_K|^2 of Psi_K'(x) / Psi_K(x) is <Psi_K|Psi_K'>; the ratio has variance one
     gas = System(5, 0, 2, rs=2.0, theta=0.8, twist=(0.0, 0.0))
-    model, orbitals = make_model(gas, 9), lowest_shells(gas, 9)
+    model = make_model(gas, 9)
     params = random_params(model, key).flow
-    place = {tuple(n): number for number, n in enumerate(orbitals.n)}
     state = jnp.arange(5, dtype=jnp.int32)
     # (1, 0) and (-1, 0) moved to two diagonals: the total momentum stays zero
-    other = jnp.array(
-        sorted(place[n] for n in [(0, 0), (0, 1), (0, -1), (1, 1), (-1, -1)]), dtype=jnp.int32
-    )
+    index = {tuple(n): number for number, n in enumerate(lowest_shells(gas, 9).n)}
+    occupied = [(0, 0), (0, 1), (0, -1), (1, 1), (-1, -1)]
+    other = jnp.array(sorted(index[n] for n in occupied), dtype=jnp.int32)
+
     draws = 4000
-    drawn = model.draw(params, jnp.tile(state, (draws, 1)), jax.random.split(key, draws))
+    draw = make_exact_draw(gas, 9)
+    states = jnp.tile(state, (draws, 1))
+    drawn = draw(params, states, jax.random.split(key, draws))
     log_psi = jax.vmap(model.log_psi, (None, 0, None))
-    ratio = jnp.exp(log_psi(params, drawn.x, other) - log_psi(params, drawn.x, state))
+    log_ratio = log_psi(params, drawn.x, other) - log_psi(params, drawn.x, state)
+    ratio = jnp.exp(log_ratio)
     overlap = np.array([ratio.real.mean(), ratio.imag.mean()])
     error = np.array([ratio.real.std(), ratio.imag.std()]) / math.sqrt(draws)
     assert_equal_within_errors(overlap, error, 0.0, bound=0.02)
@@ -101,34 +106,50 @@ def test_orthonormal_over_exact_draws(key):
 
 
 def test_without_flow_it_is_the_plane_wave_determinant(key):
-    log_psi, orbitals = make_model(SPINS_2D, 9, flow_layers=0).log_psi, lowest_shells(SPINS_2D, 9)
+    log_psi = make_model(SPINS_2D, 9, flow_layers=0).log_psi
     x = np.asarray(random_positions(SPINS_2D, key))
-    k = orbitals.k[[1, 4, 2]]
-    wave = lambda a, electron: np.exp(1j * k[a] @ x[electron])
+    state = jnp.array([1, 4, 2])
+    k = lowest_shells(SPINS_2D, 9).k[np.asarray(state)]
+
+    def wave(a, electron):
+        return np.exp(1j * k[a] @ x[electron])
+
     up = wave(0, 0) * wave(1, 1) - wave(1, 0) * wave(0, 1)
-    expected = up * wave(2, 2) / math.sqrt(2) / SPINS_2D.box**3
-    np.testing.assert_allclose(jnp.exp(log_psi({}, x, jnp.array([1, 4, 2]))), expected, rtol=1e-10)
+    down = wave(2, 2)
+    expected = up * down / math.sqrt(2) / SPINS_2D.box**3
+    np.testing.assert_allclose(jnp.exp(log_psi({}, x, state)), expected, rtol=1e-10)
 
 
 def test_vanishes_where_two_electrons_of_one_spin_meet(key):
     log_psi, _ = random_wavefunction(POLARIZED_2D, key)
     x = random_positions(POLARIZED_2D, key)
-    amplitude = lambda r: jnp.exp(log_psi(x.at[1].set(x[0] + r), jnp.arange(3)).real)
-    np.testing.assert_allclose(amplitude(2e-5) / amplitude(1e-5), 2.0, rtol=1e-3)
+
+    def modulus(r):
+        near = x.at[1].set(x[0] + r)
+        return jnp.exp(log_psi(near, jnp.arange(3)).real)
+
+    np.testing.assert_allclose(modulus(2e-5) / modulus(1e-5), 2.0, rtol=1e-3)
 
 
-@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+@each_gas
 def test_score_is_the_derivative_of_the_logarithm(gas, key):
     model = make_model(gas, 9, 3)
-    params, x = random_params(model, key).flow, random_positions(gas, key)
-    state = jnp.concatenate([jnp.array([1, 4, 6])[: gas.n_up], jnp.array([0, 6])[: gas.n_down]])
-    parts = lambda params, x: jnp.stack([(log := model.log_psi(params, x, state)).real, log.imag])
-    expected, (real, imaginary) = jax.jit(jax.jacrev(parts, (0, 1)))(params, x)
+    params = random_params(model, key).flow
+    x = random_positions(gas, key)
+    up = jnp.array([1, 4, 6])[: gas.n_up]
+    down = jnp.array([0, 6])[: gas.n_down]
+    state = jnp.concatenate([up, down])
+
+    def parts(params, x):
+        value = model.log_psi(params, x, state)
+        return jnp.stack([value.real, value.imag])
+
+    by_params, (real, imaginary) = jax.jit(jax.jacrev(parts, (0, 1)))(params, x)
     score = model.score(params, x, state)
     np.testing.assert_allclose(score.x, real + 1j * imaginary, rtol=1e-10, atol=1e-13)
-    for value, derivative in zip(
-        jax.tree.leaves(score.params), jax.tree.leaves(expected), strict=True
-    ):
-        np.testing.assert_allclose(value, derivative, rtol=1e-10, atol=1e-13)
+    scores = jax.tree.leaves(score.params)
+    for value, expected in zip(scores, jax.tree.leaves(by_params), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-13)
         size = jnp.max(jnp.abs(value), axis=tuple(range(2, value.ndim)))
-        assert jnp.all(size[0] > 1e-4) and jnp.max(size[1]) > 1e-4  # every layer's; of either part
+        assert jnp.all(size[0] > 1e-4)  # the real part of every layer
+        assert jnp.max(size[1]) > 1e-4

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from known_systems import GASES, POLARIZED_2D, SPINS_3D, lowest_shells, random_positions
 
-from heg.gas.ideal import log_partition, occupation_numbers, pair_occupations
+from heg.gas.ideal import log_partition, occupation_numbers
+from heg.gas.ideal_pairs import pair_occupations
 from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
 from heg.observables.structure import ball_in_cell, grid_of, ideal_structure, make_structure

@@ -6,8 +6,15 @@ from known_systems import POLARIZED_2D, POLARIZED_3D
 from threadpoolctl import threadpool_info
 
 from heg.gas.system import System
-from heg.parallel.chunks import CACHE, FEWEST, WALKER_NUMBERS, divisor, walkers_at_once
-from heg.parallel.devices import jit, map_walkers
+from heg.parallel.devices import (
+    CACHE,
+    FEWEST,
+    WALKER_NUMBERS,
+    divisor,
+    jit,
+    map_walkers,
+    walkers_at_once,
+)
 
 
 def test_blas_has_one_thread():

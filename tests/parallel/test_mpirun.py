@@ -1,5 +1,4 @@
-"""Runs of several processes and devices, as mpirun starts them: one history, whoever computes
-it."""
+"""Runs of several processes and devices, as mpirun starts them, have one history."""
 
 import json
 import os
@@ -20,7 +19,11 @@ from heg.runs import text_files
 # relative, over 20 steps; seen: 6e-12.  What differs is the rounding of products in groups of other
 # sizes.  The control variates of the second step are fitted on the samples of the first: enough of
 # them to determine 11 coefficients well
-BOUND, BATCH = 1e-10, "64"
+RELATIVE_BOUND = 1e-10
+BATCH = "64"
+
+
+START = "from heg.parallel import processes\nprocesses.start()\n"
 
 
 def run(code, launcher=(), environment=None, timeout=300):
@@ -33,7 +36,8 @@ def run(code, launcher=(), environment=None, timeout=300):
 def mpirun(count):
     """The mpirun that came with this environment's MPI library."""
     beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
-    return beside if os.path.exists(beside) else shutil.which("mpirun"), "-n", str(count)
+    program = beside if os.path.exists(beside) else shutil.which("mpirun")
+    return program, "-n", str(count)
 
 
 def solve(run_dir, steps, **layout):
@@ -46,12 +50,9 @@ def solve(run_dir, steps, **layout):
 
 
 def numbers(run_dir):
-    return np.array(
-        [
-            [float(v) for v in row.values()]
-            for row in text_files.read_history(run_dir / "history.csv")
-        ]
-    )
+    """All columns of the history.  [steps, columns]"""
+    rows = text_files.read_history(run_dir / "history.csv")
+    return np.array([[float(value) for value in row.values()] for row in rows])
 
 
 def test_a_run_moved_between_layouts_has_the_history_of_one_that_was_not(tmp_path):
@@ -59,20 +60,19 @@ def test_a_run_moved_between_layouts_has_the_history_of_one_that_was_not(tmp_pat
     moved = tmp_path / "moved"
     output = solve(moved, 7, launcher=mpirun(2))
     assert output.count("free energy, Ha") == 1  # one process speaks
-    assert "Continuing from checkpoint-7.h5" in solve(
-        moved, 14, environment={"JAX_NUM_CPU_DEVICES": "4"}
-    )
-    assert "Continuing from checkpoint-14.h5" in solve(
-        moved, 20, environment={"JAX_NUM_CPU_DEVICES": "2"}
-    )
-    one, other = numbers(tmp_path / "alone"), numbers(moved)
+    output = solve(moved, 14, environment={"JAX_NUM_CPU_DEVICES": "4"})
+    assert "Continuing from checkpoint-7.h5" in output
+    output = solve(moved, 20, environment={"JAX_NUM_CPU_DEVICES": "2"})
+    assert "Continuing from checkpoint-14.h5" in output
+    one = numbers(tmp_path / "alone")
+    other = numbers(moved)
     assert len(one) == 20 and np.ptp(one[:, 1]) > 0
-    np.testing.assert_allclose(other, one, rtol=BOUND)
+    np.testing.assert_allclose(other, one, rtol=RELATIVE_BOUND)
 
 
 def test_a_process_that_fails_ends_the_others_with_its_message():
     code = (
-        "from heg import parallel\nparallel.start()\nimport jax\n"
+        f"{START}import jax\n"
         "if jax.process_index() == 1: raise ValueError('this went wrong')\n"
         "processes.gathered(1)"  # where the other one waits
     )
@@ -83,14 +83,18 @@ def test_a_process_that_fails_ends_the_others_with_its_message():
 
 
 def test_what_the_first_process_raises_all_raise():
-    code = (
-        "import os\nfrom heg import parallel\nparallel.start()\n"
-        "def fail(): raise OSError('the disk is full')\n"
-        "try: processes.on_first(fail)\n"
-        "except OSError as error:\n"
-        "    words = f'caught {error} {processes.on_first(lambda: 7)} {processes.any_process(False)}\\n'\n"
-        "    os.write(1, words.encode())"  # at once, lest the processes interrupt each other
-    )
+    code = f"""
+import os
+{START}
+def fail():
+    raise OSError('the disk is full')
+try:
+    processes.on_first(fail)
+except OSError as error:
+    seven = processes.on_first(lambda: 7)
+    words = f'caught {{error}} {{seven}} {{processes.any_process(False)}}\\n'
+    os.write(1, words.encode())  # at once, so that the processes do not interrupt each other
+"""
     done = run(code, launcher=mpirun(2))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("caught the disk is full 7 False") == 2
@@ -127,51 +131,61 @@ FARM = (
 
 
 def test_processes_that_ask_for_different_runs_are_all_refused(tmp_path):
-    code = FARM + (
-        "same = heg.System(2, 0, 2, 1.0, 0.5)\n"
-        "for call in (lambda: heg.solve(gas, 'farm', **sizes), lambda: heg.solve(same, 'farm' + rank, **sizes),\n"
-        "             lambda: heg.measure('farm' + rank), lambda: heg.solve(gas, 'farm', alone=True, **sizes)):\n"
-        "    try: call()\n"
-        "    except (ValueError, heg.errors.ParallelError) as error: os.write(1, f'{error}\\n'.encode())\n"
-    )
-    done = run(f"import os; os.chdir({str(tmp_path)!r})\n{code}", launcher=mpirun(2))
+    code = f"""
+import os
+os.chdir({str(tmp_path)!r})
+{FARM}
+same = heg.System(2, 0, 2, 1.0, 0.5)
+calls = (
+    lambda: heg.solve(gas, 'farm', **sizes),
+    lambda: heg.solve(same, 'farm' + rank, **sizes),
+    lambda: heg.measure('farm' + rank),
+    lambda: heg.solve(gas, 'farm', alone=True, **sizes),
+)
+for call in calls:
+    try:
+        call()
+    except (ValueError, heg.errors.ParallelError) as error:
+        os.write(1, f'{{error}}\\n'.encode())
+"""
+    done = run(code, launcher=mpirun(2))
     assert done.returncode == 0, done.stderr
-    of_all = Counter(
-        line for line in done.stdout.splitlines() if "process" in line or "alone" in line
-    )
-    assert set(of_all.values()) == {2} and len(of_all) == 4, done.stdout
-    fields, different, measured, alone = of_all
+    lines = done.stdout.splitlines()
+    refusals = Counter(line for line in lines if "process" in line or "alone" in line)
+    assert set(refusals.values()) == {2} and len(refusals) == 4, done.stdout
+    fields, different, measured, alone = refusals
     assert fields.startswith(
         "rs is 1.0 on the first process and 2.0 on another: give all processes the same, or let"
     )
-    assert different.startswith("run_dir is ") and measured.startswith("the run directory is ")
+    assert different.startswith("run_dir is ")
+    assert measured.startswith("the run directory is ")
     assert alone == "alone is True, but an earlier call had False: give all calls the same"
     assert not list(tmp_path.iterdir())
 
 
 def test_command_lines_that_differ_are_refused_and_alone_each_has_its_run(tmp_path):
-    words = [
-        word
-        for word in command_line(
-            "a", steps="0", samples="16", transformer_layers="0", flow_layers="0"
-        )
-    ]
-    code = (
-        f"import os, sys; os.chdir({str(tmp_path)!r}); from heg.cli.solve import solve\n"
-        f"words = {words!r}; words[-1] = 'farm' + os.environ['PMI_RANK']\nsolve(words + sys.argv[1:])"
-    )
+    small = {"steps": "0", "samples": "16", "transformer_layers": "0", "flow_layers": "0"}
+    words = command_line("a", **small)
+    code = f"""
+import os, sys
+os.chdir({str(tmp_path)!r})
+from heg.cli.solve import solve
+words = {words!r}
+words[-1] = 'farm' + os.environ['PMI_RANK']
+solve(words + sys.argv[1:])
+"""
     done = run(code, launcher=mpirun(2))
     assert done.returncode == 2 and not list(tmp_path.iterdir())
     assert done.stderr.count("heg-solve: ") == 1
-    assert (
-        f"argument {len(words)} (after --run-dir) is farm0 on the first process and farm1 on another"
-        in done.stderr
+    refusal = (
+        f"argument {len(words)} (after --run-dir) is farm0 on the first process "
+        "and farm1 on another"
     )
+    assert refusal in done.stderr
+
     done = run(code.replace("sys.argv[1:]", "['--alone']"), launcher=mpirun(2))
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.glob("*/summary.json")} and done.stdout.count(
-        "free energy, Ha"
-    ) == 2
+    assert done.stdout.count("free energy, Ha") == 2
     results = [
         text_files.load_json(tmp_path / name / "summary.json")["F"] for name in ("farm0", "farm1")
     ]
@@ -180,10 +194,11 @@ def test_command_lines_that_differ_are_refused_and_alone_each_has_its_run(tmp_pa
 
 def test_without_a_launcher_mpi_is_not_needed(tmp_path):
     code = (
-        "import sys; sys.modules['mpi4py'] = None\nfrom heg import parallel\nparallel.start()\n"
-        "print(processes.is_first(), processes.on_first(lambda: 3), processes.any_process(True), processes.launcher())"
+        f"import sys; sys.modules['mpi4py'] = None\n{START}"
+        "print(processes.is_first(), processes.on_first(lambda: 3))\n"
+        "print(processes.any_process(True), processes.launcher())"
     )
-    assert run(code).stdout.split("\n")[0] == "True 3 True none: one process"
+    assert run(code).stdout.splitlines()[:2] == ["True 3", "True none: one process"]
     done = run(code, environment={"PMI_SIZE": "2"})
     assert "mpi4py does not work here" in done.stderr
 

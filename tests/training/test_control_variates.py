@@ -9,6 +9,7 @@ from known_systems import (
     POLARIZED_2D,
     SPINS_3D,
     assert_equal_within_errors,
+    controls_of_lowest,
     exact_draws,
     mean_and_error,
 )
@@ -29,9 +30,9 @@ from heg.training.free_energy import evaluate
 @functools.cache
 def draws_and_controls(gas):
     model, params, walkers, _ = exact_draws(gas, 9, 2000)
-    return walkers, jax.jit(lambda params, walkers: evaluate(model, params, walkers, chunk=500))(
-        params, walkers
-    )
+    controls = controls_of_lowest(gas, 9)
+    samples = jax.jit(lambda params, walkers: evaluate(model, controls, params, walkers, chunk=500))
+    return walkers, samples(params, walkers)
 
 
 @pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
@@ -61,7 +62,7 @@ def test_first_regression_leaves_no_noise_without_a_flow(gas):
     model, params, walkers, _ = exact_draws(gas, 9, 2000)
     without = params._replace(flow=jax.tree.map(jnp.zeros_like, params.flow))
     few = jax.tree.map(lambda leaf: leaf[:50], walkers)
-    samples = evaluate(model, without, few, chunk=500)
+    samples = evaluate(model, controls_of_lowest(gas, 9), without, few, chunk=500)
     energy = controlled(first_regression(), samples.controls, samples.energy)
     of_state = samples.controls.of_state
     np.testing.assert_allclose(energy.kinetic.real, of_state[:, 1], rtol=1e-9)

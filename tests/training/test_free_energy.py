@@ -1,5 +1,6 @@
 import functools
 import math
+import types
 from typing import NamedTuple
 
 import jax
@@ -23,9 +24,8 @@ from heg.gas.ideal import thermodynamics
 from heg.model.density_matrix import Model, Params
 from heg.model.kinetic import generic_kinetic_energy
 from heg.model.local_energy import LocalEnergy
-from heg.model.occupations import Occupations
 from heg.model.wavefunction import Score
-from heg.sampling.exact_draws import Walkers
+from heg.sampling.batch import Walkers
 from heg.statistics import independent
 from heg.training.control_variates import SHELLS, Controls, first_regression
 from heg.training.free_energy import (
@@ -71,11 +71,16 @@ class Toy(NamedTuple):
             )
             return Score(None, jax.jacfwd(parts)(params))
 
-        occupations = Occupations(
-            None, None, log_prob, lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2
+        occupations = types.SimpleNamespace(
+            log_prob=log_prob,
+            ideal_energy=lambda state: jnp.asarray(self.k)[state[0]] ** 2 / 2,
         )
-        none = lambda z, state: Controls(jnp.zeros(3), jnp.zeros(1 + SHELLS))
-        return Model(occupations, None, log_psi, score, local_energy, none, None)
+        return Model(occupations, None, log_psi, score, local_energy)
+
+    @staticmethod
+    def controls(z, state) -> Controls:
+        """Regressors without effect."""
+        return Controls(jnp.zeros(3), jnp.zeros(1 + SHELLS))
 
     def walkers(self) -> Walkers:
         """Every state at every point of a quadrature exact to rounding."""
@@ -95,7 +100,7 @@ class Toy(NamedTuple):
     @functools.partial(jax.jit, static_argnums=0)
     def samples(self, params) -> tuple[jax.Array, jax.Array]:
         """F_loc and E_loc."""
-        samples = evaluate(self.model(), params, self.walkers(), chunk=64)
+        samples = evaluate(self.model(), self.controls, params, self.walkers(), chunk=64)
         energy = samples.energy.total
         return self.temperature * samples.log_p + energy.real, energy
 
@@ -256,7 +261,8 @@ def test_per_electron_values_are_consistent(key):
 
 
 def test_evaluation_does_not_depend_on_the_chunk():
-    results = [evaluate(TOY.model(), TOY_PARAMS, TOY.walkers(), chunk) for chunk in (7, 256)]
+    model, walkers = TOY.model(), TOY.walkers()
+    results = [evaluate(model, TOY.controls, TOY_PARAMS, walkers, chunk) for chunk in (7, 256)]
     np.testing.assert_allclose(results[0].energy.total, results[1].energy.total, rtol=1e-12)
 
 

@@ -6,8 +6,8 @@ from jax.flatten_util import ravel_pytree
 from known_systems import POLARIZED_2D, all_states, make_model, random_params, random_positions
 
 from heg.model.density_matrix import Params
-from heg.sampling.exact_draws import Walkers
-from heg.training.free_energy import scores
+from heg.sampling.batch import Walkers
+from heg.training.free_energy import Scores, scores
 from heg.training.natural_gradient import bound_step, natural_gradient
 
 FEW, MANY = 5, 40  # rows of the scores; the blocks below have nine and six parameters
@@ -16,7 +16,7 @@ FEW, MANY = 5, 40  # rows of the scores; the blocks below have nine and six para
 def random_blocks(key, rows):
     """Gradients of two blocks and their scores."""
     grads = Params({"a": jax.random.normal(key, (4, 2)), "b": jnp.ones(1)}, {"c": jnp.arange(6.0)})
-    matrices = Params(
+    matrices = Scores(
         *(jax.random.normal(jax.random.fold_in(key, size), (rows, size)) for size in (9, 6))
     )
     return grads, matrices
@@ -42,7 +42,7 @@ def test_equals_the_dense_solve(rows, key):
 def test_flow_has_the_mean_fisher_matrix_of_the_latest_batches(rows, key):
     grads, _ = random_blocks(key, rows)
     rng = np.random.default_rng(rows)
-    batches = [Params(*(rng.normal(size=(rows, size)) for size in (9, 6))) for _ in range(60)]
+    batches = [Scores(*(rng.normal(size=(rows, size)) for size in (9, 6))) for _ in range(60)]
     transformation = natural_gradient(0.1)
     step = jax.jit(
         lambda grads, state, matrices: transformation.update(grads, state, None, scores=matrices)
@@ -100,7 +100,8 @@ def test_step_that_is_not_finite_becomes_zero(value, key):
 
 
 def test_block_without_parameters_passes():
-    grads, matrices = Params({"a": jnp.ones(2)}, {}), Params(jnp.eye(2), jnp.zeros((2, 0)))
+    grads = Params({"a": jnp.ones(2)}, {})
+    matrices = Scores(jnp.eye(2), jnp.zeros((2, 0)))
     step = update(natural_gradient(1.0), grads, matrices)
     assert update(bound_step(1.0), step, matrices).flow == {}
     np.testing.assert_allclose(step.occupations["a"], [0.5, 0.5], rtol=1e-12)
