@@ -34,7 +34,7 @@ from heg.config import (
 )
 from heg.gas.ideal import ideal_reference, system_facts
 from heg.observables.evaluation import infinite_gas
-from heg.observables.thermodynamics import Quantity
+from heg.observables.quantities import Quantity
 from heg.parallel import processes
 from heg.reference.published import PAPERS, out_of_range
 from heg.report import run_figures

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from heg.config import Config, suggestion
-from heg.gas.ideal import choose_cutoff, heat_capacity, ideal_reference, system_facts
+from heg.gas.ideal import ideal_reference, ideal_values, system_facts
 from heg.gas.plane_waves import Orbitals
 from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
@@ -26,7 +26,6 @@ from heg.observables.thermodynamics import (
     Observed,
     distributions,
     limits,
-    pressure,
     thermodynamics,
 )
 from heg.reference.published import out_of_range, published
@@ -345,18 +344,6 @@ def _estimate_of(summary, name):
     mean = np.ravel(summary[name]["mean"])
     error = np.ravel(summary[name]["error"])
     return Estimate(mean[0], error[0])
-
-
-def ideal_values(system: System) -> dict[str, float]:
-    """Exact values of the ideal gas of the same cell and twist, in the units of the results."""
-    reference = ideal_reference(system)
-    values = {name: float(estimate.mean) for name, estimate in reference.items()}
-    values["pressure"] = float(pressure(system, values["kinetic"], 0.0))
-    # the cutoff of `ideal_reference`
-    levels = choose_cutoff(system, 1e-12).orbitals.energy
-    capacity = heat_capacity(levels, system.beta, system.spins)
-    values["heat_capacity"] = capacity / system.electrons
-    return values
 
 
 def infinite_gas(system: System, quantities: dict[str, Quantity]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ exactly 1 if k is in K and 0 otherwise.  Without flow only the noise of K is lef
 the control variate is fitted afterwards (`control_weight`).
 """
 
-# ruff: noqa: F722
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple

@@ -17,7 +17,6 @@ Sources: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory o
 (1966), chapter 1.
 """
 
-# ruff: noqa: F722
 import math
 from typing import NamedTuple
 

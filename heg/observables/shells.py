@@ -1,6 +1,5 @@
 """Shells of vectors of equal length, over which functions of a vector are averaged."""
 
-# ruff: noqa: F722
 import dataclasses
 
 import numpy as np

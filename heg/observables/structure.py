@@ -17,7 +17,6 @@ exchange digs alone.  The mean displacement (z_i - z_j - x_i + x_j) . r / |r| of
 separation r shows what the flow adds.
 """
 
-# ruff: noqa: F722
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple

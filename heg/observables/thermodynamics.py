@@ -19,7 +19,6 @@ too, which is an error of the wavefunctions: it is the largest of the three.
 The blocks are independent, and errors come from them by the jackknife (`heg.statistics`).
 """
 
-# ruff: noqa: F722
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

@@ -14,8 +14,8 @@ import numpy as np
 from heg.errors import StorageError
 from heg.observables.evaluation import Frozen, Measurement, draw_states, evaluate
 from heg.observables.programs import instruments
+from heg.observables.quantities import Quantity
 from heg.observables.second_order.contributions import Rows
-from heg.observables.thermodynamics import Quantity
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import any_process, on_first
 from heg.runs import files, hdf5, text_files

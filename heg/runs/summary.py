@@ -8,6 +8,7 @@ import numpy as np
 from heg.config import Config
 from heg.gas.ideal import ideal_reference, system_facts
 from heg.gas.system import System
+from heg.observables import quantities
 from heg.sampling.folds import Quality
 from heg.statistics import independent
 from heg.training.state import FOLDING, StepInfo, TrainState, stream
@@ -15,7 +16,8 @@ from heg.training.step import Solver
 
 FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
 MIN_SAMPLES_OF_HALVES = 4  # from which on the error of half of the samples is of use
-QUANTITIES = ("F", "E", "kinetic", "potential", "S")
+# those that the training records too
+QUANTITIES = tuple(name for name, entry in quantities.QUANTITIES.items() if entry.column)
 
 
 def history_row(step: int, info: StepInfo) -> dict[str, float]:
@@ -26,9 +28,9 @@ def history_row(step: int, info: StepInfo) -> dict[str, float]:
     row: dict[str, float] = {"step": step}
     for name in QUANTITIES:
         mean, error = info.estimates[name]
-        unit = "kb" if name == "S" else "ha"
-        row[f"{name}_{unit}"] = float(mean)
-        row[f"{name}_error_{unit}"] = float(error)
+        entry = quantities.QUANTITIES[name]
+        row[entry.column] = float(mean)
+        row[entry.error_column] = float(error)
     row["E_variance_cell_ha2"] = float(info.variance)
     row["acceptance"] = float(info.acceptance)
     row["redrawn"] = int(info.redrawn)

@@ -3,10 +3,11 @@
 import numpy as np
 
 from heg.gas.system import System
+from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.second_order.contributions import Rows
 from heg.observables.second_order.perturbation import Row, SecondOrder, response
 from heg.observables.structure import Grid
-from heg.observables.thermodynamics import Quantity, contact
+from heg.observables.thermodynamics import contact
 from heg.statistics import Derived, Estimate, jackknife
 
 OPPOSITE_SPINS = 1  # of the pairs of spins in g(r): up and up, up and down, down and down
@@ -28,20 +29,19 @@ def corrected(
       found: F_2 and its error.
       rows: with the states along the first axis of every leaf.
     """
-    hartree = "hartree per electron"
-    added = {"F_2": number(Estimate(found.value, found.error), hartree)}
+    second_order: dict[str, Result] = {"F_2": Estimate(found.value, found.error)}
     for name in ("F", "f_xc"):
         total = _sum(quantities[name], found.value, found.error)
-        added[f"{name}_second_order"] = number(total, hartree)
+        second_order[f"{name}_second_order"] = total
+    added = with_units(second_order, system.dim)
     for name, change in response(rows).items():
         added[f"{name}_first_order"] = _to_first_order(quantities[name], change)
     if system.n_down:
         # the fit at small r is linear in g: that of the change is the change of the fit
         of_contact = lambda g: contact(system, grid, g[OPPOSITE_SPINS])
         change = jackknife(rows.response["g_r"], of_contact)
-        bound = quantities["contact"]
-        total = _sum(bound, change.value, change.error)
-        added["contact_first_order"] = number(total, bound.unit)
+        total = _sum(quantities["contact"], change.value, change.error)
+        added |= with_units({"contact_first_order": total}, system.dim)
     return added
 
 
@@ -62,16 +62,6 @@ def second_order_facts(second: dict, beyond: Rows | None) -> dict:
         "gamma": float(gamma),
         "largest_transfer_squared": len(second["by_transfer"]) - 1,
     }
-
-
-def number(estimate: Estimate, unit: str) -> Quantity:
-    """A single number as a quantity."""
-    return Quantity(
-        value=np.asarray(estimate.mean),
-        error=np.asarray(estimate.error),
-        covariance=None,
-        unit=unit,
-    )
 
 
 def _sum(bound: Quantity, change, error) -> Estimate:
