@@ -138,21 +138,33 @@ def measure(gas: SystemConfig, batch: int, error: float) -> dict:
     for kind, target in TARGET.items():
         chain = make_chains(solver, params, kind, chunk)
         width = adapted_width(solver, walkers, chain, target)
-        series = np.asarray(energies(solver, params, walkers, chain, width, chunk))
-        autocorrelation[kind] = MOVES_BETWEEN * autocorrelation_time(series - series.mean(axis=0))
+        series = energies(solver, params, walkers, chain, width, chunk)
+        autocorrelation[kind] = autocorrelation_moves(np.asarray(series))
         timed[kind] = timed_chain(chain, walkers, width)
     in_rounds(timed)
     sigma = float(np.std(per_electron(samples, regression, system)["F"]))
     count = (sigma / error) ** 2
-    row = {"dim": gas.dim, "electrons": gas.electrons, "samples": count, "F_sigma_ha": sigma}
+    row = {
+        "dim": gas.dim,
+        "electrons": gas.electrons,
+        "samples": count,
+        "F_sigma_ha": sigma,
+    }
     costs = {"exact": timed["draw"].ms + timed["evaluate"].ms}
     for kind, tau in autocorrelation.items():
         moves = math.ceil(EQUILIBRATION * tau)
         costs[kind] = timed["draw_K"].ms + moves * timed[kind].ms + timed["evaluate"].ms
-        row |= {f"{kind}_autocorrelation_moves": tau, f"{kind}_ms_per_move": timed[kind].ms}
+        row[f"{kind}_autocorrelation_moves"] = tau
+        row[f"{kind}_ms_per_move"] = timed[kind].ms
     for kind, cost in costs.items():
-        row |= {f"{kind}_ms_per_sample": cost, f"{kind}_seconds": count * cost / 1e3}
+        row[f"{kind}_ms_per_sample"] = cost
+        row[f"{kind}_seconds"] = count * cost / 1e3
     return row | regression_gains(solver, params, walkers, samples, regression, chunk)
+
+
+def autocorrelation_moves(series) -> float:
+    """Moves between independent records of the chains, each about its own mean."""
+    return MOVES_BETWEEN * autocorrelation_time(series - series.mean(axis=0))
 
 
 def functions_of_exact_draws(solver, params, walkers, chunk) -> dict[str, Timed]:

@@ -163,6 +163,7 @@ def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
     processes.start()
     for title, (gas, samples) in GASES.items():
         case = make_case(gas, batch, seed)
+        # whole batches, as in heg-measure
         batches = -(-samples // batch)
         blocks = joined([case.measure(number) for number in range(batches)])
         print(f"\n{title}, r_s {gas.rs:g}, Theta {gas.theta:g}, {samples} samples")

@@ -373,12 +373,13 @@ def print_tally(kinds: list[str], faults: list[Fault], seed: int) -> None:
     """Counts of what recovered and what was lost, by kind."""
     applied = [fault for fault in faults if fault.applied]
     missed = len(faults) - len(applied)  # the run was over, or had not begun
-    tally = collections.Counter((fault.kind, fault.recovered) for fault in applied)
+    recovered = collections.Counter(fault.kind for fault in applied if fault.recovered)
+    lost = collections.Counter(fault.kind for fault in applied if not fault.recovered)
     print(f"\n{'disturbance':28} recovered lost")
     for kind in kinds:
-        print(f"{kind:28} {tally[kind, True]:9d} {tally[kind, False]:4d}")
-    recovered = sum(tally[kind, True] for kind in kinds)
-    print(f"{recovered} of {len(applied)} recovered, {missed} missed (seed {seed})")
+        print(f"{kind:28} {recovered[kind]:9d} {lost[kind]:4d}")
+    total = recovered.total()
+    print(f"{total} of {len(applied)} recovered, {missed} missed (seed {seed})")
 
 
 if __name__ == "__main__":

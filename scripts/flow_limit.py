@@ -96,13 +96,15 @@ def shares(dim: int, electrons: int, theta: float, largest: int, highest: int) -
     # one q of each shell, and the number of its images
     for components in itertools.combinations_with_replacement(range(highest, -1, -1), dim):
         q = np.array(components)
-        if 0 < q @ q <= highest**2:
-            energy, weight = transitions(n, f, q)
-            images = len(set(itertools.permutations(components))) * 2 ** np.count_nonzero(q)
-            squared = images / float(q @ q) ** (dim - 1)  # V_q^2
-            total += squared * np.sum(weight / energy)
-            for kind, powers in KINDS.items():
-                gained[kind] += squared * share(energy, weight, powers)
+        if not 0 < q @ q <= highest**2:
+            continue
+        energy, weight = transitions(n, f, q)
+        permutations = len(set(itertools.permutations(components)))
+        images = permutations * 2 ** np.count_nonzero(q)
+        squared = images / float(q @ q) ** (dim - 1)  # V_q^2
+        total += squared * np.sum(weight / energy)
+        for kind, powers in KINDS.items():
+            gained[kind] += squared * share(energy, weight, powers)
     return {kind: gain / total for kind, gain in gained.items()}
 
 

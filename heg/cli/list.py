@@ -13,7 +13,8 @@ from heg.runs.run_directory import HISTORY, RunDirectory
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
-HELP = """The runs below a directory as a table: gas, state, steps, F (hartree per electron), verdict.
+HELP = """The runs below a directory as a table: gas, state, steps, F (hartree per electron),
+verdict.
 
 Nothing is computed and nothing is changed.
 """
@@ -66,45 +67,45 @@ def runs_below(directory: Path) -> list[Listed]:
 
 
 def _listed(run_dir):
+    """One run; what keeps it from being read is its state."""
     try:
         gas = RunDirectory(run_dir).configuration().system.build()
         description = f"{gas.dim}D {gas.label} r_s {gas.rs:g} Theta {gas.theta:g}"
+        # read first: a run whose history is damaged is unreadable, finished or not
         history = run_dir / HISTORY
         steps = len(text_files.read_history(history)) if history.exists() else 0
-        summary_path = run_dir / "summary.json"
-        if not summary_path.exists():
-            return Listed(str(run_dir), description, "unfinished", steps, None, "")
-        summary = text_files.load_json(summary_path)
-        verdict = sentence_of(summary)
-        free_energy = Estimate(**summary["F"])
-        return Listed(str(run_dir), description, "finished", summary["steps"], free_energy, verdict)
+        if (run_dir / "summary.json").exists():
+            return _finished(run_dir, description)
+        return Listed(str(run_dir), description, "unfinished", steps, None, "")
     except (ValueError, StorageError, KeyError, TypeError) as error:
         return Listed(str(run_dir), "", f"unreadable: {error}", 0, None, "")
 
 
+def _finished(run_dir, description):
+    summary = text_files.load_json(run_dir / "summary.json")
+    return Listed(
+        str(run_dir),
+        description,
+        "finished",
+        summary["steps"],
+        Estimate(**summary["F"]),
+        sentence_of(summary),
+    )
+
+
 def _show(directory):
-    found = runs_below(directory)
-    head = ("run", "gas", "state", "steps", "F, Ha", "verdict")
-    rows = [
-        (
-            run.directory,
-            run.gas,
-            run.state,
-            str(run.steps),
-            str(run.free_energy or ""),
-            run.verdict,
-        )
-        for run in found
-    ]
-    if rows:
-        print(aligned([head, *rows]))
-    else:
-        print(f"There are no runs below {directory}.")
-    return 0, [_as_json(run) for run in found]
+    """Prints the table; exit code and the same as a list."""
+    runs = runs_below(directory)
+    rows = [["run", "gas", "state", "steps", "F, Ha", "verdict"]]
+    for run in runs:
+        free_energy = str(run.free_energy or "")
+        rows.append([run.directory, run.gas, run.state, str(run.steps), free_energy, run.verdict])
+    print(aligned(rows) if runs else f"There are no runs below {directory}.")
+    return 0, [_plain(run) for run in runs]
 
 
-def _as_json(run):
-    facts = run._asdict()
-    if run.free_energy is not None:
-        facts["free_energy"] = run.free_energy._asdict()
-    return facts
+def _plain(run):
+    """A run, for JSON."""
+    known = run.free_energy
+    free_energy = None if known is None else known._asdict()
+    return run._asdict() | {"free_energy": free_energy}

@@ -32,6 +32,7 @@ def everywhere(tree):
 
     def on_every_device(leaf):
         leaf = np.asarray(leaf)
+        # each process fills the devices that it has
         return jax.make_array_from_callback(leaf.shape, whole, lambda part: leaf[part])
 
     return jax.tree.map(on_every_device, tree)
@@ -68,6 +69,7 @@ def map_walkers(function: Callable, walkers, chunk: int):
     batch = _length(walkers)
     if batch % jax.device_count() == 0:
         return mapped(walkers)
+    # the devices must have equal shares: what is computed twice is cut off again
     results = mapped(_filled_up(walkers))
     return jax.tree.map(lambda leaf: leaf[:batch], results)
 
@@ -94,6 +96,7 @@ def sum_walkers(function: Callable, walkers, chunk: int):
         def add(total, one_chunk):
             return jax.tree.map(jnp.add, total, function(*one_chunk)), None
 
+        # one chunk after the other, so that only the sums of one are in memory
         total, _ = lax.scan(add, _zero_sum(function, chunks), chunks)
         return lax.psum(total, "walkers")
 
@@ -109,6 +112,7 @@ def sum_walkers(function: Callable, walkers, chunk: int):
 
 def _zero_sum(function, chunks):
     """Zeros of the shapes and types of the sums over one chunk."""
+    # traced for its shapes alone: nothing is computed
     first_chunk = jax.tree.map(lambda leaf: leaf[0], chunks)
     sums = jax.eval_shape(function, *first_chunk)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
@@ -135,6 +139,7 @@ def shared_product(a: jax.Array, b: jax.Array) -> jax.Array:
         out_specs=SHARED,
         check_vma=False,
     )
+    # rows of zeros make the shares equal
     rows = len(a)
     missing = -rows % jax.device_count()
     padded = jnp.pad(a, ((0, missing), (0, 0)))

@@ -92,8 +92,10 @@ def start(alone: bool = False) -> None:
 def _meet(comm, shared) -> None:
     """Joins the processes of a communicator; `shared` has those of this host."""
     _group.communicator = comm
+    # before JAX is used: it makes its devices then, once and for all
     _use_cores(share_of_cores(shared.allgather(_cores()), shared.rank))
     gpus = _own_gpus(comm, shared)
+    # from here on a process that fails alone would leave the others waiting
     sys.excepthook = _end_all
     address = _address(alone=shared.size == comm.size) if comm.rank == 0 else None
     address = comm.bcast(address)
@@ -111,6 +113,7 @@ def _own_gpus(comm, shared):
     """GPUs of this process; where one host has too few of them, all processes raise together."""
     gpus = None
     refusal = None
+    # a process must not raise before the gathering below, for which the others wait
     try:
         gpus = share_of_gpus(shared.allgather(_gpus()), shared.rank)
     except ParallelError as error:
@@ -203,6 +206,7 @@ def agree(asked: Mapping[str, object]) -> None:
       ValueError: a value differs between the processes; on all of them.
     """
     all_asked = gathered(dict(asked))
+    # not a set: all processes must find the same difference first
     names = dict.fromkeys(name for one in all_asked for name in one)
     for name in names:
         first, *others = [one.get(name) for one in all_asked]
@@ -238,6 +242,7 @@ def share_of_cores(cores: list[list[int]], rank: int) -> list[int]:
       cores: that each process of the host may use.
       rank: of the process among them.
     """
+    # those that the launcher bound to other cores share nothing with this one
     own = cores[rank]
     sharers = cores.count(own)
     if len(own) < sharers:

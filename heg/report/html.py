@@ -38,6 +38,7 @@ def preformatted(heading: str, text: str) -> str:
 
 def embedded(caption: str, picture: Path) -> str:
     """A PNG file as a figure that is part of the page."""
+    # in the text of the page, so that the file can be sent by itself
     data = base64.b64encode(picture.read_bytes()).decode()
     caption = html.escape(caption)
     image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'

@@ -43,6 +43,7 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     rows = [_row(table, index) for index in range(len(table.columns["dim"]))]
     parts = [
         f"<p>heg {version}. {ABOUT}</p>",
+        # a wide table scrolls, the page does not
         f'<div style="overflow-x: auto">{html_table(_head(table), rows)}</div>',
         *paragraphs(_notes(rows)),
         *_extrapolation(table),
@@ -134,6 +135,7 @@ def _deviations(value):
 
 
 def _notes(rows):
+    # the asterisk is explained where there is one
     marked = any(cell.endswith("*") for row in rows for cell in row)
     return [SIZE_ERROR, f"* {OUTSIDE}"] if marked else [SIZE_ERROR]
 
