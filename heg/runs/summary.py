@@ -87,6 +87,7 @@ def _quality_facts(system: System, state: TrainState, energy: np.ndarray, qualit
         "largest_deviation_sigma": float(largest_deviation / max(np.std(energy), 1e-300)),
         "E_error_of_half_ha": error_of_half,
         "min_det": float(quality.min_det),
+        "attraction": float(quality.attraction),
         "folded_measure": independent(np.asarray(quality.folded))._asdict(),
         "redrawn": int(state.redrawn),
     }

@@ -26,10 +26,12 @@ class Quality(NamedTuple):
     Attributes:
       min_det: lowest determinant of a layer found.
       folded: one sample of the folded measure for each key.
+      attraction: of heg.model.monotone; below 1 the flow is a bijection, proven.
     """
 
     min_det: Float[Array, ""]
     folded: Float[Array, " keys"]
+    attraction: Float[Array, ""]
 
 
 def lowest_determinant(

@@ -15,6 +15,7 @@ from heg.gas.ideal import Cutoff, choose_cutoff
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params, build_model
+from heg.model.monotone import largest_attraction
 from heg.parallel.devices import divisor, everywhere, jit, walkers_at_once
 from heg.sampling.batch import Walk, Walkers, Walks, anywhere, make_walks
 from heg.sampling.folds import Quality, folded_measure, lowest_determinant
@@ -302,6 +303,7 @@ class StepFunctions:
         return Quality(
             min_det=lowest_determinant(model, system, params.flow, walkers),
             folded=folded_measure(model, system, params.flow, keys, chunk),
+            attraction=largest_attraction(model.flow, params.flow),
         )
 
     def _orbitals(self, system: System) -> Orbitals:

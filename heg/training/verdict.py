@@ -106,6 +106,9 @@ def _folds(summary, draws):
     remedy = "use more layers or a smaller max_norm"
     if too_many_redrawn(quality["redrawn"], draws):
         return Finding(f"{quality['redrawn']} of {draws} draws had no verified inverse", remedy)
+    # summaries of older versions have no attraction
+    if quality.get("attraction", math.inf) < 1:
+        return Finding("the flow cannot fold")
     if quality["min_det"] > 0 and folded.mean == 0:
         return Finding("no fold was found")
     # the folded measure is twice the share of space (heg.sampling.folds)
