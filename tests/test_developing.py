@@ -4,12 +4,24 @@ import importlib
 import re
 from pathlib import Path
 
+import jax
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "developing.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 
 
-def test_the_code_of_the_page_runs():
+@pytest.fixture
+def quick_to_compile():
+    """Nothing here computes for long: what is compiled need not be fast."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def test_the_code_of_the_page_runs(quick_to_compile):
     """All blocks share one namespace, as a reader would type them; their assertions are physics."""
     assert len(BLOCKS) >= 7
     names = {"__name__": "developing"}
@@ -35,7 +47,7 @@ def test_the_rooms_are_those_of_the_package_in_the_words_of_their_docstrings():
 def test_the_rooms_are_in_the_order_that_the_imports_keep():
     contract = (ROOT / "pyproject.toml").read_text()
     order = re.findall(r'^  "(heg\.[^"]*)",$', contract, re.M)
-    layers = [layer for layer in reversed(order)]
+    layers = order[::-1]
     places = [
         next(place for place, layer in enumerate(layers) if room in layer.split(" | "))
         for room in rooms_of_the_page()
