@@ -15,10 +15,9 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 @pytest.fixture
 def quick_to_compile():
     """Nothing here computes for long: what is compiled need not be fast."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_the_code_of_the_page_runs(quick_to_compile):
