@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 from heg.api import Run, load_run, measure, plot, plot_momentum, solve
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
-from heg.eos.table import Table, load_table
+from heg.eos.table import Table
+from heg.eos.table_files import load_table
 from heg.gas.ideal import choose_cutoff, thermodynamics
 from heg.gas.system import System
 from heg.statistics import Estimate

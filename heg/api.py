@@ -1,11 +1,11 @@
-"""heg in Python, for notebooks and scripts: from a System to arrays."""
+"""The functions of `import heg`, for notebooks and scripts: from a System to arrays."""
 
 import dataclasses
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -18,23 +18,26 @@ from heg.parallel import processes
 from heg.report import run_figures
 from heg.runs import text_files
 from heg.runs.measure import measure as measure_run
-from heg.runs.run_directory import configuration
-from heg.runs.solve import HISTORY
+from heg.runs.run_directory import RunDirectory
 from heg.runs.solve import solve as solve_run
 from heg.runs.summary import QUANTITIES, history_row
 from heg.statistics import Estimate
+from heg.training.state import StepInfo
 from heg.training.verdict import sentence_of
 
-LOG = logging.getLogger("heg")  # what heg-solve says between its steps
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOG = logging.getLogger("heg")  # sentences of a run between its steps
 
 
 class Run(NamedTuple):
-    """A run.
+    """A run, finished or not.
 
     Attributes:
       directory: where its files are.
-      summary: what summary.json holds; empty as long as the run is not finished.
-      history: a column of history.csv each, such as F_ha and F_error_ha.    [steps] each
+      summary: contents of summary.json; empty as long as the run is not finished.
+      history: columns of history.csv by name, such as F_ha and F_error_ha.    [steps] each
     """
 
     directory: Path
@@ -42,7 +45,10 @@ class Run(NamedTuple):
     history: dict[str, np.ndarray]
 
     def estimate(self, name: str) -> Estimate:
-        """F, E, kinetic, potential (hartree) or S (k_B) per electron, of independent samples.
+        """A result of independent samples, per electron.
+
+        Args:
+          name: F, E, kinetic, potential (hartree) or S (k_B).
 
         Raises:
           ValueError: the run is not finished, or has no such quantity.
@@ -58,24 +64,23 @@ class Run(NamedTuple):
     def __repr__(self) -> str:
         """A line: directory, steps, F and the verdict."""
         steps = len(self.history["step"]) if self.history else 0
-        state = (
-            f"F {self.estimate('F')} Ha. {sentence_of(self.summary)}".rstrip()
-            if self.summary
-            else "not finished"
-        )
+        state = "not finished"
+        if self.summary:
+            state = f"F {self.estimate('F')} Ha. {sentence_of(self.summary)}".rstrip()
         return f"<Run {str(self.directory)!r}, {steps} steps: {state}>"
 
 
 def solve(
     system: System,
     run_dir: str | Path,
-    callback: Callable | None = None,
+    callback: Callable[[dict], Any] | None = None,
     *,
     alone: bool = False,
     **flags,
 ) -> Run:
-    """Minimises the free energy of a gas, or goes on with the run in `run_dir`: heg-solve without a
-    command line.
+    """Minimise the free energy of a gas, or go on with the run in `run_dir`.
+
+    This is heg-solve without a command line.
 
     Args:
       system: the gas.
@@ -85,8 +90,10 @@ def solve(
       alone: under a launcher, this process runs a job of its own; otherwise all processes share
         one.
       flags: those of heg-solve by name, as steps=300, batch=512, flow_layers=6.
+
     Returns:
       The run; its summary is that of the step reached, empty if the callback ended it.
+
     Raises:
       ValueError: a flag is unknown, a value impossible, the directory holds another run, or the
         processes of a launcher ask for different runs.
@@ -96,54 +103,62 @@ def solve(
     config = _configuration(system, run_dir, flags)
     processes.join(alone)
     processes.agree(_fields(config))
-    begin, limit, asked = time.monotonic(), config.run.max_seconds or np.inf, [False]
+    begin = time.monotonic()
+    limit = config.run.max_seconds or np.inf
+    asked_to_stop = False
 
-    def show(step, info):
-        asked[0] = callback is not None and bool(callback(history_row(step, info)))
+    def show(step: int, info: StepInfo) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = callback is not None and bool(callback(history_row(step, info)))
 
-    summary = solve_run(
-        config, LOG.warning, show, lambda: asked[0] or time.monotonic() - begin > limit
-    )
+    def stop() -> bool:
+        return asked_to_stop or time.monotonic() - begin > limit
+
+    # warnings, as Python shows nothing below them unless it is asked to
+    summary = solve_run(config, LOG.warning, show, stop)
     return processes.on_first(load_run, run_dir)._replace(summary=summary)
 
 
 def load_run(run_dir: str | Path) -> Run:
-    """A run of heg-solve or `solve` from its directory; its summary is empty as long as it is not
-    finished.
+    """Read a run of heg-solve or `solve` from its directory.
+
+    Its summary is empty as long as the run is not finished.
 
     Raises:
       ValueError: the directory holds no run.
       StorageError: a file cannot be read.
     """
-    run_dir = Path(run_dir)
-    configuration(run_dir)
-    path = run_dir / "summary.json"
-    summary = text_files.load_json(path) if path.exists() else {}
-    history = text_files.columns(text_files.read_history(run_dir / HISTORY))
-    if history and summary.get("steps", 0) < history["step"][-1]:  # of an earlier stage
+    directory = RunDirectory(Path(run_dir))
+    # refuses a directory without a run
+    directory.configuration()
+    summary = directory.summary() if directory.summary_file.exists() else {}
+    history = text_files.columns(directory.history())
+    # a summary of fewer steps is that of an earlier stage
+    if history and summary.get("steps", 0) < history["step"][-1]:
         summary = {}
-    return Run(run_dir, summary, history)
+    return Run(directory.path, summary, history)
 
 
 def measure(
     run: Run | str | Path,
     samples: int = 100_000,
-    callback: Callable | None = None,
+    callback: Callable[[int, int], Any] | None = None,
     second_order: bool | float = True,
     *,
     output: str | Path | None = None,
     alone: bool = False,
 ) -> Measurement:
-    """Every observable of a run with its error, as heg-measure has them.
+    """Measure every observable of a run, with its error, as heg-measure does.
 
     Args:
       run: of `solve`, or its directory.
-      samples: wanted in all; those of an earlier measurement count.
+      samples: number wanted in all; those of an earlier measurement count.
       callback: takes the numbers of samples at hand and wanted.
-      second_order: F to second order too; a number: with that statistical error, hartree per
-        electron.
-      output: directory for all that is written; none: that of the run.
+      second_order: whether F to second order is wanted too; a number is its statistical error
+        wanted, hartree per electron.
+      output: directory for all that is written; None for that of the run.
       alone: as in `solve`.
+
     Raises:
       ValueError: there is no such run, fewer samples than an error needs, or the processes of a
         launcher ask for different measurements.
@@ -154,7 +169,8 @@ def measure(
         raise ValueError(f"samples is {samples}: it must be at least 2, for an error bar")
     if not isinstance(second_order, bool) and not second_order > 0:
         raise ValueError(
-            f"second_order is {second_order}: give True, False or a positive error, hartree per electron"
+            f"second_order is {second_order}: "
+            "give True, False or a positive error, hartree per electron"
         )
     processes.join(alone)
     directory = run.directory if isinstance(run, Run) else Path(run)
@@ -166,36 +182,43 @@ def measure(
         }
     )
 
-    def show(what, have, wanted):
-        if callback and what == "samples":
+    def show(kind: str, have: int, wanted: int) -> None:
+        if callback and kind == "samples":
             callback(have, wanted)
 
-    return measure_run(
-        directory, samples, show, lambda: False, output=output, second_order=second_order
+    measurement = measure_run(
+        directory,
+        samples,
+        show,
+        stop=lambda: False,
+        output=Path(output) if output else None,
+        second_order=second_order,
     )
+    assert measurement is not None  # nothing has stopped it
+    return measurement
 
 
-def plot(result: Run | Measurement):
+def plot(result: Run | Measurement) -> "Figure":
     """A matplotlib Figure: F and S over the training of a run, S(q) and g(r) of a measurement.
 
     It is made without pyplot: a notebook shows it after %matplotlib inline, a script saves it with
-      savefig.
+    savefig.
 
     Raises:
       ValueError: the run has no step yet, or the result is neither.
       ImportError: matplotlib is not installed.
     """
     _require_kind("plot", result, Run, Measurement)
-    if isinstance(result, Run):
-        if not result.history:
-            raise ValueError(f"the run in {result.directory} has no step to plot: train it")
-        gas = configuration(result.directory).system.build()
-        return run_figures.training_curve(result.history, ideal_reference(gas)["S"])
-    return run_figures.structure(result.quantities, result.system)
+    if isinstance(result, Measurement):
+        return run_figures.structure(result.quantities, result.system)
+    if not result.history:
+        raise ValueError(f"the run in {result.directory} has no step to plot: train it")
+    gas = RunDirectory(result.directory).configuration().system.build()
+    return run_figures.training_curve(result.history, ideal_reference(gas)["S"])
 
 
-def plot_momentum(measurement: Measurement):
-    """n(k) beside that of the ideal gas, a matplotlib Figure.
+def plot_momentum(measurement: Measurement) -> "Figure":
+    """A matplotlib Figure of n(k) beside that of the ideal gas.
 
     Raises:
       ValueError: it is no measurement.
@@ -206,38 +229,55 @@ def plot_momentum(measurement: Measurement):
     return run_figures.momentum(measurement.quantities, ideal)
 
 
-def _require_kind(function, given, *kinds):
-    """Refuses what a function cannot draw."""
-    if not isinstance(given, kinds):
-        sources = {Run: "a run of heg.solve", Measurement: "a measurement of heg.measure"}
-        wanted = " or ".join(sources[kind] for kind in kinds)
-        raise ValueError(f"heg.{function} takes {wanted}, not a {type(given).__name__}")
+def _require_kind(function: str, given: Any, *kinds: type) -> None:
+    """Refuse an argument that a function cannot draw."""
+    if isinstance(given, kinds):
+        return
+    sources = {Run: "a run of heg.solve", Measurement: "a measurement of heg.measure"}
+    wanted = " or ".join(sources[kind] for kind in kinds)
+    raise ValueError(f"heg.{function} takes {wanted}, not a {type(given).__name__}")
 
 
-def _fields(config):
-    """All fields of a configuration by name, the run directory from the root on."""
-    fields = {name: value for table in tables(config).values() for name, value in table.items()}
+def _fields(config: Config) -> dict[str, Any]:
+    """All fields of a configuration by name, with the absolute path of the run directory."""
+    fields: dict[str, Any] = {}
+    for table in tables(config).values():
+        fields |= table
+    # processes may have different working directories
     return fields | {"run_dir": str(Path(config.run.run_dir).absolute())}
 
 
-def _configuration(system, run_dir, flags):
-    groups = {
-        group.name: group.type for group in dataclasses.fields(Config) if group.name != "system"
-    }
-    home = {flag.name: name for name, group in groups.items() for flag in dataclasses.fields(group)}
-    parts = {"run": {"run_dir": str(run_dir)}}
+def _configuration(system: System, run_dir: str | Path, flags: dict[str, Any]) -> Config:
+    """The configuration of a gas and of flags by name.
+
+    Raises:
+      ValueError: a flag is unknown or a value impossible.
+    """
+    # flags have no groups, their names are different in all of them
+    groups: dict[str, Any] = {}
+    for group in dataclasses.fields(Config):
+        if group.name != "system":  # the gas is given as a System
+            groups[group.name] = group.type
+    group_of_flag = {}
+    for name, group_type in groups.items():
+        for field in dataclasses.fields(group_type):
+            group_of_flag[field.name] = name
+    values: dict[str, dict[str, Any]] = {"run": {"run_dir": str(run_dir)}}
     for flag, value in flags.items():
-        if flag not in home:
-            raise ValueError(f"there is no flag {flag!r}: {suggestion(flag, home)}")
-        parts.setdefault(home[flag], {})[flag] = value
-    polarization = f"{system.n_up - system.n_down}/{system.electrons}"
-    gas = SystemConfig(
-        system.electrons,
-        system.dim,
-        system.rs,
-        system.theta,
-        polarization,
-        system.twist,
-        system.coupling,
+        if flag not in group_of_flag:
+            raise ValueError(f"there is no flag {flag!r}: {suggestion(flag, group_of_flag)}")
+        values.setdefault(group_of_flag[flag], {})[flag] = value
+    built = {name: groups[name](**fields) for name, fields in values.items()}
+    return Config(_settings_of(system), **built)
+
+
+def _settings_of(system: System) -> SystemConfig:
+    return SystemConfig(
+        electrons=system.electrons,
+        dim=cast(Literal[2, 3], system.dim),
+        rs=system.rs,
+        theta=system.theta,
+        polarization=f"{system.n_up - system.n_down}/{system.electrons}",
+        twist=system.twist,
+        coupling=system.coupling,
     )
-    return Config(gas, **{name: groups[name](**values) for name, values in parts.items()})

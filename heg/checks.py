@@ -1,77 +1,94 @@
-"""Checks of settings: each is a sentence that names the field, its value and what it must be."""
+"""Checks of settings, whose errors name the field, its value and what it must be."""
 
 from collections.abc import Iterable
-from typing import Annotated, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
 from heg.gas.system import real_number, whole_number
 
+CONVERTERS = {int: whole_number, float: real_number}
 
-def _whole(_, tokens) -> int:
+
+def _whole_number_of_word(_, tokens) -> int:
     """A whole number from a command line or a file: 7, 1e5 or 7.0, but not 7.5."""
     word = tokens[0].value
     try:
         return int(word)
     except ValueError:
-        try:
-            return whole_number(word, float(word))
-        except ValueError:
-            raise ValueError(f"{word!r} is not a whole number") from None
+        pass
+    try:
+        return whole_number(word, float(word))
+    except ValueError:
+        raise ValueError(f"{word!r} is not a whole number") from None
 
 
-Whole = Annotated[int, Parameter(converter=_whole)]  # the command line itself would round
+# without a converter the command line would round
+Whole = Annotated[int, Parameter(converter=_whole_number_of_word)]
 
 
-def require(config, passed: bool, name: str, sentence: str) -> None:
-    """Refuses a field of a configuration: a ValueError that names it and its value, unless the
-    check has passed."""
+def require(config: Any, passed: bool, name: str, sentence: str) -> None:
+    """Refuse a field of a configuration unless a check has passed.
+
+    Args:
+      config: the configuration.
+      passed: the outcome of the check.
+      name: of the field.
+      sentence: what the field must be, as in "must be positive".
+
+    Raises:
+      ValueError: the check has not passed; the message names the field and its value.
+    """
     if not passed:
         raise ValueError(f"{name} is {getattr(config, name)}: it {sentence}")
 
 
-def within(config, low: float, high: float, *names: str) -> None:
-    """Refuses fields outside of a range; None is inside."""
+def within(config: Any, low: float, high: float, *names: str) -> None:
+    """Refuse fields outside of a range; None is inside.
+
+    Raises:
+      ValueError: a field is outside.
+    """
     for name in names:
         value = getattr(config, name)
-        require(
-            config,
-            value is None or low <= value <= high,
-            name,
-            f"must lie between {low:g} and {high:g}",
-        )
+        is_inside = value is None or low <= value <= high
+        require(config, is_inside, name, f"must lie between {low:g} and {high:g}")
 
 
-def make_plain(config) -> None:
-    """Turns the numbers of a configuration, of NumPy for instance, into those of Python, which its
-    file can hold.
+def one_of(config: Any, name: str) -> None:
+    """Refuse a field that is none of the words of its Literal type.
+
+    Raises:
+      ValueError: it is another word.
+    """
+    words = get_args(get_type_hints(type(config))[name])
+    require(config, getattr(config, name) in words, name, f"must be one of {', '.join(words)}")
+
+
+def make_plain(config: Any) -> None:
+    """Turn the numbers of a frozen configuration into those of Python.
+
+    Numbers of NumPy, for instance, cannot be written to the file of a configuration.
 
     Raises:
       ValueError: a value is not a number, or not whole where it must be; the message names the
         field.
     """
-    kinds = {int: whole_number, float: real_number}
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        wanted = [kinds[kind] for kind in (hint, *get_args(hint)) if kind in kinds]
-        many = get_origin(hint) is tuple
-        if not wanted or (value is None and type(None) in get_args(hint)):
+        options = (hint, *get_args(hint))  # of int | None or tuple[int, ...]
+        convert = next((CONVERTERS[kind] for kind in options if kind in CONVERTERS), None)
+        if convert is None or (value is None and type(None) in options):
             continue
-        plain = (
-            tuple(wanted[0](name, one) for one in _listed(name, value))
-            if many
-            else wanted[0](name, value)
-        )
+        plain: Any
+        if get_origin(hint) is tuple:
+            plain = tuple(convert(name, item) for item in _listed(name, value))
+        else:
+            plain = convert(name, value)
         object.__setattr__(config, name, plain)
 
 
-def _listed(name, value):
+def _listed(name: str, value: Any) -> Iterable:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"{name} is {value!r}: it must be a list of numbers")
     return value
-
-
-def one_of(config, name: str) -> None:
-    """Refuses a field that is none of the words of its type."""
-    words = get_args(get_type_hints(type(config))[name])
-    require(config, getattr(config, name) in words, name, f"must be one of {', '.join(words)}")

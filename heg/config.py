@@ -1,6 +1,6 @@
 """The settings of a run: one typed schema that is the defaults, the documentation and the checks.
 
-The groups are the tables of a TOML file; the string below a field is its help on the command line.
+The groups are the tables of a TOML file.  The string below a field is its help on the command line.
 """
 
 import contextlib
@@ -9,15 +9,20 @@ import difflib
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
 from heg.checks import Whole, make_plain, one_of, require, within
 from heg.gas.system import MAX_ELECTRONS, System, whole_number
 
-# beyond them no machine of today goes
-MOST_LAYERS, MOST_WIDTH, MOST_SAMPLES, MOST_STEPS = 100, 1024, 2**22, 2**40
+# no machine of today goes beyond these
+MAX_LAYERS = 100
+MAX_WIDTH = 1024
+MAX_SAMPLES = 2**22
+MAX_STEPS = 2**40
+MAX_SEED = 2**63 - 1
+MAX_DENOMINATOR = 10**6  # of a polarisation given as a decimal number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,30 +50,35 @@ class SystemConfig:
         object.__setattr__(self, "polarization", str(self.polarization))
 
     def build(self) -> System:
-        """The System meant.
+        """The System of these settings.
 
         Raises:
           ValueError: a value is impossible, or no whole numbers of electrons have this
             polarisation.
         """
         within(self, 1, MAX_ELECTRONS, "electrons")
+        n_up = self._n_up()
+        n_down = self.electrons - n_up
+        return System(n_up, n_down, self.dim, self.rs, self.theta, self.twist, self.coupling)
+
+    def _n_up(self) -> int:
+        """Number of electrons with spin up, from the polarisation."""
         try:
-            zeta = Fraction(str(self.polarization).strip()).limit_denominator(10**6)
+            zeta = Fraction(str(self.polarization).strip()).limit_denominator(MAX_DENOMINATOR)
         except (ValueError, ZeroDivisionError):
             raise ValueError(
                 f"polarization is {self.polarization!r}: give a number or a ratio such as 3/7"
             ) from None
+        # an exact fraction: 3/7 of 14 electrons is a whole number, 0.4286 of them is not
         n_up = self.electrons * (1 + zeta) / 2
         if not 0 <= zeta <= 1 or n_up.denominator != 1:
-            allowed = ", ".join(
-                str(Fraction(m, self.electrons))
-                for m in range(self.electrons % 2, self.electrons + 1, 2)
-            )
+            differences = range(self.electrons % 2, self.electrons + 1, 2)  # of the spins
+            allowed = ", ".join(str(Fraction(n, self.electrons)) for n in differences)
             raise ValueError(
-                f"polarization is {self.polarization}: with {self.electrons} electrons it must be one of {allowed}"
+                f"polarization is {self.polarization}: "
+                f"with {self.electrons} electrons it must be one of {allowed}"
             )
-        n_down = self.electrons - int(n_up)
-        return System(int(n_up), n_down, self.dim, self.rs, self.theta, self.twist, self.coupling)
+        return int(n_up)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +101,11 @@ class ModelConfig:
     def __post_init__(self):
         make_plain(self)
         within(self, 1e-12, 0.1, "orbital_tolerance")
-        within(self, 0, MOST_LAYERS, "transformer_layers", "flow_layers")
-        within(self, 1, MOST_WIDTH, "transformer_heads", "transformer_width", "flow_width")
-        sentence = f"must be a multiple of the {self.transformer_heads} heads"
-        require(
-            self,
-            self.transformer_width % self.transformer_heads == 0,
-            "transformer_width",
-            sentence,
-        )
+        within(self, 0, MAX_LAYERS, "transformer_layers", "flow_layers")
+        within(self, 1, MAX_WIDTH, "transformer_heads", "transformer_width", "flow_width")
+        heads = self.transformer_heads
+        fits = self.transformer_width % heads == 0
+        require(self, fits, "transformer_width", f"must be a multiple of the {heads} heads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +126,8 @@ class SamplerConfig:
     def __post_init__(self):
         make_plain(self)
         one_of(self, "sampler")
-        within(self, 2, MOST_SAMPLES, "batch")
-        within(self, 1, MOST_SAMPLES, "moves", "chunk")
+        within(self, 2, MAX_SAMPLES, "batch")
+        within(self, 1, MAX_SAMPLES, "moves", "chunk")
         within(self, 0.01, 0.99, "acceptance")
 
 
@@ -173,27 +179,28 @@ class RunConfig:
 
     def __post_init__(self):
         make_plain(self)
-        within(self, 0, MOST_STEPS, "steps")
-        within(self, 2, MOST_STEPS, "samples")
-        within(self, 1, MOST_STEPS, "save_every", "keep", "keep_every")
-        within(self, 0, 2**63 - 1, "seed")
+        within(self, 0, MAX_STEPS, "steps")
+        within(self, 2, MAX_STEPS, "samples")
+        within(self, 1, MAX_STEPS, "save_every", "keep", "keep_every")
+        within(self, 0, MAX_SEED, "seed")
         within(self, 1e-12, 1e12, "accuracy", "max_seconds")
-        for name in ("run_dir", "start"):
-            value = getattr(self, name)
-            named = isinstance(value, str | Path) or (value is None and name == "start")
-            require(self, named, name, "must be the name of a directory")
-            object.__setattr__(self, name, None if value is None else str(value))
-        require(
-            self,
-            self.run_dir.strip() and "\0" not in self.run_dir,
-            "run_dir",
-            "must be the name of a directory",
-        )
+        self._make_text("run_dir")
+        if self.start is not None:
+            self._make_text("start")
+        # no file system has names with a zero byte
+        is_name = self.run_dir.strip() and "\0" not in self.run_dir
+        require(self, bool(is_name), "run_dir", "must be the name of a directory")
+
+    def _make_text(self, name: str) -> None:
+        """Turn a Path into text, which the file of the configuration can hold."""
+        value = getattr(self, name)
+        require(self, isinstance(value, str | Path), name, "must be the name of a directory")
+        object.__setattr__(self, name, str(value))
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that a run is told."""
+    """All settings of a run."""
 
     system: SystemConfig
     run: RunConfig
@@ -202,7 +209,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
-# what may change when a run is continued: without a word, and with one
+# fields that may change when a run is continued, without a word
 FREE_FIELDS = {
     "run": (
         "run_dir",
@@ -216,77 +223,102 @@ FREE_FIELDS = {
     ),
     "sampler": ("chunk",),
 }
-TOLD_FIELDS = {
+# fields that may change too, but the user is to know of it
+ANNOUNCED_FIELDS = {
     "sampler": ("batch", "moves"),
     "optimizer": ("learning_rate", "decay", "damping", "max_norm"),
 }
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What a name that nothing has may have meant, in words."""
+    """A sentence for a name that does not exist: the nearest known one, or all of them."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
 
-def tables(config: Config) -> dict[str, dict]:
-    """The resolved configuration as the tables of a TOML file."""
-    plain = dataclasses.asdict(config)
+def tables(config: Any) -> dict[str, dict]:
+    """The tables of a TOML file with the fields of a configuration.
+
+    Args:
+      config: a Config, or another dataclass of groups of settings.
+    """
+    return {name: _with_lists(table) for name, table in dataclasses.asdict(config).items()}
+
+
+def _with_lists(table: dict) -> dict:
+    """A table with lists for tuples, as it is read back from a file."""
     return {
-        name: {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
-        for name, table in plain.items()
+        field: list(value) if isinstance(value, tuple) else value for field, value in table.items()
     }
 
 
-def from_tables(found: dict[str, dict]) -> Config:
-    """The configuration of a run from the tables of its config.toml, the inverse of `tables`."""
-    as_tuple = lambda value: tuple(value) if isinstance(value, list) else value
-    kinds = {field.name: field.type for field in dataclasses.fields(Config)}
-    return Config(
-        **{
-            name: kinds[name](**{k: as_tuple(v) for k, v in table.items()})
-            for name, table in found.items()
-        }
-    )
+def from_tables(stored: dict[str, dict]) -> Config:
+    """The configuration of a run from the tables of its config.toml, the inverse of `tables`.
+
+    Raises:
+      ValueError, TypeError, KeyError, AttributeError: they are not those of a configuration.
+    """
+    types: dict[str, Any] = {group.name: group.type for group in dataclasses.fields(Config)}
+    groups = {}
+    for name, table in stored.items():
+        groups[name] = types[name](**_with_tuples(table))
+    return Config(**groups)
 
 
-def _same_gas(config, saved):
-    """However it is written: polarisation 1 and 7/7, no twist and a twist of zero."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        return SystemConfig(**saved["system"]).build() == config.system.build()
-    return False
-
-
-def _same_place(field, value, before):
-    """However the directory is written: real, ./real and real/."""
-    given = field == "start" and isinstance(value, str) and isinstance(before, str)
-    return given and Path(value).resolve() == Path(before).resolve()
+def _with_tuples(table: dict) -> dict:
+    """A table with tuples for lists, as the fields of a frozen dataclass are."""
+    return {
+        field: tuple(value) if isinstance(value, list) else value for field, value in table.items()
+    }
 
 
 class Changes(NamedTuple):
-    """Fields in which a run that is continued differs from what it was, as words.
+    """Fields in which a run that is continued differs from what it was, in words.
 
     Attributes:
-      told: those that may change.
+      announced: those that may change.
       refused: those that may not.
     """
 
-    told: list[str]
+    announced: list[str]
     refused: list[str]
 
 
-def changes(config: Config, saved: dict[str, dict]) -> Changes:
-    """Of `config` against the tables of the run, but for fields of no consequence."""
-    found = Changes([], [])
+def changes(config: Config, stored: dict[str, dict]) -> Changes:
+    """Differences between a configuration and the tables of a run, without FREE_FIELDS."""
+    announced = []
+    refused = []
     for name, table in tables(config).items():
-        if name == "system" and _same_gas(config, saved):
+        # a gas is compared as a whole, the other groups field by field
+        if name == "system" and _is_same_gas(config, stored):
             continue
+        before = stored.get(name, {})
         for field, value in table.items():
-            before = saved.get(name, {}).get(field)
-            if (
-                field not in FREE_FIELDS.get(name, ())
-                and value != before
-                and not _same_place(field, value, before)
-            ):
-                kind = found.told if field in TOLD_FIELDS.get(name, ()) else found.refused
-                kind.append(f"[{name}] {field} is {value}, the run has {before}")
-    return found
+            is_free = field in FREE_FIELDS.get(name, ())
+            if is_free or _is_same(field, value, before.get(field)):
+                continue
+            sentence = f"[{name}] {field} is {value}, the run has {before.get(field)}"
+            if field in ANNOUNCED_FIELDS.get(name, ()):
+                announced.append(sentence)
+            else:
+                refused.append(sentence)
+    return Changes(announced, refused)
+
+
+def _is_same_gas(config: Config, stored: dict[str, dict]) -> bool:
+    """Whether two gases are the same, however they are written.
+
+    Polarisation 1 is 7/7, and no twist is a twist of zero.
+    """
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return SystemConfig(**stored["system"]).build() == config.system.build()
+    return False
+
+
+def _is_same(field: str, value: Any, before: Any) -> bool:
+    """Whether two values of a field are the same; real, ./real and real/ are one directory."""
+    if value == before:
+        return True
+    if field != "start" or not isinstance(value, str) or not isinstance(before, str):
+        return False
+    return Path(value).resolve() == Path(before).resolve()

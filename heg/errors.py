@@ -1,12 +1,15 @@
-"""What can go wrong in a run, each said in one sentence for the user."""
+"""Errors whose message is one sentence for the user.
+
+The commands print that sentence and end; in Python it is the text of the exception.
+"""
 
 
 class RunError(Exception):
-    """The run cannot go on; the message is one sentence for the user."""
+    """The run cannot go on."""
 
 
 class StorageError(Exception):
-    """A file cannot be used; the message is one sentence for the user."""
+    """A file cannot be used."""
 
 
 class InUse(StorageError):
@@ -14,4 +17,4 @@ class InUse(StorageError):
 
 
 class ParallelError(Exception):
-    """The processes cannot work together; the message is one sentence for the user."""
+    """The processes of a launcher cannot work together."""

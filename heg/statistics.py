@@ -1,23 +1,25 @@
-"""Means with honest errors, of independent samples and of chains."""
+"""Means and their standard errors, of independent samples and of Markov chains."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 WINDOW = 5.0  # the sum over lags stops at the first lag >= WINDOW tau (Sokal)
-SHORTEST = 50.0  # a chain must last SHORTEST autocorrelation times
-SMALL = 1e-6  # numbers that are printed with a power of ten
-BLOCKS = 16  # fewest blocks from which an error is read as it is
+MIN_CHAIN_TIMES = 50.0  # a chain must last so many autocorrelation times
+SMALL = 1e-6  # smaller numbers are printed with a power of ten
+MIN_BLOCKS = 16  # from so many blocks on an error is taken as it is, not widened
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error, of the same unit; prints with two digits of the error, as
-    -0.52312(41).
+    """A mean and its standard error, of the same unit.
 
-    Where both are below SMALL a power of ten follows, as 1.5(10)e-10.
+    It prints with two digits of the error, as -0.52312(41); where both are below SMALL a power of
+    ten follows, as 1.5(1.0)e-10.
     """
 
     mean: float
@@ -26,100 +28,135 @@ class Estimate(NamedTuple):
     def __str__(self):
         if not math.isfinite(self.error):
             return f"{self.mean:.10g}({self.error})"
+        # an exact value: its error is rounding, if it has one
         if self.error <= 1e-12 * abs(self.mean):
             return f"{self.mean:.10g}"
         largest = max(abs(self.mean), self.error)
         if largest < SMALL:
             power = math.floor(math.log10(largest))
-            return f"{Estimate(self.mean / 10.0**power, self.error / 10.0**power)}e{power:03d}"
-        digits = max(0, 1 - math.floor(math.log10(self.error)))
-        error = f"{self.error * 10**digits:.0f}" if digits > 1 else f"{self.error:.{digits}f}"
-        return f"{self.mean:.{digits}f}({error})"
+            unit = 10.0**power
+            return f"{Estimate(self.mean / unit, self.error / unit)}e{power:03d}"
+        # decimals of the mean so that its last two are those of the error
+        decimals = max(0, 1 - math.floor(math.log10(self.error)))
+        if decimals > 1:
+            error = f"{self.error * 10**decimals:.0f}"
+        else:
+            error = f"{self.error:.{decimals}f}"
+        return f"{self.mean:.{decimals}f}({error})"
 
 
 def widening(count: int) -> float:
-    """Factor by which an error from few independent values is widened: Student's, as their spread
-    is badly known too.
+    """Factor by which an error from few independent values is widened.
 
-    The interval of one error then holds the true mean in 68 % of all cases; 1 from BLOCKS values
-    on.
+    It is that of Student's distribution, as few values determine their own spread badly.  The
+    interval of one error then holds the true mean in 68 % of all cases.  The factor is 1 from
+    MIN_BLOCKS values on.
     """
-    return 1.0 if count >= BLOCKS else float(stats.t.ppf(stats.norm.cdf(1.0), count - 1))
+    if count >= MIN_BLOCKS:
+        return 1.0
+    probability = stats.norm.cdf(1.0)
+    return float(stats.t.ppf(probability, count - 1))
 
 
-def independent(samples) -> Estimate:
-    """Mean of independent samples [B] and its standard error, s / sqrt(B), widened below 16
-    samples.
+def independent(samples: ArrayLike) -> Estimate:
+    """Mean of independent samples and its standard error, s / sqrt(B).
+
+    Args:
+      samples: the values.                                  [B]
 
     Raises:
       ValueError: fewer than two samples.
+
+    Accuracy: below 16 samples the error is widened, as in `widening`.
     """
     samples = np.asarray(samples)
-    if len(samples) < 2:
-        raise ValueError(f"{len(samples)} sample gives no error: draw at least 2")
-    error = np.std(samples, ddof=1) / np.sqrt(len(samples))
-    return Estimate(float(np.mean(samples)), float(error * widening(len(samples))))
+    count = len(samples)
+    if count < 2:
+        raise ValueError(f"{count} sample gives no error: draw at least 2")
+    error = np.std(samples, ddof=1) / np.sqrt(count)
+    return Estimate(float(np.mean(samples)), float(error * widening(count)))
 
 
-def autocorrelation_time(chain) -> float:
-    r"""Integrated autocorrelation time tau = 1 + 2 sum_t rho(t) of one chain, in its steps.
+def autocorrelation_time(chain: ArrayLike) -> float:
+    r"""Integrated autocorrelation time tau = 1 + 2 sum_t rho(t) of a chain, in its steps.
 
     Args:
-      chain: values in order, or one chain per column, whose correlations are averaged.  [T] or [T, chains]
+      chain: values in order, or one chain per column, whose correlations are averaged.
+        [T] or [T, chains]
+
     Raises:
       ValueError: the chain is shorter than 50 tau; no error of it can be trusted.
+
     Accuracy: biased low by the window, by less than its own statistical error for T > 50 tau.
     Source: Sokal's window, in Functional Integration (Plenum, 1997), p. 131,
       doi:10.1007/978-1-4899-0319-8_6.
     """
     chain = np.asarray(chain, float)
-    deviations = (chain - chain.mean(axis=0)).reshape(len(chain), -1)
-    spectrum = np.fft.rfft(deviations, n=2 * len(chain), axis=0)
-    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[: len(chain)].sum(axis=1)
+    steps = len(chain)
+    deviations = (chain - chain.mean(axis=0)).reshape(steps, -1)
+    # zeros behind the chain: the Fourier transform would wrap it around
+    spectrum = np.fft.rfft(deviations, n=2 * steps, axis=0)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:steps].sum(axis=1)
+    # a chain that never moves, as one that is exact
     if covariance[0] == 0:
         return 1.0
-    tau = 2 * np.cumsum(covariance / covariance[0]) - 1
-    windowed = np.flatnonzero(np.arange(len(tau)) >= WINDOW * tau)
-    result = float(tau[windowed[0]]) if len(windowed) else np.inf
-    if len(chain) < SHORTEST * result:
+    tau_of_window = 2 * np.cumsum(covariance / covariance[0]) - 1
+    long_enough = np.flatnonzero(np.arange(steps) >= WINDOW * tau_of_window)
+    tau = float(tau_of_window[long_enough[0]]) if len(long_enough) else np.inf
+    if steps < MIN_CHAIN_TIMES * tau:
         raise ValueError(
-            f"a chain of {len(chain)} steps is shorter than {SHORTEST:g} autocorrelation times: run longer"
+            f"a chain of {steps} steps is shorter than "
+            f"{MIN_CHAIN_TIMES:g} autocorrelation times: run longer"
         )
-    return max(result, 1.0)
+    return max(tau, 1.0)
 
 
-def chain_mean(chain) -> Estimate:
-    """Mean of a correlated chain [T] or of several [T, chains], its error from the autocorrelation
-    time.
+def chain_mean(chain: ArrayLike) -> Estimate:
+    """Mean of a correlated chain, its error from the autocorrelation time.
+
+    Args:
+      chain: values in order, or one chain per column.      [T] or [T, chains]
 
     Raises:
       ValueError: the chain is too short for its error.
     """
     chain = np.asarray(chain, float)
     tau = autocorrelation_time(chain)
-    return Estimate(float(chain.mean()), float(chain.std(ddof=1) * np.sqrt(tau / chain.size)))
+    # as many values as chain.size / tau independent ones
+    error = chain.std(ddof=1) * np.sqrt(tau / chain.size)
+    return Estimate(float(chain.mean()), float(error))
 
 
-def blocking(chain) -> Estimate:
-    """Mean of a chain [T]; its error is the largest over block lengths 1, 2, 4, ... with at least
-    16 blocks.
+def blocking(chain: ArrayLike) -> Estimate:
+    """Mean of a correlated chain, its error from means over blocks.
+
+    The error is the largest over block lengths 1, 2, 4, ... with at least 16 blocks.
+
+    Args:
+      chain: values in order.                               [T]
+
+    Raises:
+      ValueError: the chain is shorter than 16 steps.
 
     Source: Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989), doi:10.1063/1.457480.
     """
-    blocks, errors = np.asarray(chain, float), []
+    blocks = np.asarray(chain, float)
     mean = float(blocks.mean())
-    while len(blocks) >= BLOCKS:
+    errors = []
+    while len(blocks) >= MIN_BLOCKS:
         errors.append(independent(blocks).error)
-        blocks = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(axis=1)
+        # pairs of blocks become blocks; an odd last one is left out
+        even = blocks[: len(blocks) // 2 * 2]
+        blocks = even.reshape(-1, 2).mean(axis=1)
     if not errors:
         raise ValueError(
-            f"a chain of {len(blocks)} steps is too short to block: give at least {BLOCKS}"
+            f"a chain of {len(blocks)} steps is too short to block: give at least {MIN_BLOCKS}"
         )
     return Estimate(mean, max(errors))
 
 
 class Derived(NamedTuple):
-    """Quantities derived from means, and how their errors go together.
+    """Quantities derived from means, with the covariance of their errors.
 
     Attributes:
       value: quantities.                                    [...]
@@ -135,18 +172,19 @@ class Derived(NamedTuple):
         return np.sqrt(np.diagonal(self.covariance)).reshape(self.value.shape)
 
 
-def jackknife(blocks, function, groups: int = 256) -> Derived:
+def jackknife(blocks: Any, function: Callable[[Any], ArrayLike], groups: int = 256) -> Derived:
     """A function of means, from the means of independent blocks of equally many samples.
 
     Args:
       blocks: pytree of arrays with the blocks along the first axis.
-      function: the pytree of means -> array or number.
-      groups: blocks are pooled to at most so many, each left out once.
-    Accuracy:
-      The value's bias is of order 1 / groups^2 (it is corrected for that of order 1 / groups); the
-      error is known to a share of 1 / sqrt(2 groups), and widened below 16 groups.
+      function: takes the pytree of means, gives an array or a number.
+      groups: largest number of groups to which blocks are pooled, each left out once.
+
     Raises:
       ValueError: fewer than two blocks.
+
+    Accuracy: the bias of the value is of order 1 / groups^2, as that of order 1 / groups is
+      corrected.  The error is known to a share of 1 / sqrt(2 groups), and widened below 16 groups.
     Source: Efron and Stein, Ann. Statist. 9, 586 (1981), doi:10.1214/aos/1176345462.
     """
     count = len(jax.tree.leaves(blocks)[0])
@@ -154,32 +192,57 @@ def jackknife(blocks, function, groups: int = 256) -> Derived:
         raise ValueError(f"{count} block of samples gives no error: draw more samples")
     size = -(-count // groups)
     groups = count // size  # a rest smaller than a group joins the mean, not the error
-    pool = lambda leaf: leaf[: groups * size].reshape(groups, size, *leaf.shape[1:]).mean(axis=1)
-    pooled = jax.tree.map(pool, blocks)
-    whole = jax.tree.map(lambda leaf: leaf.mean(axis=0), pooled)
-    without = lambda place: jax.tree.map(
-        lambda mean, leaf: mean + (mean - leaf[place]) / (groups - 1), whole, pooled
-    )
-    left_out = np.stack([np.asarray(function(without(place))) for place in range(groups)])
-    deviation = (left_out - left_out.mean(axis=0)).reshape(groups, -1)
+    pooled = jax.tree.map(lambda leaf: _pool(leaf, groups, size), blocks)
+    mean_of_groups = jax.tree.map(_mean_of_blocks, pooled)
+
+    def evaluate(means) -> np.ndarray:
+        return np.asarray(function(means))
+
+    # the mean of all groups but one, without a sum over the others
+    def mean_without(index):
+        leave_out = lambda mean, leaf: mean + (mean - leaf[index]) / (groups - 1)
+        return jax.tree.map(leave_out, mean_of_groups, pooled)
+
+    left_out = np.stack([evaluate(mean_without(index)) for index in range(groups)])
+    mean_left_out = left_out.mean(axis=0)
+    deviation = (left_out - mean_left_out).reshape(groups, -1)
     covariance = widening(groups) ** 2 * (groups - 1) / groups * deviation.T @ deviation
-    bias = (groups - 1) * (left_out.mean(axis=0) - np.asarray(function(whole)))
-    best = np.asarray(function(jax.tree.map(lambda leaf: leaf.mean(axis=0), blocks))) - bias
-    return Derived(best, covariance)
+    # f of a mean is off by b / groups, with one group left out by b / (groups - 1)
+    bias = (groups - 1) * (mean_left_out - evaluate(mean_of_groups))
+    mean_of_all = jax.tree.map(_mean_of_blocks, blocks)
+    return Derived(evaluate(mean_of_all) - bias, covariance)
 
 
-def intercept(x, y, error) -> tuple[Estimate, float]:
-    """Value at x = 0 of a straight line through points with independent errors, and chi^2 per
-    degree of freedom.
+def _pool(leaf, groups: int, size: int):
+    """Means of so many groups of so many blocks."""
+    whole_groups = leaf[: groups * size]
+    return whole_groups.reshape(groups, size, *leaf.shape[1:]).mean(axis=1)
+
+
+def _mean_of_blocks(leaf):
+    return leaf.mean(axis=0)
+
+
+def intercept(x: ArrayLike, y: ArrayLike, error: ArrayLike) -> tuple[Estimate, float]:
+    """Value at x = 0 of a straight line through points with independent errors.
 
     Args:
       x, y, error: of each point; two points at least.      [P]
+
+    Returns:
+      The value, and chi^2 per degree of freedom of the fit.
     """
-    error, unit = np.maximum(error, 1e-300), np.mean(np.abs(x)) or 1.0
-    regressors = np.stack([np.ones(len(x)), np.asarray(x) / unit], axis=1) / error[:, None]
+    x = np.asarray(x)
+    y = np.asarray(y)
+    error = np.maximum(error, 1e-300)
+    unit = np.mean(np.abs(x)) or 1.0
+    # a constant and a slope, both of order one, in units of the errors
+    regressors = np.stack([np.ones(len(x)), x / unit], axis=1) / error[:, None]
+    targets = y / error
     covariance = np.linalg.pinv(regressors.T @ regressors)
-    best = covariance @ regressors.T @ (y / error)
-    chi2 = np.sum((y / error - regressors @ best) ** 2)
-    return Estimate(float(best[0]), float(np.sqrt(covariance[0, 0]))), float(
-        chi2 / max(len(x) - 2, 1)
-    )
+    best = covariance @ regressors.T @ targets
+    residuals = targets - regressors @ best
+    degrees_of_freedom = max(len(x) - 2, 1)
+    chi2 = np.sum(residuals**2) / degrees_of_freedom
+    constant = Estimate(float(best[0]), float(np.sqrt(covariance[0, 0])))
+    return constant, float(chi2)

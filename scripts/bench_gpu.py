@@ -24,7 +24,7 @@ from heg import Config, RunConfig, SamplerConfig, SystemConfig, build
 from heg.model.density_matrix import Params
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import start
-from heg.runs.run_directory import configuration, trained_state
+from heg.runs.run_directory import RunDirectory
 from heg.training.cost import operations, product_rate
 from heg.training.state import MEASURING, stream
 
@@ -50,9 +50,9 @@ ROWS = (
 def first_walkers(name: str) -> dict[str, list]:
     """x and E_loc of the first walkers of the first batch that a measurement of a checkpoint
     draws."""
-    run_dir = ROOT / "checkpoints" / name
-    solver = build(configuration(run_dir))
-    state = everywhere(trained_state(run_dir, solver.template))
+    directory = RunDirectory(ROOT / "checkpoints" / name)
+    solver = build(directory.configuration())
+    state = everywhere(directory.trained_state(solver.template))
     key = jax.random.fold_in(stream(state, MEASURING), 0)
     samples, walk = solver.measure(state.average, key)
     energy = np.asarray(samples.energy.total)[:WALKERS]

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from heg.config import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig
-from heg.gas.ideal import choose_cutoff
-from heg.observables.evaluation import ideal_values
+from heg.gas.ideal import choose_cutoff, ideal_values
 from heg.observables.momentum import ideal_momentum, momentum_shells
 from heg.observables.programs import instruments
+from heg.observables.quantities import Quantity
 from heg.observables.structure import ideal_structure
-from heg.observables.thermodynamics import Quantity, distributions, thermodynamics
+from heg.observables.thermodynamics import distributions, thermodynamics
 from heg.parallel import processes
 from heg.training.step import build
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import cyclopts
 import numpy as np
 
-from heg.runs.files import checkpoints
+from heg.runs.run_directory import RunDirectory
 from heg.runs.text_files import read_history
 
 STEPS = 200  # of a run
@@ -139,7 +139,7 @@ def damage(change):
     def disturb(run, process, random):
         send(signal.SIGKILL)(run, process, random)
         process.wait()
-        for path in checkpoints(run.directory)[:1]:
+        for path in RunDirectory(run.directory).checkpoints()[:1]:
             content = bytearray(path.read_bytes())
             path.write_bytes(change(content, random))
 

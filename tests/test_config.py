@@ -118,7 +118,8 @@ def test_whole_numbers_of_files_are_not_rounded_either(tmp_path):
     path = tmp_path / "run.toml"
     for line, words in (("electrons = 7.9", "electrons"), ("electrons = true", "electrons")):
         path.write_text(
-            f'[system]\n{line}\ndim = 2\nrs = 2.0\ntheta = 1.0\npolarization = "1"\n[run]\nrun_dir = "a"\n'
+            f'[system]\n{line}\ndim = 2\nrs = 2.0\ntheta = 1.0\npolarization = "1"\n'
+            '[run]\nrun_dir = "a"\n'
         )
         with pytest.raises(ValueError, match=words):
             solve.parse([str(path)])

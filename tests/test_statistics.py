@@ -15,8 +15,10 @@ from heg.statistics import (
     widening,
 )
 
-MEMORY = 0.8  # of the chain x_t = 0.8 x_{t-1} + noise: tau = (1 + 0.8) / (1 - 0.8), variance 1 / (1 - 0.8^2)
-TAU, VARIANCE = 9.0, 1 / 0.36
+# of the chain x_t = 0.8 x_{t-1} + noise
+MEMORY = 0.8
+TAU = 9.0  # (1 + 0.8) / (1 - 0.8)
+VARIANCE = 1 / 0.36  # 1 / (1 - 0.8^2)
 
 
 def autoregressive_chain(steps, chains=1, seed=1):

@@ -27,8 +27,10 @@ from heg.cli.common import (
 )
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
 from heg.eos.grid import GridConfig, Point, TableConfig, points, twists
-from heg.eos.survey import Hooks, check, finished, status, survey
-from heg.eos.table import Table, save, table_of
+from heg.eos.survey import Hooks, survey
+from heg.eos.table import Table, table_of
+from heg.eos.table_directory import check, finished, status
+from heg.eos.table_files import save
 from heg.eos.twist_average import Part, row_of
 from heg.gas.ideal import refuse_too_many
 from heg.parallel import processes

@@ -9,8 +9,7 @@ from heg.cli.common import Common, CommonFlags, aligned, command, new_app, run_a
 from heg.errors import StorageError
 from heg.parallel import processes
 from heg.runs import text_files
-from heg.runs.run_directory import configuration
-from heg.runs.solve import HISTORY
+from heg.runs.run_directory import HISTORY, RunDirectory
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
@@ -70,7 +69,7 @@ def runs_below(directory: Path) -> list[Listed]:
 def _listed(run_dir):
     """One run; what keeps it from being read is its state."""
     try:
-        gas = configuration(run_dir).system.build()
+        gas = RunDirectory(run_dir).configuration().system.build()
         description = f"{gas.dim}D {gas.label} r_s {gas.rs:g} Theta {gas.theta:g}"
         # read first: a run whose history is damaged is unreadable, finished or not
         history = run_dir / HISTORY

@@ -26,12 +26,13 @@ from heg.cli.common import (
 from heg.errors import StorageError
 from heg.observables.evaluation import difference
 from heg.observables.momentum import ideal_momentum
+from heg.observables.quantities import NUMBERS
 from heg.parallel import processes
 from heg.report import run_figures, run_report
 from heg.report.html import SIZE_ERROR
-from heg.runs import files, text_files
+from heg.runs import hdf5, text_files
 from heg.runs.measure import measure as measure_run
-from heg.runs.solve import HISTORY
+from heg.runs.run_directory import HISTORY
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
@@ -180,10 +181,10 @@ def _print(result, differences):
     """Every quantity with its error and unit, the infinite gas, and what limits them."""
     facts = result.facts
     print(f"{facts['samples']} samples, step {facts['step']}")
-    for name, title in run_report.TITLES.items():
+    for name, entry in NUMBERS.items():
         if name in result.quantities:
             quantity = result.quantities[name]
-            _print_line(title, _values(quantity), quantity.unit)
+            _print_line(entry.title, _values(quantity), quantity.unit)
     for name, estimate in differences.items():
         title = f"{name} by difference of the two runs beside"
         _print_line(title, str(estimate), result.quantities[name].unit)
@@ -247,6 +248,6 @@ def _draw(run_dir, output, result, history):
 def _energies(path):
     """Energies of the final samples of the run; None where there are none that can be used."""
     with contextlib.suppress(StorageError, KeyError, OSError):
-        arrays, _ = files.load_arrays(path)
+        arrays, _ = hdf5.load_arrays(path)
         return arrays["E"]
     return None

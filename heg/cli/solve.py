@@ -34,12 +34,12 @@ from heg.config import (
 )
 from heg.gas.ideal import ideal_reference, system_facts
 from heg.observables.evaluation import infinite_gas
-from heg.observables.thermodynamics import Quantity
+from heg.observables.quantities import Quantity
 from heg.parallel import processes
 from heg.reference.published import PAPERS, out_of_range
 from heg.report import run_figures
 from heg.runs import text_files
-from heg.runs.solve import HISTORY
+from heg.runs.run_directory import HISTORY
 from heg.runs.solve import solve as solve_run
 from heg.statistics import Estimate
 from heg.training.cost import cost, product_rate

@@ -1,7 +1,7 @@
-"""The grid of an equation of state: which runs it needs, in what order, and which starts from
-which."""
+"""The grid of an equation of state: its runs, their order, and where each may start from."""
 
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
@@ -10,7 +10,8 @@ from cyclopts import Parameter
 
 from heg.checks import Whole, make_plain, one_of, require, within
 from heg.config import (
-    MOST_STEPS,
+    MAX_SEED,
+    MAX_STEPS,
     Config,
     ModelConfig,
     OptimizerConfig,
@@ -20,9 +21,10 @@ from heg.config import (
 )
 from heg.gas.twists import Twist, random_twists, special_twists
 
-MANY = Parameter(consume_multiple=True, negative="")
-MOST_TWISTS = 1000  # divisions or number
-SOLVED = 1024  # final samples of the runs themselves; what counts is measured afterwards
+VALUES = Parameter(consume_multiple=True, negative="")  # a flag with several values
+MAX_TWISTS = 1000  # divisions or number
+FINAL_SAMPLES = 1024  # of the runs themselves; what counts is measured afterwards
+MIN_STEPS = 30  # fewer do not show whether a training has settled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +33,19 @@ class GridConfig:
 
     dim: Literal[2, 3]
     "dimensions, 2 or 3"
-    electrons: Annotated[tuple[Whole, ...], MANY]
+    electrons: Annotated[tuple[Whole, ...], VALUES]
     "numbers of electrons in the cell"
-    rs: Annotated[tuple[float, ...], MANY]
+    rs: Annotated[tuple[float, ...], VALUES]
     "Wigner-Seitz radii r_s, bohr"
-    theta: Annotated[tuple[float, ...], MANY]
+    theta: Annotated[tuple[float, ...], VALUES]
     "temperatures over the Fermi energy of the majority spin"
-    polarization: Annotated[tuple[str, ...], MANY] = ("0",)
+    polarization: Annotated[tuple[str, ...], VALUES] = ("0",)
     "spin polarisations, 0 ... 1 or ratios such as 3/7"
     twists: Whole = 1
-    "special: divisions of the grid of twists, 1 is no twist and 2 the point (1/4, 1/4 ...); random: their number"
+    (
+        "special: divisions of the grid of twists, 1 is no twist and 2 the point (1/4, 1/4 ...); "
+        "random: their number"
+    )
     twist_kind: Literal["special", "random"] = "special"
     "the grid of Monkhorst and Pack, or independent uniform twists"
     accuracy: float = 2e-3
@@ -60,24 +65,20 @@ class GridConfig:
         make_plain(self)
         for name in ("electrons", "rs", "theta", "polarization"):
             values = getattr(self, name)
-            require(
-                self,
-                len(set(values)) == len(values) > 0,
-                name,
-                "must be a list of different values",
-            )
+            are_different = len(set(values)) == len(values) > 0
+            require(self, are_different, name, "must be a list of different values")
         one_of(self, "twist_kind")
-        within(self, 1, MOST_TWISTS, "twists")
-        within(self, 30, MOST_STEPS, "steps")
-        within(self, 2 * SOLVED, MOST_STEPS, "samples")
+        within(self, 1, MAX_TWISTS, "twists")
+        within(self, MIN_STEPS, MAX_STEPS, "steps")
+        within(self, 2 * FINAL_SAMPLES, MAX_STEPS, "samples")
         within(self, 0, 100, "retries")
-        within(self, 0, 2**63 - 1, "seed")
+        within(self, 0, MAX_SEED, "seed")
         within(self, 1e-12, 1e12, "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
 class TableConfig:
-    """Everything that heg-eos is told: the tables of grid.toml."""
+    """All settings of heg-eos: the tables of grid.toml."""
 
     grid: GridConfig
     model: ModelConfig = ModelConfig()
@@ -104,48 +105,56 @@ class Point(NamedTuple):
 
 
 def twists(grid: GridConfig) -> list[Twist]:
-    """Those to be averaged over."""
+    """Twists of the boundary condition to be averaged over."""
     if grid.twist_kind == "random":
         return random_twists(grid.dim, grid.twists, grid.seed)
     return special_twists(grid.dim, grid.twists)
 
 
 def points(grid: GridConfig) -> list[Point]:
-    """All runs, each after those that it may start from, rows of r_s together: a row is compiled
-    once.
+    """All runs of a grid, each after those that it may start from.
+
+    Rows of r_s are together: a row is compiled once.
 
     Raises:
       ValueError: a gas is impossible; the message names the field.
     """
-    found = list(_points(grid))
-    if len({point.name for point in found}) < len(found):
+    every: list[Point] = []
+    for electrons in grid.electrons:
+        for polarization in grid.polarization:
+            every.extend(_points_of_cell(grid, electrons, polarization))
+    names = {point.name for point in every}
+    if len(names) < len(every):
         raise ValueError(
             "the grid has a gas twice: give each electrons, polarization, rs and theta once"
         )
-    return found
+    return every
 
 
-def _points(grid: GridConfig) -> Iterator[Point]:
-    """Hot rows first, as the plane waves of a colder gas are among those of a hotter one."""
-    for electrons in grid.electrons:
-        for polarization in grid.polarization:
-            before = {}  # names by Theta and r_s, of the twist before
-            for twist in twists(grid):
-                hotter = {}
-                for theta in sorted(grid.theta, reverse=True):
-                    last = ()
-                    for rs in sorted(grid.rs):
-                        system = SystemConfig(
-                            electrons, grid.dim, rs, theta, polarization, twist.angle
-                        )
-                        name = _name(system)
-                        near = last + hotter.get(rs, ()) + before.get((theta, rs), ())
-                        yield Point(name, system, twist.weight, near, grid.accuracy / rs)
-                        last = hotter[rs] = before[theta, rs] = (name,)
+def _points_of_cell(grid: GridConfig, electrons: int, polarization: str) -> Iterator[Point]:
+    """Points of all twists, temperatures and densities of the same electrons."""
+    # hot rows first: the plane waves of a colder gas are among those of a hotter one
+    thetas = sorted(grid.theta, reverse=True)
+    radii = sorted(grid.rs)
+    names: dict[tuple[int, int, int], str] = {}
+    places = itertools.product(enumerate(twists(grid)), enumerate(thetas), enumerate(radii))
+    for (twist_index, twist), (row, theta), (column, rs) in places:
+        system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
+        nearest = (
+            (twist_index, row, column - 1),  # the denser gas
+            (twist_index, row - 1, column),  # the hotter gas
+            (twist_index - 1, row, column),  # the gas of the twist before
+        )
+        neighbours = tuple(names[indices] for indices in nearest if indices in names)
+        name = _name(system)
+        names[twist_index, row, column] = name
+        # energies of the interaction go as 1 / r_s, and so does the error that is wanted
+        accuracy = grid.accuracy / rs
+        yield Point(name, system, twist.weight, neighbours, accuracy)
 
 
-def _name(system):
-    gas = system.build()
+def _name(config: SystemConfig) -> str:
+    gas = config.build()
     twist = "-twist" + "_".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else ""
     return f"{gas.dim}d-{gas.label}-rs{gas.rs:g}-theta{gas.theta:g}{twist}"
 
@@ -153,9 +162,25 @@ def _name(system):
 def run_config(
     table: TableConfig, point: Point, run_dir: str, start: str | None, attempt: int = 0
 ) -> Config:
-    """The run of a point: its random numbers are its own, its steps half as large in each further
-    attempt."""
-    seed = zlib.crc32(f"{point.name} {table.grid.seed}".encode())
-    run = RunConfig(run_dir, table.grid.steps, point.accuracy, start, SOLVED, seed)
-    optimizer = dataclasses.replace(table.optimizer, max_norm=table.optimizer.max_norm / 2**attempt)
+    """The configuration of the run of a point.
+
+    Its random numbers are its own; its steps are half as large in each further attempt.
+
+    Args:
+      table: settings of the table.
+      point: the point.
+      run_dir: its directory.
+      start: directory of the run that it starts from; None for the ideal gas.
+      attempt: number of earlier attempts, which failed.
+    """
+    run = RunConfig(
+        run_dir=run_dir,
+        steps=table.grid.steps,
+        accuracy=point.accuracy,
+        start=start,
+        samples=FINAL_SAMPLES,
+        seed=zlib.crc32(f"{point.name} {table.grid.seed}".encode()),
+    )
+    max_norm = table.optimizer.max_norm / 2**attempt
+    optimizer = dataclasses.replace(table.optimizer, max_norm=max_norm)
     return Config(point.system, run, table.model, table.sampler, optimizer)

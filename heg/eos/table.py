@@ -1,30 +1,80 @@
-"""A table of the equation of state: its rows, the surface through them, and the infinite gas
-anywhere between."""
+"""A table of the equation of state: its rows, the surfaces through them, and the infinite gas
+anywhere between.
+"""
 
-import csv
 import dataclasses
-import io
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from heg.eos import surface
-from heg.errors import StorageError
 from heg.gas import ideal_infinite, rpa
 from heg.gas.ideal_infinite import exchange
 from heg.gas.system import System
 from heg.gas.twists import Twist
-from heg.runs.files import load_arrays, save_tree
-from heg.runs.text_files import write_text
 from heg.statistics import Estimate, intercept
 
 STEP = 1e-2  # relative, of derivatives of the size correction
+ROUNDING = 1e-12  # relative, by which a place may lie outside of the table
+
+Columns = dict[str, np.ndarray]  # by name, one value for each row
+Cell = tuple[int, int]  # numbers of electrons of each spin
+
+
+class SizeTerms(NamedTuple):
+    """The six quantities f, e, s, p, c, B of two parts of the infinite gas.
+
+    Attributes:
+      exchange: of the infinite gas.                        [6]
+      correlation: that the cell lacks.                     [6]
+    """
+
+    exchange: np.ndarray
+    correlation: np.ndarray
+
+
+class Derivatives(NamedTuple):
+    """A function of r_s and T, and its derivatives.
+
+    Attributes:
+      value, by_rs, by_t, by_rs_rs, by_t_t: f, df/dr_s, df/dT, d2f/dr_s2, d2f/dT2.
+    """
+
+    value: np.ndarray
+    by_rs: np.ndarray
+    by_t: np.ndarray
+    by_rs_rs: np.ndarray
+    by_t_t: np.ndarray
+
+
+def _differences(function: Callable[[System], np.ndarray], gas: System) -> Derivatives:
+    """Derivatives of a function of a gas with respect to r_s and T, by differences."""
+    fermi_energy = gas.of_unit_density.fermi_energy
+    rs = gas.rs
+    t = gas.temperature
+
+    def at(rs: float, temperature: float) -> np.ndarray:
+        # at fixed T, Theta goes as r_s^2
+        theta = temperature * rs**2 / fermi_energy
+        return function(dataclasses.replace(gas, rs=rs, theta=theta))
+
+    here = at(rs, t)
+    wider = at(rs * (1 + STEP), t)
+    closer = at(rs * (1 - STEP), t)
+    hotter = at(rs, t * (1 + STEP))
+    colder = at(rs, t * (1 - STEP))
+    return Derivatives(
+        value=here,
+        by_rs=(wider - closer) / (2 * STEP * rs),
+        by_t=(hotter - colder) / (2 * STEP * t),
+        by_rs_rs=(wider - 2 * here + closer) / (STEP * rs) ** 2,
+        by_t_t=(hotter - 2 * here + colder) / (STEP * t) ** 2,
+    )
 
 
 class Series(NamedTuple):
-    """The rows of one cell.
+    """The rows of one cell, and the surface through them.
 
     Attributes:
       rows: their numbers in the table.
@@ -46,22 +96,52 @@ class Series(NamedTuple):
         return dataclasses.replace(self.surface.data.gas, rs=float(rs), theta=float(theta))
 
     def correlation_missing(self, gas: System) -> float:
-        """What the cell lacks of F beyond first order at the r_s and Theta of a gas, averaged over
-        twists."""
-        twisted = [
-            (dataclasses.replace(gas, twist=angle), weight)
-            for angle, weight in self.surface.data.twists
-        ]
-        return sum(weight * rpa.missing(one).free_energy for one, weight in twisted)
+        """The part of F beyond first order that the cell lacks, averaged over its twists.
+
+        Args:
+          gas: has the r_s and Theta.
+        """
+        total = 0.0
+        for twist in self.surface.data.twists:
+            cell = dataclasses.replace(gas, twist=twist.angle)
+            total += twist.weight * rpa.missing(cell).free_energy
+        return total
+
+    def size_terms(self, gas: System) -> SizeTerms:
+        """Exchange in the infinite gas and the correlation that the cell lacks.
+
+        Args:
+          gas: the cell at an r_s and Theta.
+        """
+
+        def terms_of(cell: System) -> np.ndarray:
+            return np.array([exchange(cell), self.correlation_missing(cell)])
+
+        inside = gas.inside_by(3 * STEP)
+        slopes = _differences(terms_of, inside)
+        value = slopes.value if inside == gas else terms_of(gas)
+        quantities = surface.from_derivatives(
+            gas,
+            gas.rs,
+            gas.temperature,
+            value,
+            slopes.by_rs,
+            slopes.by_t,
+            slopes.by_rs_rs,
+            slopes.by_t_t,
+        )
+        exchange_terms, correlation_terms = np.stack(quantities, axis=1)
+        return SizeTerms(exchange_terms, correlation_terms)
 
     def unsure_at(self, rs: float, theta: float) -> float:
         """`unsure` of the nearest row."""
-        distance = np.sum((np.asarray(self.surface.logs) - np.log([rs, theta])) ** 2, axis=1)
-        return float(self.unsure[np.argmin(distance)])
+        offsets = np.asarray(self.surface.logs) - np.log([rs, theta])
+        nearest = np.argmin(np.sum(offsets**2, axis=1))
+        return float(self.unsure[nearest])
 
 
 class Table(NamedTuple):
-    """A table.
+    """A table of the equation of state.
 
     Attributes:
       columns: by name, one value for each row.
@@ -69,51 +149,51 @@ class Table(NamedTuple):
       series: cells with rows enough for a surface.
     """
 
-    columns: dict[str, np.ndarray]
-    twists: dict[tuple[int, int], list[Twist]]
-    series: dict[tuple[int, int], Series]
+    columns: Columns
+    twists: dict[Cell, list[Twist]]
+    series: dict[Cell, Series]
 
     def free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
-        """F per electron of the infinite gas, hartree, from the surface of the largest cell of this
-        polarisation.
+        """F per electron of the infinite gas, hartree.
+
+        It comes from the surface of the largest cell of this polarisation.
 
         Raises:
           ValueError: the table does not reach so far, or has no such polarisation.
         """
         excess = self.excess_free_energy(rs, theta, zeta)
-        ideal = ideal_infinite.thermodynamics(
-            self.series_of(rs, theta, zeta).at(rs, theta)
-        ).free_energy
+        gas = self.series_of(rs, theta, zeta).at(rs, theta)
+        ideal = ideal_infinite.thermodynamics(gas).free_energy
         return Estimate(ideal + excess.mean, excess.error)
 
     def excess_free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
         """f_xc per electron of the infinite gas, hartree; as `free_energy`."""
         series = self.series_of(rs, theta, zeta)
-        gas, found = series.at(rs, theta), surface.beyond_first_order(series.surface, rs, theta)
+        gas = series.at(rs, theta)
+        cell = surface.beyond_first_order(series.surface, rs, theta)
         correlation = series.correlation_missing(gas)
-        error = np.hypot(found.error[0], series.unsure_at(rs, theta) * abs(correlation))
-        return Estimate(float(exchange(gas) + found.value[0] + correlation), float(error))
+        correlation_error = series.unsure_at(rs, theta) * abs(correlation)
+        value = exchange(gas) + cell.value[0] + correlation
+        error = np.hypot(cell.error[0], correlation_error)
+        return Estimate(float(value), float(error))
 
     def equation_of_state(self, rs: float, theta: float, zeta: float) -> dict[str, Estimate]:
-        """f, e (hartree), s, c (k_B), p, B (hartree / bohr^d) of the infinite gas, per electron; as
-        `free_energy`."""
+        """The quantities of the infinite gas by letter; as `free_energy`.
+
+        f, e (hartree), s, c (k_B) per electron, p, B (hartree / bohr^d).
+        """
         series = self.series_of(rs, theta, zeta)
         gas = series.at(rs, theta)
-        found, added = (
-            surface.beyond_first_order(series.surface, rs, theta),
-            _size_terms(series, gas),
-        )
-        errors = np.hypot(found.error, series.unsure_at(rs, theta) * np.abs(added["correlation"]))
-        values = (
-            ideal_infinite.equation_of_state(gas)
-            + found.value
-            + added["exchange"]
-            + added["correlation"]
-        )
-        return {
-            name: Estimate(float(value), float(error))
-            for name, value, error in zip(surface.NAMES, values, errors)
-        }
+        cell = surface.beyond_first_order(series.surface, rs, theta)
+        size = series.size_terms(gas)
+        ideal = ideal_infinite.equation_of_state(gas)
+        values = ideal + cell.value + size.exchange + size.correlation
+        correlation_errors = series.unsure_at(rs, theta) * np.abs(size.correlation)
+        errors = np.hypot(cell.error, correlation_errors)
+        estimates = {}
+        for name, value, error in zip(surface.NAMES, values, errors):
+            estimates[name] = Estimate(float(value), float(error))
+        return estimates
 
     def largest(self, zeta: float) -> Series:
         """The cell that stands for the gases of a polarisation: that of most electrons.
@@ -121,200 +201,156 @@ class Table(NamedTuple):
         Raises:
           ValueError: the table has no such polarisation.
         """
-        fitting = {
-            cell: series for cell, series in self.series.items() if np.isclose(series.zeta, zeta)
-        }
+        fitting = [cell for cell, series in self.series.items() if np.isclose(series.zeta, zeta)]
         if not fitting:
-            known = sorted({series.zeta for series in self.series.values()})
-            rows = np.count_nonzero(np.isclose(self.columns["zeta"].astype(float), zeta))
-            raise ValueError(
-                f"zeta is {zeta}: the table has {rows} rows of it, and a surface takes {surface.FEWEST} of one cell"
-                if rows
-                else f"zeta is {zeta}: the table has {', '.join(f'{value:g}' for value in known) or 'no surface'}"
-            )
-        return fitting[max(fitting, key=sum)]
+            raise ValueError(f"zeta is {zeta}: the table has {self._surfaces_for(zeta)}")
+        return self.series[max(fitting, key=sum)]
+
+    def _surfaces_for(self, zeta: float) -> str:
+        """What there is instead of a surface for a polarisation, in words."""
+        rows = np.count_nonzero(np.isclose(self.columns["zeta"].astype(float), zeta))
+        if rows:
+            return f"{rows} rows of it, and a surface takes {surface.MIN_POINTS} of one cell"
+        known = sorted({series.zeta for series in self.series.values()})
+        return ", ".join(f"{value:g}" for value in known) or "no surface"
 
     def series_of(self, rs: float, theta: float, zeta: float) -> Series:
-        """The cell that stands for a gas, if it reaches so far; raises as `free_energy`."""
+        """The cell that stands for a gas.
+
+        Raises:
+          ValueError: as in `free_energy`.
+        """
         series = self.largest(zeta)
-        for name, value, values in (
-            ("rs", rs, series.surface.data.rs),
-            ("theta", theta, series.surface.data.theta),
-        ):
-            low, high = values.min(), values.max()
-            if not low * (1 - 1e-12) <= value <= high * (1 + 1e-12):
-                raise ValueError(f"{name} is {value}: the table reaches from {low:g} to {high:g}")
+        data = series.surface.data
+        _check_inside("rs", rs, data.rs)
+        _check_inside("theta", theta, data.theta)
         return series
 
 
-def _size_terms(series, gas):
-    """The six quantities of exchange in the infinite gas and of the correlation correction, by
-    differences."""
-    fermi = gas.of_unit_density.fermi_energy
-
-    def terms_of(one):
-        return np.array([exchange(one), series.correlation_missing(one)])
-
-    def terms(rs, temperature):
-        return terms_of(dataclasses.replace(gas, rs=rs, theta=temperature * rs**2 / fermi))
-
-    inside = gas.inside_by(3 * STEP)  # at fixed T, Theta goes as r_s^2
-    rs, t = inside.rs, inside.temperature
-    here = terms(rs, t)
-    up, down = terms(rs * (1 + STEP), t), terms(rs * (1 - STEP), t)
-    hot, cold = terms(rs, t * (1 + STEP)), terms(rs, t * (1 - STEP))
-    slope, curved = (up - down) / (2 * STEP * rs), (up - 2 * here + down) / (STEP * rs) ** 2
-    by_t, by_t_t = (hot - cold) / (2 * STEP * t), (hot - 2 * here + cold) / (STEP * t) ** 2
-    value = here if inside == gas else terms_of(gas)
-    values = np.stack(
-        surface.from_derivatives(gas, gas.rs, gas.temperature, value, slope, by_t, curved, by_t_t)
-    )
-    return {"exchange": values[:, 0], "correlation": values[:, 1]}
+def _check_inside(name: str, value: float, known: np.ndarray) -> None:
+    """Refuse a place outside of the rows."""
+    low = known.min()
+    high = known.max()
+    if not low * (1 - ROUNDING) <= value <= high * (1 + ROUNDING):
+        raise ValueError(f"{name} is {value}: the table reaches from {low:g} to {high:g}")
 
 
-def table_of(
-    rows: list[dict], twists: dict[tuple[int, int], list[Twist]], surfaces: bool = True
-) -> Table:
-    """The table of rows of `row_of`, with surfaces through them and what these say added."""
+def table_of(rows: list[dict], twists: dict[Cell, list[Twist]], surfaces: bool = True) -> Table:
+    """The table of rows of `heg.eos.twist_average.row_of`.
+
+    Args:
+      rows: one for each gas.
+      twists: of each cell.
+      surfaces: whether surfaces are fitted, and columns added that come from them.
+    """
+    # each name once, in the order in which rows have them
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
-    return _with_surfaces(Table(columns, twists, _fits(columns, twists) if surfaces else {}))
+    table = Table(columns, twists, fit_series(columns, twists) if surfaces else {})
+    return table._replace(columns=columns | _surface_columns(table))
 
 
-def _fits(columns, twists):
-    found = {}
-    for cell in sorted(set(zip(columns["n_up"].tolist(), columns["n_down"].tolist()))):
-        rows = np.flatnonzero((columns["n_up"] == cell[0]) & (columns["n_down"] == cell[1]))
-        of = lambda name: columns[name][rows].astype(float)
-        if len(rows) < surface.FEWEST:
-            continue
-        gas = System(*cell, int(columns["dim"][0]), 1.0, 1.0, (0.0,) * int(columns["dim"][0]))
-        data = surface.Data(
-            gas,
-            twists[cell],
-            of("rs_bohr"),
-            of("theta"),
-            of("f_xc_cell_ha"),
-            of("f_xc_cell_error_ha"),
-        )
-        beyond = np.abs(of("f_correction_ha") - of("exchange_correction_ha"))
-        unsure = of("f_correction_error_ha") / np.maximum(beyond, 1e-300)
-        found[cell] = Series(rows, surface.fit(data), unsure)
-    return found
+def fit_series(columns: Columns, twists: dict[Cell, list[Twist]]) -> dict[Cell, Series]:
+    """A surface through the rows of each cell that has enough of them."""
+    n_up = columns["n_up"]
+    n_down = columns["n_down"]
+    series = {}
+    cells = set(zip(n_up.tolist(), n_down.tolist()))
+    for cell in sorted(cells):
+        is_of_cell = (n_up == cell[0]) & (n_down == cell[1])
+        rows = np.flatnonzero(is_of_cell)
+        if len(rows) >= surface.MIN_POINTS:
+            columns_of_cell = {name: values[rows] for name, values in columns.items()}
+            series[cell] = _fit_cell(cell, rows, columns_of_cell, twists[cell])
+    return series
 
 
-def _with_surfaces(table):
-    """Columns of deviations of what was measured in the cell from the surface, and of the infinite
-    gas's c and B."""
-    columns, dim = dict(table.columns), int(table.columns["dim"][0])
-    volume = f"ha_per_bohr{dim}"
-    names = [f"{letter}_deviation_sigma" for letter in "esp"]
-    names += [
-        f"{n}_{kind}{unit}" for n, unit in (("c", "kb"), ("B", volume)) for kind in ("", "error_")
-    ]
-    columns |= {name: np.full(len(columns["dim"]), np.nan) for name in names}
+def _fit_cell(cell: Cell, rows: np.ndarray, columns: Columns, twists: list[Twist]) -> Series:
+    """The surface through the rows of one cell, whose columns are given."""
+    dim = int(columns["dim"][0])
+
+    def number(name: str) -> np.ndarray:
+        return columns[name].astype(float)
+
+    data = surface.Data(
+        gas=System(*cell, dim, rs=1.0, theta=1.0, twist=(0.0,) * dim),
+        twists=twists,
+        rs=number("rs_bohr"),
+        theta=number("theta"),
+        f_xc=number("f_xc_cell_ha"),
+        error=number("f_xc_cell_error_ha"),
+    )
+    # exchange is exact: all of the uncertainty is that of correlation
+    correlation = np.abs(number("f_correction_ha") - number("exchange_correction_ha"))
+    unsure = number("f_correction_error_ha") / np.maximum(correlation, 1e-300)
+    return Series(rows, surface.fit(data), unsure)
+
+
+def _surface_columns(table: Table) -> Columns:
+    """The columns that come from the surfaces, not a number in rows without one.
+
+    They are the deviations of e, s, p of the cell, which are measured, from the surface, in
+    standard errors, and c and B of the infinite gas.
+    """
+    dim = int(table.columns["dim"][0])
+    volume_unit = f"ha_per_bohr{dim}"
+    units = {"e": "ha", "s": "kb", "p": volume_unit}
+    derived_units = {"c": "kb", "B": volume_unit}
+    names = [f"{letter}_deviation_sigma" for letter in units]
+    for letter, unit in derived_units.items():
+        names += [f"{letter}_{unit}", f"{letter}_error_{unit}"]
+    count = len(table.columns["dim"])
+    columns = {name: np.full(count, np.nan) for name in names}
     for series in table.series.values():
+        # c and B of a gas come from its largest cell, the deviations from each cell's own surface
+        stands_for_gas = series is table.largest(series.zeta)
         for row in series.rows:
-            rs, theta, zeta = (float(columns[name][row]) for name in ("rs_bohr", "theta", "zeta"))
-            fitted = surface.excess(series.surface, rs, theta)
-            for letter, unit in (("e", "ha"), ("s", "kb"), ("p", volume)):
-                place = surface.NAMES.index(letter)
-                measured = [
-                    columns[f"{letter}_xc_cell_{kind}{unit}"][row] for kind in ("", "error_")
-                ]
-                off = (measured[0] - fitted.value[place]) / np.hypot(
-                    measured[1], fitted.error[place]
-                )
-                columns[f"{letter}_deviation_sigma"][row] = off
-            if series is table.largest(series.zeta):
-                state = table.equation_of_state(rs, theta, zeta)
-                for letter, unit in (("c", "kb"), ("B", volume)):
-                    columns[f"{letter}_{unit}"][row], columns[f"{letter}_error_{unit}"][row] = (
-                        state[letter]
-                    )
-    return table._replace(columns=columns)
+            for letter, deviation in _deviations(table.columns, row, series, units).items():
+                columns[f"{letter}_deviation_sigma"][row] = deviation
+            if not stands_for_gas:
+                continue
+            place = [float(table.columns[name][row]) for name in ("rs_bohr", "theta", "zeta")]
+            state = table.equation_of_state(*place)
+            for letter, unit in derived_units.items():
+                columns[f"{letter}_{unit}"][row] = state[letter].mean
+                columns[f"{letter}_error_{unit}"][row] = state[letter].error
+    return columns
+
+
+def _deviations(
+    columns: Columns, row: int, series: Series, units: dict[str, str]
+) -> dict[str, float]:
+    """Deviations of measured quantities of a cell from its surface, in standard errors."""
+    rs = float(columns["rs_bohr"][row])
+    theta = float(columns["theta"][row])
+    fitted = surface.excess(series.surface, rs, theta)
+    deviations = {}
+    for letter, unit in units.items():
+        index = surface.NAMES.index(letter)
+        value = columns[f"{letter}_xc_cell_{unit}"][row]
+        error = np.hypot(columns[f"{letter}_xc_cell_error_{unit}"][row], fitted.error[index])
+        deviations[letter] = (value - fitted.value[index]) / error
+    return deviations
 
 
 def extrapolated(table: Table) -> Iterator[tuple[float, float, float, Estimate]]:
-    """r_s, Theta, zeta and f_xc for N -> infinity, hartree, of gases with two sizes or more.
+    """f_xc for N -> infinity of gases with two sizes or more.
 
     What the size correction leaves is taken as linear in 1 / N.
+
+    Yields:
+      r_s, Theta, zeta and f_xc, hartree.
     """
     columns = table.columns
-    gases = list(zip(*(columns[name].tolist() for name in ("rs_bohr", "theta", "zeta"))))
-    for gas in dict.fromkeys(gases):
-        rows = [row for row, other in enumerate(gases) if other == gas]
+    keys = zip(*(columns[name].tolist() for name in ("rs_bohr", "theta", "zeta")))
+    rows_of_gas: dict[tuple, list[int]] = {}
+    for row, gas in enumerate(keys):
+        rows_of_gas.setdefault(gas, []).append(row)
+    for gas, rows in rows_of_gas.items():
         if len(rows) > 1:
-            of = lambda name: columns[name][rows]
-            yield *gas, intercept(1 / of("electrons"), of("f_xc_ha"), of("f_xc_error_ha"))[0]
-
-
-def save(table: Table, path: Path, **attributes) -> None:
-    """Writes the table to path.csv and path.h5.
-
-    Raises:
-      OSError: they cannot be written.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    for row in zip(*table.columns.values()):
-        writer.writerow(
-            [
-                "" if value != value else value
-                for value in map(np.ndarray.item, map(np.asarray, row))
-            ]
-        )
-    write_text(path.with_suffix(".csv"), text.getvalue())
-    arrays = {
-        name: values.astype("S") if values.dtype.kind == "U" else values
-        for name, values in table.columns.items()
-    }
-    twists = {
-        f"{up}_{down}": {
-            "angle": np.array([t.angle for t in many]),
-            "weight": np.array([t.weight for t in many]),
-        }
-        for (up, down), many in table.twists.items()
-    }
-    units = {f"columns/{name}": {"unit": _unit(name)} for name in arrays}
-    save_tree(path.with_suffix(".h5"), {"columns": arrays, "twists": twists}, units, **attributes)
-
-
-def load_table(path: str | Path) -> Table:
-    """A table of heg-eos, from its table.h5.
-
-    Raises:
-      StorageError: the file is no table, or damaged.
-    """
-    arrays, _ = load_arrays(Path(path))
-    if "columns/rs_bohr" not in arrays:
-        raise StorageError(f"{path} holds no table: give the table.h5 of heg-eos")
-    columns = {
-        name.split("/")[1]: values for name, values in arrays.items() if name.startswith("columns/")
-    }
-    columns = {
-        name: values.astype("U") if values.dtype.kind == "S" else values
-        for name, values in columns.items()
-    }
-    twists = {}
-    for name in arrays:
-        if name.startswith("twists/") and name.endswith("/angle"):
-            many = zip(arrays[name].tolist(), arrays[name.replace("angle", "weight")].tolist())
-            cell = tuple(map(int, name.split("/")[1].split("_")))
-            twists[cell] = [Twist(tuple(angle), weight) for angle, weight in many]
-    return Table(columns, twists, _fits(columns, twists))
-
-
-def _unit(name):
-    """In words, from the end of a column's name."""
-    if name in ("temperature_ha", "fermi_energy_ha"):
-        return "hartree"
-    ends = {
-        "_ha": "hartree per electron",
-        "_kb": "k_B per electron",
-        "_bohr": "bohr",
-        "_sigma": "standard errors",
-    }
-    ends |= {f"_ha_per_bohr{dim}": f"hartree / bohr^{dim}" for dim in (2, 3)}
-    return next((unit for end, unit in ends.items() if name.endswith(end)), "none")
+            f_xc, _ = intercept(
+                x=1 / columns["electrons"][rows],
+                y=columns["f_xc_ha"][rows],
+                error=columns["f_xc_error_ha"][rows],
+            )
+            yield *gas, f_xc

@@ -1,7 +1,7 @@
 r"""The row of a gas in a table of the equation of state, averaged over its twists.
 
 The cell's f_xc, s_xc, e_xc and p_xc are averages over the twists, of weights w, of what the
-interaction adds to the ideal gas of the same N, zeta and twist; the variance of an average is the
+interaction adds to the ideal gas of the same N, zeta and twist.  The variance of an average is the
 sum of w^2 (error^2 + n / (n - 1) deviation^2), so that it holds the spread.  Then the ideal gas of
 infinitely many electrons takes the place of that of the cell, and the size correction is added:
 
@@ -18,10 +18,18 @@ import numpy as np
 
 from heg.eos.surface import NAMES
 from heg.gas import ideal_infinite
-from heg.gas.size_correction import beyond_interpolation, correlation_correction, size_correction
+from heg.gas.size_correction import (
+    SizeCorrection,
+    beyond_interpolation,
+    correlation_correction,
+    size_correction,
+)
 from heg.gas.system import System
 from heg.reference.published import published
 from heg.statistics import Estimate
+
+LETTERS = "fesp"  # of the quantities that are measured and corrected
+OBSERVABLES = {"f": "F", "e": "E", "s": "S", "p": "pressure"}  # their names in observables.json
 
 
 class Part(NamedTuple):
@@ -30,7 +38,7 @@ class Part(NamedTuple):
     Attributes:
       weight: of the twist.
       run: name of the run directory.
-      facts: what point.json holds.
+      facts: contents of point.json.
     """
 
     weight: float
@@ -39,45 +47,83 @@ class Part(NamedTuple):
 
     @property
     def observables(self) -> dict:
-        """Of observables.json, what a row is made of."""
+        """The part of observables.json that a row is made of."""
         return self.facts["measured"]
+
+    @property
+    def system(self) -> System:
+        """The gas with this twist."""
+        facts = self.observables["system"]
+        return System(
+            n_up=facts["n_up"],
+            n_down=facts["n_down"],
+            dim=facts["dim"],
+            rs=facts["rs_bohr"],
+            theta=facts["theta"],
+            twist=facts["twist"],
+            coupling=facts["coupling"],
+        )
+
+
+class CellFreeEnergy(NamedTuple):
+    """Free energies of the cell, averaged over the twists, hartree per electron.
+
+    Attributes:
+      second_order: F_2.
+      excess: f_xc with it.
+    """
+
+    second_order: Estimate
+    excess: Estimate
+
+
+class SizeTerms(NamedTuple):
+    """The size correction, averaged over the twists.
+
+    Attributes:
+      correction: of f, e, s, p, by letter.
+      uncertainty: of each of the four.
+      exchange: the part of f by exchange alone, which is exact.
+    """
+
+    correction: dict[str, float]
+    uncertainty: dict[str, float]
+    exchange: float
 
 
 def row_of(parts: list[Part]) -> dict:
-    """The row of a gas from its twists, but for what the surface says.  Units are in the names."""
-    system = _system(parts[0])
-    units = {"f": "ha", "e": "ha", "s": "kb", "p": f"ha_per_bohr{system.dim}"}
-    row = _gas(system) | {"twists": len(parts)}
-    added, unsure = _size(parts)
+    """The row of a gas from its twists, without the columns that come from the surface.
+
+    Units are in the names of the columns.
+    """
+    system = parts[0].system
+    size = _size_terms(parts)
+    cell = _free_energy_of_cell(parts)
+    # the order of the columns is that of table.csv
+    row = _gas_columns(system) | {"twists": len(parts)}
+    row |= _bound_columns(_average(parts, "f"), cell.second_order, size)
     ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
-    columns = lambda name, unit, found: {
-        f"{name}_{unit}": found.mean,
-        f"{name}_error_{unit}": found.error,
-    }
-    bound, f_2, cell_f = _average(parts, "f"), *_with_second_order(parts)
-    row |= columns("f_2", "ha", f_2) | columns("f_xc_cell_bound", "ha", bound)
-    of_bound = Estimate(bound.mean + added["f"], float(np.hypot(bound.error, unsure["f"])))
-    row |= columns("f_xc_bound", "ha", of_bound)
-    for letter, unit in units.items():
-        cell, error = cell_f if letter == "f" else _average(parts, letter), unsure[letter]
-        xc = Estimate(cell.mean + added[letter], float(np.hypot(cell.error, error)))
-        row |= columns(f"{letter}_xc_cell", unit, cell)
-        row |= columns(f"{letter}_correction", unit, Estimate(added[letter], error))
-        row |= columns(f"{letter}_xc", unit, xc)
-        row |= {f"{letter}_ideal_{unit}": ideal[letter]}
-        row |= columns(letter, unit, Estimate(ideal[letter] + xc.mean, xc.error))
-    row |= {"exchange_correction_ha": added["exchange"], "c_ideal_kb": ideal["c"]}
+    for letter in LETTERS:
+        # F alone is known to second order
+        excess = cell.excess if letter == "f" else _average(parts, letter)
+        unit = _unit(letter, system.dim)
+        row |= _quantity_columns(letter, unit, excess, size, ideal[letter])
+    row |= {"exchange_correction_ha": size.exchange, "c_ideal_kb": ideal["c"]}
     row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
-    return row | {
-        "samples": sum(part.facts["samples"] for part in parts),
-        "steps": sum(part.facts["steps"] for part in parts),
-        "reached": int(all(part.facts["reached"] for part in parts)),
-        "run": " ".join(part.run for part in parts),
-        "version": parts[0].observables["version"],
-    }
+    return row | _provenance_columns(parts)
 
 
-def _gas(system):
+def _unit(letter: str, dim: int) -> str:
+    """The unit of a quantity at the end of its column's name."""
+    return {"f": "ha", "e": "ha", "s": "kb", "p": f"ha_per_bohr{dim}"}[letter]
+
+
+def _columns(name: str, unit: str, estimate: Estimate) -> dict[str, float]:
+    """A column for the value and one for its error."""
+    return {f"{name}_{unit}": estimate.mean, f"{name}_error_{unit}": estimate.error}
+
+
+def _gas_columns(system: System) -> dict[str, float]:
     return {
         "dim": system.dim,
         "electrons": system.electrons,
@@ -91,79 +137,136 @@ def _gas(system):
     }
 
 
-def _average(parts, letter):
-    """What the interaction adds in the cell, averaged over the twists, the spread among them in its
-    error."""
-    name = {"f": "F", "e": "E", "s": "S", "p": "pressure"}[letter]
-    added = []
+def _bound_columns(bound: Estimate, second_order: Estimate, size: SizeTerms) -> dict[str, float]:
+    """F_2, and the upper bound of f_xc in the cell and in the infinite gas."""
+    infinite = _add(bound, size.correction["f"], size.uncertainty["f"])
+    return (
+        _columns("f_2", "ha", second_order)
+        | _columns("f_xc_cell_bound", "ha", bound)
+        | _columns("f_xc_bound", "ha", infinite)
+    )
+
+
+def _quantity_columns(
+    letter: str, unit: str, excess: Estimate, size: SizeTerms, ideal: float
+) -> dict[str, float]:
+    """One of f, e, s, p: of the cell, its size correction, of the infinite gas.
+
+    Args:
+      letter: the quantity.
+      unit: at the end of the names of the columns.
+      excess: what the interaction adds in the cell.
+      size: the size correction.
+      ideal: of the infinite ideal gas.
+    """
+    correction = Estimate(size.correction[letter], size.uncertainty[letter])
+    infinite = _add(excess, correction.mean, correction.error)
+    total = Estimate(ideal + infinite.mean, infinite.error)
+    return (
+        _columns(f"{letter}_xc_cell", unit, excess)
+        | _columns(f"{letter}_correction", unit, correction)
+        | _columns(f"{letter}_xc", unit, infinite)
+        | {f"{letter}_ideal_{unit}": ideal}
+        | _columns(letter, unit, total)
+    )
+
+
+def _add(estimate: Estimate, value: float, error: float) -> Estimate:
+    """An estimate and an independent correction."""
+    return Estimate(estimate.mean + value, float(np.hypot(estimate.error, error)))
+
+
+def _provenance_columns(parts: list[Part]) -> dict:
+    """The effort behind a row, and where it comes from."""
+    return {
+        "samples": sum(part.facts["samples"] for part in parts),
+        "steps": sum(part.facts["steps"] for part in parts),
+        "reached": int(all(part.facts["reached"] for part in parts)),
+        "run": " ".join(part.run for part in parts),
+        "version": parts[0].observables["version"],
+    }
+
+
+def _average(parts: list[Part], letter: str) -> Estimate:
+    """What the interaction adds in the cell, averaged over the twists."""
+    name = OBSERVABLES[letter]
+    excess = []
     for part in parts:
         measured = part.observables[name]
-        added.append({**measured, "mean": measured["mean"] - part.observables["ideal"][name]})
-    return _mean(parts, added)
+        ideal = part.observables["ideal"][name]
+        excess.append(Estimate(measured["mean"] - ideal, measured["error"]))
+    return _mean_over_twists(parts, excess)
 
 
-def _with_second_order(parts):
-    """F_2 and f_xc of the cell with it, averaged over the twists.
+def _free_energy_of_cell(parts: list[Part]) -> CellFreeEnergy:
+    """F_2, and f_xc of the cell with it, averaged over the twists.
 
-    What larger transfers, triples and denominators leave open has one sign at all twists: it is
-      averaged, too.
+    Larger transfers, triples and denominators, which F_2 leaves open, have one sign at all twists.
+    Their error does not average out: the mean of it is added.
     """
-    second = [part.observables["F_2"] for part in parts]
-    systematic = sum(part.weight * found["systematic"] for part, found in zip(parts, second))
-    whole = []
-    for part, found in zip(parts, second):
-        bound, ideal = part.observables["F"], part.observables["ideal"]["F"]
-        mean = bound["mean"] - ideal + found["mean"]
-        whole.append({"mean": mean, "error": float(np.hypot(bound["error"], found["error"]))})
-    both = _mean(parts, second), _mean(parts, whole)
-    return [Estimate(one.mean, float(np.hypot(one.error, systematic))) for one in both]
+    second_order = []
+    excess = []
+    systematic = 0
+    for part in parts:
+        second = part.observables["F_2"]
+        bound = part.observables["F"]
+        ideal = part.observables["ideal"]["F"]
+        mean = bound["mean"] - ideal + second["mean"]
+        error = float(np.hypot(bound["error"], second["error"]))
+        second_order.append(Estimate(second["mean"], second["error"]))
+        excess.append(Estimate(mean, error))
+        systematic += part.weight * second["systematic"]
+    return CellFreeEnergy(
+        second_order=_widened(_mean_over_twists(parts, second_order), systematic),
+        excess=_widened(_mean_over_twists(parts, excess), systematic),
+    )
 
 
-def _mean(parts, estimates):
-    """Over the twists."""
-    values = np.array([estimate["mean"] for estimate in estimates])
-    errors = np.array([estimate["error"] for estimate in estimates])
+def _widened(estimate: Estimate, systematic: float) -> Estimate:
+    """An estimate with a further, independent error."""
+    return Estimate(estimate.mean, float(np.hypot(estimate.error, systematic)))
+
+
+def _mean_over_twists(parts: list[Part], estimates: list[Estimate]) -> Estimate:
+    """The weighted mean, with the spread among the twists in its error."""
+    values = np.array([estimate.mean for estimate in estimates])
+    errors = np.array([estimate.error for estimate in estimates])
     weights = np.array([part.weight for part in parts])
+    count = len(parts)
     mean = float(weights @ values)
     variance = weights**2 @ errors**2
-    if len(parts) > 1:
-        variance += len(parts) / (len(parts) - 1) * weights**2 @ (values - mean) ** 2
+    if count > 1:
+        # equal weights give the variance of a mean of independent twists
+        variance += count / (count - 1) * weights**2 @ (values - mean) ** 2
     return Estimate(mean, float(np.sqrt(variance)))
 
 
-def _size(parts):
-    """The size correction of f, e, s, p, and of f by exchange alone; and how uncertain each of the
-    four is.
+def _size_terms(parts: list[Part]) -> SizeTerms:
+    """The size correction of f, e, s, p.
 
-    Exchange is exact; of the rest all four are uncertain by the same share.
+    Exchange is exact; the rest is uncertain by the same share for all four.
     """
-    gases, weights = [_system(part) for part in parts], np.array([part.weight for part in parts])
+    gases = [part.system for part in parts]
+    weights = np.array([part.weight for part in parts])
     corrections = [size_correction(gas) for gas in gases]
-    whole = weights @ [_four(gases[0], one) for one in corrections]
-    exchange = weights @ [one.exchange for one in corrections]
-    rest = weights @ [_four(gas, correlation_correction(gas)) for gas in gases]
+    whole = weights @ [_as_quantities(gases[0], correction) for correction in corrections]
+    exchange = weights @ [correction.exchange for correction in corrections]
+    rest = weights @ [_as_quantities(gas, correlation_correction(gas)) for gas in gases]
+    # of f: the distance between two forms of the correction, which has a sign at each twist
     error = abs(weights @ [beyond_interpolation(gas) for gas in gases])
     share = error / max(abs(rest[0]), 1e-300)
-    return dict(zip("fesp", whole.tolist())) | {"exchange": float(exchange)}, dict(
-        zip("fesp", share * np.abs(rest))
+    return SizeTerms(
+        correction=dict(zip(LETTERS, whole.tolist())),
+        uncertainty=dict(zip(LETTERS, share * np.abs(rest))),
+        exchange=float(exchange),
     )
 
 
-def _four(system, correction):
-    """What a size correction is of f, e, s, p."""
+def _as_quantities(system: System, correction: SizeCorrection) -> np.ndarray:
+    """A size correction of the energies as one of f, e, s, p.  [4]"""
+    free_energy = correction.free_energy
     energy = correction.potential + correction.kinetic
+    entropy = (energy - free_energy) / system.temperature
+    # the virial theorem
     pressure = (correction.potential + 2 * correction.kinetic) * system.density / system.dim
-    return np.array(
-        [
-            correction.free_energy,
-            energy,
-            (energy - correction.free_energy) / system.temperature,
-            pressure,
-        ]
-    )
-
-
-def _system(part):
-    gas = part.observables["system"]
-    spins = (gas[name] for name in ("n_up", "n_down", "dim"))
-    return System(*spins, gas["rs_bohr"], gas["theta"], gas["twist"], gas["coupling"])
+    return np.array([free_energy, energy, entropy, pressure])

@@ -98,7 +98,8 @@ def _reciprocal_weights(dim, kappa, highest):
         weight = 4 * np.pi * np.exp(-(reduced**2)) / length**2
     else:
         weight = 2 * np.pi * _erfc(reduced) / length
-    signs = np.where(n[..., -1] > 0, 2, 1)  # rho_-n is the conjugate of rho_n
+    last = n[..., -1]
+    signs = np.where(last > 0, 2, 1)  # rho_-n is the conjugate of rho_n
     weight = inside * signs * weight
     return weight.reshape(-1, highest + 1)
 
@@ -152,7 +153,8 @@ def coulomb_energy(
     nearest = r - jnp.round(r)
     images = nearest[:, None] + sums.images
     distance = jnp.linalg.norm(images, axis=-1)
-    short = jnp.sum(erfc(sums.kappa * distance) / distance)
+    screening = erfc(sums.kappa * distance)
+    short = jnp.sum(screening / distance)
     rho = density_waves(2 * np.pi * s, sums.highest)
     squared = jnp.real(rho) ** 2 + jnp.imag(rho) ** 2
     # |rho|^2 holds each pair twice and each electron with itself once

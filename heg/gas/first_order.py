@@ -43,7 +43,8 @@ def _at_unit_density(gas):
     pairs = sum(of_spins)
     # integer vectors of the transfers, as the transform orders them
     axes = [fft.fftfreq(side, 1 / side) for side in pairs.shape]
-    n = np.stack(np.meshgrid(*axes, indexing="ij"))
+    grids = np.meshgrid(*axes, indexing="ij")
+    n = np.stack(grids)
     q = gas.wavevector_unit * np.linalg.norm(n, axis=0)
     q.flat[0] = np.inf  # an electron does not interact with itself
     v = fourier_transform(q, gas.dim)

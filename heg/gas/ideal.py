@@ -27,6 +27,7 @@ LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
 MAX_CANDIDATES = 4 * 10**6  # plane waves to choose from
 TAIL = 60.0  # levels above the Fermi level by more than TAIL * T weigh e^-60: no double sees them
 NEVER = 1e6  # beta * energy of a level that is never occupied: e^-NEVER is 0 in a double
+EXACT_TOLERANCE = 1e-12  # missing probability below which the ideal gas counts as complete
 WINDOW = 20.0  # levels within WINDOW * T settle the ratio Z_{N-1} / Z_N from above
 
 
@@ -251,7 +252,7 @@ def ideal_reference(system: System) -> dict[str, Estimate]:
 
     Accuracy: the error of the cutoff is below 1e-12 T.
     """
-    levels = choose_cutoff(system, 1e-12).orbitals.energy
+    levels = choose_cutoff(system, EXACT_TOLERANCE).orbitals.energy
     ideal = thermodynamics(levels, system.beta, system.spins)
     energy = Estimate(ideal.energy / system.electrons, 0.0)
     return {
@@ -261,6 +262,22 @@ def ideal_reference(system: System) -> dict[str, Estimate]:
         "potential": Estimate(0.0, 0.0),
         "S": Estimate(ideal.entropy / system.electrons, 0.0),
     }
+
+
+def ideal_values(system: System) -> dict[str, float]:
+    """Exact values of the ideal gas, in the units of the results of a measurement.
+
+    They are those of `ideal_reference`, the pressure (hartree / bohr^d) and the heat capacity (k_B
+    per electron).
+    """
+    reference = ideal_reference(system)
+    values = {name: float(estimate.mean) for name, estimate in reference.items()}
+    volume = system.box**system.dim
+    values["pressure"] = system.electrons * 2 * values["kinetic"] / (system.dim * volume)
+    levels = choose_cutoff(system, EXACT_TOLERANCE).orbitals.energy
+    capacity = heat_capacity(levels, system.beta, system.spins)
+    values["heat_capacity"] = capacity / system.electrons
+    return values
 
 
 def system_facts(system: System, cutoff: Cutoff) -> dict[str, Any]:

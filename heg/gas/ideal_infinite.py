@@ -190,8 +190,9 @@ def _exchange(dim, polarization, theta):
     q = last * t**2
     weight = weights * 2 * last * t
     hole = 1 - _structure_factor(dim, polarization, theta, q)
-    surface = {2: 1 / 2, 3: 1 / np.pi}[dim]
-    return float(-np.sum(weight * hole) * fermi_wavevector * surface)
+    integral = np.sum(weight * hole)
+    factor = {2: 1 / 2, 3: 1 / np.pi}[dim]
+    return float(-integral * fermi_wavevector * factor)
 
 
 def _structure_factor(dim, polarization, theta, q):
@@ -248,6 +249,7 @@ def _line_integrals(position, eta):
     """The integral of n over y at each x of `position`, in two dimensions."""
     nodes, weights = np.polynomial.legendre.leggauss(TABLE_NODES)
     # two parts, as n has an edge at the Fermi level
+    x = position[:, None]
     room = np.maximum(eta - position**2, 0.0)
     start = np.zeros_like(position)
     edge = np.sqrt(room)
@@ -256,7 +258,7 @@ def _line_integrals(position, eta):
     for low, high in ((start, edge), (edge, end)):
         width = high - low
         y = low[:, None] + width[:, None] * (nodes + 1) / 2
-        level = position[:, None] ** 2 + y**2
+        level = x**2 + y**2
         occupation = np.exp(-np.logaddexp(0.0, level - eta))
         values += 2 * np.sum(weights * occupation, axis=1) * width / 2
     return values

@@ -113,7 +113,8 @@ def projections(levels: Float[np.ndarray, " orbitals"], electrons: int) -> Itera
     gas = _grand_canonical(levels - _chemical_potential(levels, electrons))
     # an odd number: no node lies at phi = pi, where a level may have a pole
     nodes = 2 * ((electrons + MORE_NODES) // 2) + 1
-    angles = 2 * np.pi * np.arange(nodes // 2 + 1) / nodes
+    half = nodes // 2 + 1  # the others are conjugates of these
+    angles = 2 * np.pi * np.arange(half) / nodes
     logs = np.array([gas.log_weight(angle, electrons) for angle in angles])
     conjugates = np.where(angles > 0, 2, 1)
     weights = np.exp(logs - logs[0]) * conjugates

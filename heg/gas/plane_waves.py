@@ -99,7 +99,8 @@ def powers(angle: Float[Array, "*batch"], highest: int) -> Complex[Array, "*batc
     positive = wave[..., None]
     while positive.shape[-1] < highest:
         # from n = 1 ... m to n = 1 ... 2m
-        doubled = positive * positive[..., -1:]
+        highest_yet = positive[..., -1:]
+        doubled = positive * highest_yet
         positive = jnp.concatenate([positive, doubled], axis=-1)
     positive = positive[..., :highest]
     # e^{-i n angle} is the conjugate, and n = 0 gives one

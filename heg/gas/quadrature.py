@@ -19,6 +19,12 @@ def gauss_legendre(count: int) -> Quadrature:
     return Quadrature((nodes + 1) / 2, weights / 2)
 
 
+def radial_measure(dim: int) -> float:
+    """Factor of q^(d-1) dq in an integral over d^dq / (2 pi)^d of a function of |q|."""
+    surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim]
+    return surface / (2 * np.pi) ** dim
+
+
 def gauss_sum(count: int, nodes: int) -> Quadrature:
     """Nodes and weights of a sum over 0 ... count - 1, exact for polynomials below degree 2 nodes.
 

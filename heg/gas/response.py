@@ -169,8 +169,8 @@ def _fermi_levels(eta, edge):
     """
     low = max(0.0, eta - REACH)
     high = max(0.0, eta) + REACH
-    ends = [low, eta - PEAK, eta + PEAK, edge, high]
-    ends = np.sort(np.clip(ends, low, high))
+    ends = np.array([low, eta - PEAK, eta + PEAK, edge, high])
+    ends = np.sort(ends.clip(low, high))
     start = ends[:-1, None]
     length = np.diff(ends)[:, None]
     # within a part e = start + length t^2 (3 - 2 t), whose slope vanishes at both ends
@@ -178,8 +178,10 @@ def _fermi_levels(eta, edge):
     level = start + length * t**2 * (3 - 2 * t)
     weight = length * weights * 6 * t * (1 - t)
     # -df/de = 1 / 4 cosh^2
-    weight /= 4 * np.cosh((level - eta) / 2) ** 2
-    kept = weight > NEGLIGIBLE * weight.max()
+    half = (level - eta) / 2
+    weight /= 4 * np.cosh(half) ** 2
+    least = NEGLIGIBLE * weight.max()
+    kept = weight > least
     return level[kept], weight[kept]
 
 

@@ -30,7 +30,7 @@ from heg.gas import ideal, ideal_infinite
 from heg.gas.coulomb import fourier_transform
 from heg.gas.matsubara import Frequencies, frequencies
 from heg.gas.plane_waves import integer_vectors
-from heg.gas.quadrature import gauss_legendre
+from heg.gas.quadrature import gauss_legendre, radial_measure
 from heg.gas.response import MISSING, cell_response, infinite_response, inversion
 from heg.gas.system import System
 
@@ -191,15 +191,15 @@ def infinite_waves(dim: int, polarization: float, theta: float) -> Waves:
     last = REACH * np.sqrt(1 + theta)
     q = last * t**2
     dq = 2 * last * t * weights
-    # the sum over waves per electron is an integral over d^dq / (2 pi)^d n
-    surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
     unpolarised = {2: 1 / (2 * np.pi), 3: 1 / (3 * np.pi**2)}[dim]
     density = unpolarised / (1 + polarization)
     chi = infinite_response((dim, polarization, theta), q, _omega(theta))
     v = fourier_transform(q, dim)
+    # the sum over waves per electron is an integral over d^dq / (2 pi)^d n
+    measure = radial_measure(dim)
     return Waves(
         q=q,
-        weight=surface * q ** (dim - 1) * dq / density,
+        weight=measure * q ** (dim - 1) * dq / density,
         x=-v[:, None] * chi,
     )
 
@@ -278,10 +278,12 @@ def _kinetic_change(gas, q):
     levels = ideal.choose_cutoff(gas, MISSING).orbitals.energy
     in_cell = ideal.thermodynamics(levels, gas.beta, gas.spins)
     infinite = ideal_infinite.thermodynamics(gas)
-    more = 2 * (in_cell.energy / gas.electrons - infinite.energy)  # of <k^2>
+    energy = in_cell.energy / gas.electrons
+    more = 2 * (energy - infinite.energy)  # of <k^2>
     q = q[:, None]
     # half the second derivative of 2 Re 1 / (e + iw) by e
-    energy = q**2 / 2 + 1j * _omega(gas.theta)
-    curvature = 2 * np.real(1 / energy**3)
-    v = fourier_transform(q, gas.dim)
-    return v * gas.density * more * q**2 / gas.dim * curvature
+    denominator = q**2 / 2 + 1j * _omega(gas.theta)
+    curvature = 2 * np.real(1 / denominator**3)
+    dim = gas.dim
+    v = fourier_transform(q, dim)
+    return v * gas.density * more * q**2 / dim * curvature

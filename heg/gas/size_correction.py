@@ -40,7 +40,7 @@ from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
 from heg.gas.plane_waves import integer_vectors
 from heg.gas.plasmon import plasmon_structure
-from heg.gas.quadrature import gauss_legendre
+from heg.gas.quadrature import gauss_legendre, radial_measure
 from heg.gas.system import System
 
 NODES = 24  # of the integral over the coupling; four times as many over q
@@ -189,8 +189,7 @@ def _integral_over_waves(system):
     nodes, weights = gauss_legendre(4 * NODES)
     unit = system.wavevector_unit
     q = unit * (last * nodes)
-    surface = {2: 2 * np.pi, 3: 4 * np.pi}[dim] / (2 * np.pi) ** dim
-    volume = surface * q ** (dim - 1) * weights * last * unit
+    volume = radial_measure(dim) * q ** (dim - 1) * weights * last * unit
     return WeightedWaves(q, volume)
 
 

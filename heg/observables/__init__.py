@@ -1,5 +1,6 @@
-"""What a trained density matrix says of the gas.
+"""Observables of a trained density matrix, with errors.
 
-Read `thermodynamics` first, then `structure` and `momentum`; `second_order` goes beyond the
-variational bound. Files and figures do not belong here.
+Read `thermodynamics` first, then `structure`, `momentum` and `quasiparticles`; `programs` compiles
+them, `evaluation` collects the results, and `second_order` goes beyond the variational bound.
+Files and figures do not belong here.
 """

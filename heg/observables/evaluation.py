@@ -1,29 +1,31 @@
-"""What a density matrix with frozen parameters says of the gas: all results from means over blocks
-of samples."""
+"""Evaluation of a measurement: all results from means over blocks of samples, parameters frozen.
+
+`evaluate` collects them in a `Measurement`.  `difference` gives pressure and heat capacity a second
+time, from two runs.
+"""
 
 from collections.abc import Callable
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from heg.config import Config, suggestion
-from heg.gas.ideal import choose_cutoff, heat_capacity, ideal_reference, system_facts
+from heg.gas.ideal import ideal_reference, ideal_values, system_facts
 from heg.gas.plane_waves import Orbitals
 from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
-from heg.observables.programs import Instruments, block_size
+from heg.observables.programs import Drawn, Instruments, block_size
+from heg.observables.quantities import QUANTITIES, Quantity, with_units
 from heg.observables.quasiparticles import Landau, landau_fit, trained_levels
 from heg.observables.second_order.contributions import Rows
-from heg.observables.second_order.corrected import corrected, number, second_order_facts
+from heg.observables.second_order.corrected import corrected, second_order_facts
 from heg.observables.second_order.perturbation import second_order
 from heg.observables.thermodynamics import (
     Observed,
-    Quantity,
     distributions,
     limits,
-    pressure,
     thermodynamics,
 )
 from heg.reference.published import out_of_range, published
@@ -34,6 +36,8 @@ from heg.training.verdict import sentence_of
 
 STATES = 20_000  # draws of p(K) to which Landau's functional is fitted
 AT_ONCE = 10**8  # orbitals of all draws between two looks at whether to stop
+MIN_ROWS = 10  # of the history, for a line through them
+SAME = 1e-6  # relative difference below which two gases have the same r_s or temperature
 
 
 class Frozen(NamedTuple):
@@ -56,9 +60,14 @@ class Frozen(NamedTuple):
         """The gas."""
         return self.solver.system
 
+    @property
+    def orbitals(self) -> Orbitals:
+        """The plane waves of p(K)."""
+        return self.solver.cutoff.orbitals
+
 
 class Measurement(NamedTuple):
-    """What is known of a run.
+    """Results of a run.
 
     Attributes:
       system, orbitals: the gas and the plane waves of p(K).
@@ -75,7 +84,7 @@ class Measurement(NamedTuple):
     second_order: dict
     landau: Landau
     levels: np.ndarray
-    facts: dict
+    facts: dict[str, Any]
 
     def estimate(self, name: str) -> Estimate:
         """A quantity that is one number, in its unit.
@@ -87,46 +96,47 @@ class Measurement(NamedTuple):
             raise ValueError(
                 f"the measurement has no {name!r}: {suggestion(name, self.quantities)}"
             )
-        value, error = self.quantities[name][:2]
-        if np.ndim(value):
-            raise ValueError(f"{name} has {np.size(value)} values: take quantities[{name!r}]")
-        return Estimate(float(value), float(error))
+        quantity = self.quantities[name]
+        if np.ndim(quantity.value):
+            size = np.size(quantity.value)
+            raise ValueError(f"{name} has {size} values: take quantities[{name!r}]")
+        return Estimate(float(quantity.value), float(quantity.error))
 
     def __repr__(self) -> str:
-        """A line: the gas, samples, F and the verdict on the run."""
-        gas = f"{self.system.label}, {self.system.dim}D, r_s {self.system.rs:g}, Theta {self.system.theta:g}"
-        found = f"{self.facts['samples']} samples, F {self.estimate('F')} Ha. {sentence_of(self.facts)}".rstrip()
-        return f"<Measurement of {gas}: {found}>"
-
-
-class Drawn(NamedTuple):
-    """Draws of p(K).
-
-    Attributes:
-      states: occupied orbitals.                            [STATES, N]
-      log_p: ln p(K).                                       [STATES]
-    """
-
-    states: np.ndarray
-    log_p: np.ndarray
+        """One line: the gas, samples, F and the verdict on the run."""
+        system = self.system
+        gas = f"{system.label}, {system.dim}D, r_s {system.rs:g}, Theta {system.theta:g}"
+        samples = self.facts["samples"]
+        verdict = sentence_of(self.facts)
+        result = f"{samples} samples, F {self.estimate('F')} Ha. {verdict}"
+        return f"<Measurement of {gas}: {result.rstrip()}>"
 
 
 def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
     """STATES draws of the p(K) of a run, always the same; None if stopped."""
-    orbitals = frozen.solver.cutoff.orbitals
+    params = frozen.state.average
     keys = jax.random.split(stream(frozen.state, OCCUPYING), STATES)
-    wanted = max(1, -(-STATES * len(orbitals.energy) // AT_ONCE))
-    # parts of equal size, for which one program serves
-    parts = next(count for count in range(wanted, STATES + 1) if STATES % count == 0)
-    drawn = []
-    for part in range(parts):
+    size = _draws_at_once(len(frozen.orbitals.energy))
+    states = []
+    log_p = []
+    for start in range(0, STATES, size):
         if stop():
             return None
-        some = slice(part * STATES // parts, (part + 1) * STATES // parts)
-        drawn.append(
-            jax.tree.map(np.asarray, frozen.instruments.occupy(frozen.state.average, keys[some]))
-        )
-    return Drawn(*map(np.concatenate, zip(*drawn)))
+        drawn = frozen.instruments.occupy(params, keys[start : start + size])
+        states.append(np.asarray(drawn.states))
+        log_p.append(np.asarray(drawn.log_p))
+    return Drawn(np.concatenate(states), np.concatenate(log_p))
+
+
+def _draws_at_once(orbitals):
+    """Draws of K between two looks at whether to stop: a divisor of STATES, about AT_ONCE orbitals.
+
+    All parts are of one size, so that one program serves for them.
+    """
+    parts = min(max(1, -(-STATES * orbitals // AT_ONCE)), STATES)
+    while STATES % parts:
+        parts += 1
+    return STATES // parts
 
 
 def evaluate(
@@ -137,185 +147,236 @@ def evaluate(
     beyond: Rows | None,
     stop: Callable[[], bool],
 ) -> Measurement | None:
-    """All results from means over blocks of samples, and the quality of the run; None if stopped.
+    """All results of a measurement, and the quality of the run; None if stopped.
 
     Called by all processes.
 
     Args:
       frozen: the run.
       blocks: means over blocks of samples.
-      history: of the training.
+      history: rows of the training's history.
       drawn: of `draw_states`.
-      beyond: of the second order; none: it is left out.
-      stop: says the same to all.
+      beyond: of the second order; None leaves it out.
+      stop: gives the same answer to all processes.
     """
-    system, orbitals = frozen.system, frozen.solver.cutoff.orbitals
-    quantities = thermodynamics(system, blocks) | distributions(
-        system, orbitals, frozen.instruments.grid, blocks
-    )
-    quantities |= limits(system, frozen.instruments.grid, blocks) | _against_ideal(
-        system, quantities
-    )
-    if stop():
+    system = frozen.system
+    orbitals = frozen.orbitals
+    grid = frozen.instruments.grid
+    quantities = thermodynamics(system, blocks)
+    quantities |= distributions(system, orbitals, grid, blocks)
+    quantities |= limits(system, grid, blocks)
+    quantities |= against_ideal(system, quantities)
+    if stop():  # before what takes time again
         return None
-    landau, within, over = _of_states(frozen, drawn)
-    quantities |= {
-        "E_variance_within_K": number(within, "hartree^2 per cell"),
-        "F_variance_over_K": number(over, "hartree^2 per cell"),
-    }
-    if extrapolated := zero_variance(history):
-        quantities["F_at_zero_variance"] = number(extrapolated, "hartree per electron")
-    second = {}
+    landau = landau_fit(system, orbitals, drawn.states, drawn.log_p)
+    quantities |= _quality(frozen, drawn, history)
+    second: dict[str, Any] = {}
     if beyond is not None:
-        found = second_order(system, beyond.rows, beyond.known, beyond.beyond, beyond.relaxation)
-        second = found._asdict()
-        quantities |= corrected(system, frozen.instruments.grid, quantities, found, beyond.rows)
-    levels = trained_levels(system, orbitals, frozen.state.average.occupations)
-    facts = {
+        result = second_order(system, beyond.rows, beyond.known, beyond.beyond, beyond.relaxation)
+        second = result._asdict()
+        quantities |= corrected(system, grid, quantities, result, beyond.rows)
+    return Measurement(
+        system=system,
+        orbitals=orbitals,
+        quantities=quantities,
+        second_order=second,
+        landau=landau,
+        levels=trained_levels(system, orbitals, frozen.state.average.occupations),
+        facts=_facts(frozen, blocks, quantities, second_order_facts(second, beyond)),
+    )
+
+
+def against_ideal(system: System, quantities: dict[str, Quantity]) -> dict[str, Quantity]:
+    """Free energy and entropy beside those of the ideal gas of the same cell.
+
+    They are f_xc, and the ratio of the entropies: m*/m at low temperature.
+
+    Args:
+      system: the gas.
+      quantities: its "F" and "S".
+    """
+    ideal = ideal_reference(system)
+    free_energy = quantities["F"]
+    against = {"f_xc": free_energy._replace(value=free_energy.value - ideal["F"].mean)}
+    ideal_entropy = ideal["S"].mean
+    # without ratio where the cell is in its ground state to all digits
+    if ideal_entropy > 0:
+        entropy = quantities["S"]
+        ratio = Estimate(
+            mean=float(entropy.value) / ideal_entropy,
+            error=float(entropy.error) / ideal_entropy,
+        )
+        against |= with_units({"entropy_ratio": ratio}, system.dim)
+    return against
+
+
+def _quality(frozen, drawn, history):
+    """Variances of the local energies, and F at zero variance where the history is long enough.
+
+    Both variances vanish for the exact density matrix.
+    """
+    results = _variances(frozen, drawn.states)
+    extrapolated = zero_variance(history)
+    if extrapolated is not None:
+        results["F_at_zero_variance"] = extrapolated
+    return with_units(results, frozen.system.dim)
+
+
+def _variances(frozen, states):
+    """Variance of E_loc within K and of F_loc over K, from two independent x at each K."""
+    params = frozen.state.average
+    batch = frozen.config.sampler.batch
+    key = stream(frozen.state, REPEATING)
+    keys = jax.random.split(key, (2, batch))
+    # the states again from the start where the batch is larger
+    chosen = states[np.arange(batch) % STATES]
+    first, second = np.asarray(frozen.instruments.twice(params, chosen, keys))
+    within = (first - second) ** 2 / 2
+    # the noise of the two is independent: the mean of the product is the variance over K
+    over = (first - first.mean()) * (second - second.mean())
+    return {
+        "E_variance_within_K": independent(within),
+        "F_variance_over_K": independent(over),
+    }
+
+
+def _facts(frozen, blocks, quantities, beyond):
+    """Entries of observables.json beside the quantities themselves."""
+    system = frozen.system
+    infinite = infinite_gas(system, quantities)
+    return {
         "units": {name: quantity.unit for name, quantity in quantities.items()},
         "system": system_facts(system, frozen.solver.cutoff),
         "ideal": ideal_values(system),
-        "infinite_gas": (infinite := infinite_gas(system, quantities)),
-        "outside_of_fits": [
-            sentence
-            for name, sentence in out_of_range(system.dim, system.rs, system.theta).items()
-            if f"f_xc_{name}_ha" in infinite
-        ],
-        "second_order": second_order_facts(second, beyond),
+        "infinite_gas": infinite,
+        "outside_of_fits": _outside_of_fits(system, infinite),
+        "second_order": beyond,
         "step": int(frozen.state.step),
         "samples": len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch),
         "version": metadata.version("heg"),
     }
-    return Measurement(system, orbitals, quantities, second, landau, levels, facts)
 
 
 def zero_variance(history: list[dict[str, str]]) -> Estimate | None:
-    """F per electron extrapolated linearly to zero variance of E_loc over the last half of a run;
-    None if too short.
+    """F per electron extrapolated linearly to zero variance of E_loc over the last half of a run.
 
-    F is bounded from below by its exact value, the extrapolation is not: at finite temperature the
-      variance of E_loc
-    over K does not vanish for the exact density matrix, so that the number is a hint of what is
-    missing, no result.
+    It is a hint of what is missing, and no bound.  At finite temperature the variance of E_loc over
+    K does not vanish for the exact density matrix.
+
+    Args:
+      history: rows of history.csv.
+    Returns:
+      The estimate, hartree; None if the run is too short.
     """
     rows = history[len(history) // 2 :]
-    if len(rows) < 10:
+    if len(rows) < MIN_ROWS:
         return None
-    of = lambda name: np.array([float(row[name]) for row in rows])
-    found, spread = intercept(of("E_variance_cell_ha2"), of("F_ha"), of("F_error_ha"))
+
+    def column(name):
+        return np.array([float(row[name]) for row in rows])
+
+    free_energy = QUANTITIES["F"]
+    line, spread = intercept(
+        column("E_variance_cell_ha2"),
+        column(free_energy.column),
+        column(free_energy.error_column),
+    )
     # what the fit leaves beyond the errors of the points counts as error too
-    return Estimate(found.mean, found.error * max(spread, 1.0) ** 0.5)
+    return Estimate(line.mean, line.error * max(spread, 1.0) ** 0.5)
 
 
 def difference(one: dict, other: dict) -> dict[str, Estimate]:
-    """P from two runs that differ in r_s alone (same temperature in hartree), or C from two that
-    differ in temperature.
+    """Pressure or heat capacity from two runs that differ in volume or in temperature alone.
 
     Args:
       one, other: summary.json or observables.json of each.
     Returns:
-      "pressure" (hartree / bohr^d) at the mean volume, or "heat_capacity" of dE / dT and
-      "heat_capacity_of_entropy" of T dS / dT (k_B per electron) at the mean temperature; both to
-      second order in the difference.
+      Of two runs of other r_s and the same temperature in hartree: "pressure" (hartree / bohr^d) at
+      the mean volume.  Of other temperatures: "heat_capacity" from dE / dT and
+      "heat_capacity_of_entropy" from T dS / dT (k_B per electron) at the mean temperature.  All are
+      right to second order in the difference.
     Raises:
       ValueError: they differ in anything else, or in nothing.
       KeyError, TypeError: one is no such file.
     """
-    gases = one["system"], other["system"]
+    gas = one["system"]
+    other_gas = other["system"]
     for name in ("n_up", "n_down", "dim", "twist", "coupling"):
-        if gases[0][name] != gases[1][name]:
+        if gas[name] != other_gas[name]:
             raise ValueError(
                 f"the runs differ in {name}: give two that differ in r_s or in temperature alone"
             )
-    rs, temperature = (
-        np.array([gas[name] for gas in gases]) for name in ("rs_bohr", "temperature_ha")
-    )
-    same_rs, same_temperature = (bool(np.isclose(*pair, rtol=1e-6)) for pair in (rs, temperature))
+    temperatures = gas["temperature_ha"], other_gas["temperature_ha"]
+    same_rs = bool(np.isclose(gas["rs_bohr"], other_gas["rs_bohr"], rtol=SAME))
+    same_temperature = bool(np.isclose(*temperatures, rtol=SAME))
+    # one of the two must differ, and one must not
     if same_rs == same_temperature:
         raise ValueError(
-            "the runs must differ either in r_s, at the same temperature in hartree, or in temperature"
+            "the runs must differ either in r_s, at the same temperature in hartree, "
+            "or in temperature"
         )
-    electrons, dim = gases[0]["n_up"] + gases[0]["n_down"], gases[0]["dim"]
-
-    def slope(name, at, factor):
-        ends = [
-            Estimate(np.ravel(part[name]["mean"])[0], np.ravel(part[name]["error"])[0])
-            for part in (one, other)
-        ]
-        factor /= at[1] - at[0]
-        return Estimate(
-            float(factor * (ends[1].mean - ends[0].mean)),
-            float(abs(factor) * np.hypot(*(e.error for e in ends))),
-        )
-
+    # P = -dF / dL^d, F of the cell
     if same_temperature:
-        return {
-            "pressure": slope("F", np.array([gas["box_bohr"] ** dim for gas in gases]), -electrons)
-        }
+        dim = gas["dim"]
+        electrons = gas["n_up"] + gas["n_down"]
+        volumes = gas["box_bohr"] ** dim, other_gas["box_bohr"] ** dim
+        return {"pressure": _slope("F", one, other, volumes, -electrons)}
+    # C = dE / dT = T dS / dT
+    mean_temperature = float(np.mean(temperatures))
     return {
-        "heat_capacity": slope("E", temperature, 1.0),
-        "heat_capacity_of_entropy": slope("S", temperature, temperature.mean()),
+        "heat_capacity": _slope("E", one, other, temperatures, 1.0),
+        "heat_capacity_of_entropy": _slope("S", one, other, temperatures, mean_temperature),
     }
 
 
-def _of_states(frozen, drawn):
-    """Landau's fit to p(K), the variance of E_loc within K, and that of F_loc over K."""
-    system, params, of = frozen.system, frozen.state.average, frozen.instruments
-    landau = landau_fit(system, frozen.solver.cutoff.orbitals, drawn.states, drawn.log_p)
-    batch = frozen.config.sampler.batch
-    keys = jax.random.split(stream(frozen.state, REPEATING), (2, batch))
-    first, second = np.asarray(of.twice(params, drawn.states[np.arange(batch) % STATES], keys))
-    product = (first - first.mean()) * (
-        second - second.mean()
-    )  # of independent noise: the variance of its mean in K
-    return landau, independent((first - second) ** 2 / 2), independent(product)
+def _slope(name, one, other, ends, factor):
+    """`factor` times the change of a quantity between two runs over that of its variable."""
+    first = _estimate_of(one, name)
+    last = _estimate_of(other, name)
+    scale = factor / (ends[1] - ends[0])
+    change = last.mean - first.mean
+    error = np.hypot(first.error, last.error)
+    return Estimate(float(scale * change), float(abs(scale) * error))
 
 
-def _against_ideal(system, found):
-    """f_xc, and the entropy over that of the ideal gas: at low temperature m*/m."""
-    exact = ideal_reference(system)
-    free_energy, entropy, ideal = found["F"], found["S"], exact["S"].mean
-    against = {"f_xc": free_energy._replace(value=free_energy.value - exact["F"].mean)}
-    if ideal > 0:  # none where the cell is in its ground state to all digits
-        against["entropy_ratio"] = Quantity(
-            entropy.value / ideal, entropy.error / ideal, None, "none"
-        )
-    return against
+def _estimate_of(summary, name):
+    # a number, or a list of one
+    mean = np.ravel(summary[name]["mean"])
+    error = np.ravel(summary[name]["error"])
+    return Estimate(mean[0], error[0])
 
 
-def ideal_values(system: System) -> dict[str, float]:
-    """Exact values of the ideal gas of the same N, polarisation and twist, in the units of the
-    results."""
-    exact = {name: float(estimate.mean) for name, estimate in ideal_reference(system).items()}
-    levels = choose_cutoff(system, 1e-12).orbitals.energy
-    return exact | {
-        "pressure": float(pressure(system, exact["kinetic"], 0.0)),
-        "heat_capacity": heat_capacity(levels, system.beta, system.spins) / system.electrons,
-    }
+def infinite_gas(system: System, quantities: dict[str, Quantity]) -> dict[str, Any]:
+    """Corrections from the cell to the infinite gas, f_xc with them, and published f_xc, hartree.
 
-
-def infinite_gas(system: System, found: dict[str, Quantity]) -> dict:
-    """What the infinite gas has and the cell has not, f_xc with it, and published ones (AMGB: the
-    ground state's).
+    Published values of the ground state (AMGB) stand for the gas at any temperature.
 
     Args:
       system: the cell.
-      found: its "f_xc" and, where it is known, its "f_xc_second_order".
+      quantities: its "f_xc" and, where it is known, its "f_xc_second_order".
     """
     correction = size_correction(system)
     error = uncertainty(system)
-    facts = {
+    facts: dict[str, Any] = {
         "exchange_correction_ha": correction.exchange,
         "potential_correction_ha": correction.potential,
         "kinetic_correction_ha": correction.kinetic,
         "f_xc_correction_ha": {"mean": correction.free_energy, "error": error},
     }
-    for name, label in (
-        ("f_xc", "f_xc_of_the_bound_ha"),
-        ("f_xc_second_order", "f_xc_second_order_ha"),
-    ):
-        if name in found:
-            cell = found[name]
-            mean = float(cell.value) + correction.free_energy
-            facts[label] = {"mean": mean, "error": float(np.hypot(cell.error, error))}
-    return facts | {f"f_xc_{name}_ha": value for name, value in published(system).items()}
+    labels = {"f_xc": "f_xc_of_the_bound_ha", "f_xc_second_order": "f_xc_second_order_ha"}
+    for name, label in labels.items():
+        if name in quantities:
+            cell = quantities[name]
+            facts[label] = {
+                "mean": float(cell.value) + correction.free_energy,
+                "error": float(np.hypot(cell.error, error)),
+            }
+    for name, value in published(system).items():
+        facts[f"f_xc_{name}_ha"] = value
+    return facts
+
+
+def _outside_of_fits(system, infinite):
+    """A sentence for each published f_xc shown whose fit does not reach this gas."""
+    sentences = out_of_range(system.dim, system.rs, system.theta)
+    return [sentence for name, sentence in sentences.items() if f"f_xc_{name}_ha" in infinite]

@@ -1,104 +1,225 @@
-"""What measures a density matrix with frozen parameters, compiled once for a gas and a model."""
+"""Programs that measure a density matrix with frozen parameters, compiled once for gas and model.
 
+`instruments` gives those of one gas.  Gases that differ by r_s or coupling alone share what is
+compiled.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from heg.config import ModelConfig, SamplerConfig
 from heg.gas.ideal import choose_cutoff
+from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
-from heg.model.density_matrix import build_model
+from heg.model.density_matrix import Model, Params, build_model
 from heg.observables.structure import Grid, grid_of
-from heg.observables.thermodynamics import make_sample, observe
+from heg.observables.thermodynamics import Observed, make_sample, observe
 from heg.parallel.devices import divisor, jit, map_walkers, walkers_at_once
 from heg.sampling.batch import Walkers, make_walks
 from heg.sampling.exact_draws import make_draw
+from heg.training.control_variates import Regression
 
-BLOCK = 32  # samples in a block at most: what is kept are means of blocks
+MAX_BLOCK = 32  # samples in a block: what is kept are means of blocks
 
 
-class Instruments(NamedTuple):
-    """Compiled functions of Params.
+class ObservedBatch(NamedTuple):
+    """Observables of a batch of exact draws.
 
     Attributes:
-      grid: of S(q) and g(r).
-      observe: params, Regression, key -> Observed of each block of a batch, draws repeated, draws
-        lost.
-      occupy: params, keys -> draws of K and ln p(K).
-      twice: params, states [B, N], keys [2, B] -> F_loc, hartree per cell, of two x at each K,
-        without control variates.                                           [2, B]
+      means: over each block.
+      redrawn, lost: draws repeated, draws given up.
     """
 
-    grid: Grid
+    means: Observed
+    redrawn: jax.Array
+    lost: jax.Array
+
+
+class Drawn(NamedTuple):
+    """Draws of p(K).
+
+    Attributes:
+      states: occupied orbitals.                            [draws, N]
+      log_p: ln p(K).                                       [draws]
+    """
+
+    states: np.ndarray
+    log_p: np.ndarray
+
+
+class Programs(NamedTuple):
+    """Compiled functions whose first argument is a System, for all of one shape.
+
+    Attributes:
+      observe: system, params, Regression, key -> ObservedBatch.
+      occupy: system, params, keys -> Drawn.
+      twice: system, params, states, keys -> F_loc, as of `Instruments.twice`.
+    """
+
     observe: Callable
     occupy: Callable
     twice: Callable
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Instruments:
+    """Compiled measurements of one gas, as functions of the parameters.
+
+    Attributes:
+      system: the gas.
+      grid: of S(q) and g(r).
+      programs: compiled for all gases of its shape.
+    """
+
+    system: System
+    grid: Grid
+    programs: Programs
+
+    def observe(self, params: Params, regression: Regression, key: jax.Array) -> ObservedBatch:
+        """All observables of a batch of exact draws.
+
+        Args:
+          params: of the density matrix.
+          regression: of the control variates of the energies.
+          key: of the draws.
+        """
+        return self.programs.observe(self.system, params, regression, key)
+
+    def occupy(self, params: Params, keys: jax.Array) -> Drawn:
+        """Draws of p(K), one for each key."""
+        return self.programs.occupy(self.system, params, keys)
+
+    def twice(self, params: Params, states: jax.Array, keys: jax.Array) -> jax.Array:
+        """F_loc of two independent x at each K, hartree per cell, without control variates.
+
+        Args:
+          params: of the density matrix.
+          states: occupied orbitals.                        [B, N]
+          keys: of the draws.                               [2, B]
+        Returns:
+          T ln p(K) + Re E_loc.                             [2, B]
+        """
+        return self.programs.twice(self.system, params, states, keys)
+
+
 def block_size(batch: int) -> int:
-    """Samples in a block of a batch: a divisor of it, BLOCK at most."""
-    return max(size for size in range(1, BLOCK + 1) if batch % size == 0)
+    """Samples in a block of a batch: the largest divisor that is at most MAX_BLOCK."""
+    return max(size for size in range(1, MAX_BLOCK + 1) if batch % size == 0)
 
 
 def instruments(system: System, sizes: ModelConfig, sampler: SamplerConfig) -> Instruments:
-    """Those of a gas and a model.  What is compiled serves later gases that differ by r_s or
-    coupling alone."""
-    compiled = programs(system.of_unit_density, sizes, sampler)
+    """Instruments of a gas and a model; their programs are those of the gas of r_s = 1."""
     return Instruments(
-        grid_of(system), *(functools.partial(program, system) for program in compiled)
+        system=system,
+        grid=grid_of(system),
+        programs=programs(system.of_unit_density, sizes, sampler),
     )
 
 
 @functools.lru_cache(maxsize=2)
-def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[Callable, ...]:
-    """The functions of Instruments with a System before their arguments, compiled when they are
-    first called.
+def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> Programs:
+    """Programs for all gases of the shape of this one, compiled when they are first called.
 
     Args:
       gas: with r_s = 1 and coupling = 1, which stand for all others.
       sizes, sampler: as configured.
     """
     chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
-    # the plane waves that training had
-    cutoff, grid = choose_cutoff(gas, sizes.orbital_tolerance), grid_of(gas)
-    sampled = divisor(
-        sampler.batch, chunk * gas.dim**2
-    )  # samples need less memory than their energies
-    size = block_size(sampler.batch)
-    orbitals_of = lambda system: cutoff.orbitals.at_density(system.rs)
-    model_of = lambda system: build_model(system, orbitals_of(system), sizes)
+    at_unit_density = _Measurements(
+        sizes=sizes,
+        sampler=sampler,
+        # the plane waves that training had
+        orbitals=choose_cutoff(gas, sizes.orbital_tolerance).orbitals,
+        grid=grid_of(gas),
+        chunk=chunk,
+        # drawing a sample needs less memory than its energy
+        chunk_of_draws=chunk * gas.dim**2,
+    )
+    return Programs(
+        observe=jit(at_unit_density.observe),
+        occupy=jit(at_unit_density.occupy),
+        twice=jit(at_unit_density.twice),
+    )
 
-    def observe_batch(system, params, regression, key):
-        model = model_of(system)
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Measurements:
+    """Functions behind `Programs`, before they are compiled.
+
+    Attributes:
+      sizes, sampler: as configured.
+      orbitals, grid: of the gas of r_s = 1.
+      chunk: walkers whose energies are computed at once.
+      chunk_of_draws: walkers drawn at once, at most.
+    """
+
+    sizes: ModelConfig
+    sampler: SamplerConfig
+    orbitals: Orbitals
+    grid: Grid
+    chunk: int
+    chunk_of_draws: int
+
+    def model(self, system: System) -> Model:
+        """The density matrix of a gas."""
+        # built anew inside each program: it closes over r_s and coupling, which are traced
+        orbitals = self.orbitals.at_density(system.rs)
+        return build_model(system, orbitals, self.sizes)
+
+    def drawn_at_once(self, count: int) -> int:
+        """Walkers drawn at once of so many in all."""
+        return divisor(count, self.chunk_of_draws)
+
+    def observe(self, system, params, regression, key):
+        """Means over blocks of one batch."""
+        batch = self.sampler.batch
+        model = self.model(system)
+        # the order of these keys is part of what a seed means
         key_draw, key_move = jax.random.split(key)
-        orbitals = orbitals_of(system)
-        walk = make_walks(system, orbitals, model, sampler, sampled).draw(params, key_draw)
-        of_walker = make_sample(system, orbitals, model, grid.at_density(system.rs))
-        keys = jax.random.split(key_move, sampler.batch)
-        of_each = map_walkers(
-            lambda walker: of_walker(params, *walker), (walk.walkers, keys), chunk
-        )
-        observed = observe(*of_each, regression, system)
-        means = jax.tree.map(
-            lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1), observed
-        )
-        return means, walk.redrawn, walk.lost
+        orbitals = self.orbitals.at_density(system.rs)
+        walks = make_walks(system, orbitals, model, self.sampler, self.drawn_at_once(batch))
+        walk = walks.draw(params, key_draw)
 
-    def occupy(system, params, keys):
-        model = model_of(system)
-        many = divisor(len(keys), chunk * gas.dim**2)
-        states = map_walkers(
-            lambda key: model.occupations.sample(params.occupations, key), keys, many
-        )
-        log_prob = lambda state: model.occupations.log_prob(params.occupations, state)
-        return states, map_walkers(log_prob, states, many)
+        grid = self.grid.at_density(system.rs)
+        sample = make_sample(system, orbitals, model, grid)
 
-    def twice(system, params, states, keys):
-        model = model_of(system)
-        draw_x = make_draw(system, orbitals_of(system), model.flow, sampled)
+        def sample_walker(walker_and_key):
+            walker, key = walker_and_key
+            return sample(params, walker, key)
+
+        keys = jax.random.split(key_move, batch)
+        samples, structure, momentum = map_walkers(
+            sample_walker,
+            (walk.walkers, keys),
+            self.chunk,
+        )
+        observed = observe(samples, structure, momentum, regression, system)
+        means = _means_of_blocks(observed, block_size(batch))
+        return ObservedBatch(means, walk.redrawn, walk.lost)
+
+    def occupy(self, system, params, keys):
+        """Draws of K and their probabilities."""
+        occupations = self.model(system).occupations
+        chunk = self.drawn_at_once(len(keys))
+
+        def draw(key):
+            return occupations.sample(params.occupations, key)
+
+        def log_prob(state):
+            return occupations.log_prob(params.occupations, state)
+
+        states = map_walkers(draw, keys, chunk)
+        return Drawn(states, map_walkers(log_prob, states, chunk))
+
+    def twice(self, system, params, states, keys):
+        """F_loc of two draws of x at each K."""
+        model = self.model(system)
 
         def f_loc(walker):
             log_p = model.occupations.log_prob(params.occupations, walker.state)
@@ -106,7 +227,18 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> tuple[C
             return system.temperature * log_p + jnp.real(energy.total)
 
         both = jnp.concatenate([states, states])
-        walkers = Walkers(both, draw_x(params.flow, both, keys.reshape(-1)).x)
-        return map_walkers(f_loc, walkers, chunk).reshape(2, -1)
+        orbitals = self.orbitals.at_density(system.rs)
+        draw = make_draw(system, orbitals, model.flow, self.drawn_at_once(self.sampler.batch))
+        draws = draw(params.flow, both, keys.reshape(-1))
+        walkers = Walkers(both, draws.x)
+        values = map_walkers(f_loc, walkers, self.chunk)
+        return values.reshape(2, -1)
 
-    return tuple(map(jit, (observe_batch, occupy, twice)))
+
+def _means_of_blocks(tree, size):
+    """Means over blocks of `size` samples of arrays with the samples along the first axis."""
+
+    def mean(leaf):
+        return leaf.reshape(-1, size, *leaf.shape[1:]).mean(axis=1)
+
+    return jax.tree.map(mean, tree)

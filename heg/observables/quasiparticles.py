@@ -1,17 +1,19 @@
-r"""What p(K) says of quasi-particles: Landau's energy functional, fitted to ln p.
+r"""Quasi-particles of p(K): Landau's energy functional, fitted to ln p.
 
 With N_a the number of electrons in a shell of plane waves of one spin and dN_a its deviation from
 the mean,
 
-.. math:: -T \ln p(K) \approx c + \sum_a \epsilon_a\, \delta N_a + \tfrac12 \sum_{ab} f_{ab}\, \delta N_a \delta N_b ,
+.. math:: -T \ln p(K) \approx c + \sum_a \epsilon_a\, \delta N_a
+          + \tfrac12 \sum_{ab} f_{ab}\, \delta N_a \delta N_b ,
 
-a Boltzmann machine on occupations: eps are the energies of quasi-particles in the mean state, f
-their interaction. For the ideal gas eps = k^2 / 2 and f = 0, exactly; fitted is what ln p has
-beyond that, so that shells too rarely filled or emptied to be fitted keep their ideal levels.  The
-number of electrons of each spin is fixed, so that eps is known up to a constant for each.  The
-fit's worth is the share of the variance of ln p that it explains in samples that it was not fitted
-to.
-Source: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory of Quantum Liquids
+a Boltzmann machine on occupations.  eps are the energies of quasi-particles in the mean state, f
+their interaction.  For the ideal gas eps = k^2 / 2 and f = 0, exactly.  Only what ln p has beyond
+that is fitted, so that shells too rarely filled or emptied keep their ideal levels.
+
+The number of electrons of each spin is fixed, so eps is known up to a constant for each.  The fit
+is judged by the share of the variance of ln p that it explains in samples it was not fitted to.
+
+Sources: Landau, Sov. Phys. JETP 3, 920 (1957); Pines and Nozieres, The Theory of Quantum Liquids
 (1966), chapter 1.
 """
 
@@ -20,31 +22,33 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
-from heg.observables.structure import group_by_length
+from heg.observables.shells import Shells, group_by_length
 
-ACTIVE = (
-    0.01  # shells whose mean occupation per plane wave is farther than this from 0 and 1 take part
-)
-MOST = 24  # shells of both spins, those of largest variance
+LEAST_OCCUPATION = 0.01  # shells take part whose mean occupation is at least so far from 0 and 1
+MAX_SHELLS = 24  # of both spins, those of largest variance
 RIDGE = 1e-6  # in units of the variance of each regressor
+TINY = 1e-300  # keeps quotients of vanishing variances finite
 
 
 class Landau(NamedTuple):
-    """The fit.
+    """Landau's functional, as fitted.
 
     Attributes:
       k: of each shell, 1/bohr.                             [A]
       spin: 0 up, 1 down.                                   [A]
       occupation: mean, per plane wave.                     [A]
       ideal: k^2 / 2, hartree.                              [A]
-      energy: eps, hartree; for each spin, its mean, weighted by the variance of N, is that of k^2 / 2.    [A]
+      energy: eps, hartree.  For each spin its mean, weighted by the variance of N, is that of
+        k^2 / 2.                                            [A]
       interaction: f, hartree.                              [A, A]
       mass: m*/m of levels k^2 / 2m* that explain ln p best; not a number where one K alone is
         occupied.
-      explained: shares of the variance of ln p explained by those levels, by fitted ones, and with f.    [3]
+      explained: shares of the variance of ln p explained by those levels, by fitted ones, and with
+        f.                                                  [3]
     """
 
     k: np.ndarray
@@ -57,88 +61,178 @@ class Landau(NamedTuple):
     explained: np.ndarray
 
 
-def landau_fit(system: System, orbitals: Orbitals, states: np.ndarray, log_p: np.ndarray) -> Landau:
-    """Fits Landau's functional on one half of the samples and judges it by the other.
+class _ActiveShells(NamedTuple):
+    """Shells that take part in the fit.
+
+    Attributes:
+      counts: electrons in each in every sample.            [B, A]
+      spin: 0 up, 1 down.                                   [A]
+      length: mean wavevector, 1/bohr.                      [A]
+      size: plane waves in each.                            [A]
+    """
+
+    counts: np.ndarray
+    spin: np.ndarray
+    length: np.ndarray
+    size: np.ndarray
+
+    @property
+    def occupation(self):
+        """Mean occupation per plane wave.  [A]"""
+        return self.counts.mean(axis=0) / self.size
+
+    @property
+    def deviation(self):
+        """dN_a of every sample.  [B, A]"""
+        return self.counts - self.counts.mean(axis=0)
+
+
+class _Fit(NamedTuple):
+    """Linear fit.
+
+    Attributes:
+      weights: of the regressors.                           [R]
+      explained: share of the variance of the other samples.
+    """
+
+    weights: np.ndarray
+    explained: float
+
+
+def landau_fit(
+    system: System,
+    orbitals: Orbitals,
+    states: Int[np.ndarray, "samples electrons"],
+    log_p: Float[np.ndarray, " samples"],
+) -> Landau:
+    """Fits Landau's functional to one half of the samples and judges it by the other.
 
     Args:
-      states: independent draws of K.                       [B, N]
-      log_p: ln p(K).                                       [B]
+      system: the gas.
+      orbitals: plane waves of p(K).
+      states: independent draws of K.
+      log_p: ln p(K).
     Raises:
       ValueError: too few samples for the number of terms.
     """
-    shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
-    counts, spin, place = _active(system, shells, np.asarray(states))
+    states = np.asarray(states)
+    # energy of a state as p(K) has it, up to a constant
     energy = -system.temperature * np.asarray(log_p)
-    ideal = np.sum(orbitals.energy[np.asarray(states)], axis=1)
-    deviation = counts - counts.mean(axis=0)
-    first, second = np.triu_indices(len(place))
-    # an electron in a plane wave of its own shell meets no other: N^2 = N there
-    sole = (first == second) & (shells.count[place][first] == 1)
-    first, second = first[~sole], second[~sole]
+    ideal = np.sum(orbitals.energy[states], axis=1)
+    shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
+    active = _active_shells(system, shells, states)
+    deviation = active.deviation
+    first, second = _interacting_pairs(active.size)
     products = deviation[:, first] * deviation[:, second]
-    half = len(energy) // 2
-    if half < 2 * (products.shape[1] + len(place)):
-        raise ValueError(
-            f"{len(energy)} samples are too few to fit {products.shape[1]} terms: draw more"
-        )
-    by_mass, inverse_mass = _explained(ideal[:, None], energy, energy, half)
-    by_levels, _ = _explained(deviation, energy - ideal, energy, half)
-    by_both, weights = _explained(
-        np.concatenate([deviation, products], axis=1), energy - ideal, energy, half
-    )
-    pairs = np.zeros((len(place),) * 2)
-    pairs[first, second] = weights[len(place) :]
-    variance, shift = deviation.var(axis=0), weights[: len(place)].copy()
-    for one in np.unique(spin):
-        shift[spin == one] -= np.average(shift[spin == one], weights=variance[spin == one])
-    length = shells.length[place]
+    count = len(active.size)
+    _require_samples(len(energy), len(first), count)
+
+    # levels k^2 / 2m*, fitted levels, and fitted levels with their interaction
+    by_mass = _fit(ideal[:, None], energy, energy)
+    by_levels = _fit(deviation, energy - ideal, energy)
+    terms = np.concatenate([deviation, products], axis=1)
+    by_both = _fit(terms, energy - ideal, energy)
+
+    # each pair once: f_ab on one side of the diagonal, f_aa / 2 on it
+    half_interaction = np.zeros((count, count))
+    half_interaction[first, second] = by_both.weights[count:]
+    shift = _without_constant(by_both.weights[:count], deviation.var(axis=0), active.spin)
+    levels = active.length**2 / 2
+    inverse_mass = by_mass.weights[0]
     return Landau(
-        k=length,
-        spin=spin,
-        occupation=counts.mean(axis=0) / shells.count[place],
-        ideal=length**2 / 2,
-        energy=length**2 / 2 + shift,
-        interaction=pairs + pairs.T,
-        mass=float(1 / inverse_mass[0]) if inverse_mass[0] else math.nan,
-        explained=np.array([by_mass, by_levels, by_both]),
+        k=active.length,
+        spin=active.spin,
+        occupation=active.occupation,
+        ideal=levels,
+        energy=levels + shift,
+        interaction=half_interaction + half_interaction.T,
+        mass=float(1 / inverse_mass) if inverse_mass else math.nan,
+        explained=np.array([by_mass.explained, by_levels.explained, by_both.explained]),
     )
 
 
-def _active(system, shells, states):
-    """Electrons in each shell that takes part, with spin and shell of each.  [B, A], [A], [A]"""
-    tables = []
-    for part in system.parts:
-        rows = np.arange(len(states))[:, None]
-        table = np.zeros((len(states), len(shells.count)))
-        np.add.at(table, (rows, shells.place[states[:, part]]), 1)
-        tables.append(table)
-    counts = np.concatenate(tables, axis=1)
-    spin, place = np.divmod(np.arange(counts.shape[1]), len(shells.count))
-    occupation = counts.mean(axis=0) / shells.count[place]
-    variance = counts.var(
-        axis=0
-    )  # zero where a shell is filled in part, always by as many electrons
-    active = np.flatnonzero((np.minimum(occupation, 1 - occupation) > ACTIVE) & (variance > 0))
-    active = np.sort(active[np.argsort(-variance[active])][:MOST])
-    return counts[:, active], spin[active], place[active]
+def _active_shells(system: System, shells: Shells, states: np.ndarray) -> _ActiveShells:
+    """Shells of both spins whose occupation fluctuates, at most MAX_SHELLS."""
+    of_spins = [_count_by_shell(shells, states[:, part]) for part in system.parts]
+    counts = np.concatenate(of_spins, axis=1)
+    spin, shell = np.divmod(np.arange(counts.shape[1]), len(shells.count))
+    occupation = counts.mean(axis=0) / shells.count[shell]
+    open_shell = np.minimum(occupation, 1 - occupation) > LEAST_OCCUPATION
+    # zero where a shell is filled in part, always by as many electrons
+    variance = counts.var(axis=0)
+    candidates = np.flatnonzero(open_shell & (variance > 0))
+    by_variance = candidates[np.argsort(-variance[candidates])]
+    # in order of spin and length again
+    active = np.sort(by_variance[:MAX_SHELLS])
+    return _ActiveShells(
+        counts=counts[:, active],
+        spin=spin[active],
+        length=shells.length[shell[active]],
+        size=shells.count[shell[active]],
+    )
 
 
-def _explained(regressors, target, energy, half):
-    """Share of the energy's variance in the second half explained by a fit of the target to the
-    first, and weights.
+def _count_by_shell(shells, states):
+    """Electrons of one spin in each shell, in every sample.  [B, S]"""
+    counts = np.zeros((len(states), len(shells.count)))
+    samples = np.arange(len(states))[:, None]
+    # not counts[...] += 1, which would count two electrons of one shell once
+    np.add.at(counts, (samples, shells.index[states]), 1)
+    return counts
 
-    What of the energy is not in the target is taken as known.
+
+def _interacting_pairs(size):
+    """Pairs a <= b of shells whose product is a term of its own."""
+    first, second = np.triu_indices(len(size))
+    # an electron in a plane wave of its own shell meets no other: N^2 = N there
+    sole = (first == second) & (size[first] == 1)
+    return first[~sole], second[~sole]
+
+
+def _require_samples(samples, products, shells):
+    """Refuses a fit to fewer than two samples of one half for each term."""
+    if samples // 2 < 2 * (products + shells):
+        raise ValueError(f"{samples} samples are too few to fit {products} terms: draw more")
+
+
+def _fit(regressors, target, energy):
+    """Fit of the target to the first half of the samples, judged by the second.
+
+    What of the energy is not in the target is taken as known: the share explained is that of the
+    variance of the energy.
     """
-    mean, centre = regressors[:half].mean(axis=0), target[:half].mean()
-    known = regressors[:half] - mean
-    squares = known.T @ known / half
-    squares += RIDGE * np.diag(np.maximum(np.diagonal(squares), 1e-300))
-    weights = np.linalg.solve(squares, known.T @ (target[:half] - centre) / half)
-    missed = target[half:] - centre - (regressors[half:] - mean) @ weights
-    return 1 - np.mean(missed**2) / max(np.var(energy[half:]), 1e-300), weights
+    half = len(energy) // 2
+    deviation = regressors - regressors[:half].mean(axis=0)
+    residual = target - target[:half].mean()
+    weights = _ridge_regression(deviation[:half], residual[:half])
+    missed = residual[half:] - deviation[half:] @ weights
+    variance = max(np.var(energy[half:]), TINY)
+    explained = 1 - np.mean(missed**2) / variance
+    return _Fit(weights, explained)
 
 
-def trained_levels(system: System, orbitals: Orbitals, params: dict) -> np.ndarray:
-    """The levels eps_k of p(K) by spin, hartree: those of the ideal gas but for what was trained.
-    [spins, M]"""
-    return np.asarray(orbitals.energy + system.fermi_energy * jnp.asarray(params["~"]["levels"]))
+def _ridge_regression(regressors, target):
+    """Weights of regressors without a constant; the ridge keeps collinear ones finite."""
+    count = len(target)
+    squares = regressors.T @ regressors / count
+    variances = np.maximum(np.diagonal(squares), TINY)
+    ridge = RIDGE * np.diag(variances)
+    covariances = regressors.T @ target / count
+    return np.linalg.solve(squares + ridge, covariances)
+
+
+def _without_constant(shift, variance, spin):
+    """Shifts of the levels less their mean for each spin, weighted by the variance of N."""
+    shift = shift.copy()
+    for one in np.unique(spin):
+        own = spin == one
+        shift[own] -= np.average(shift[own], weights=variance[own])
+    return shift
+
+
+def trained_levels(
+    system: System, orbitals: Orbitals, params: dict
+) -> Float[np.ndarray, "spins orbitals"]:
+    """Levels eps_k of p(K) by spin, hartree: those of the ideal gas plus what was trained."""
+    trained = jnp.asarray(params["~"]["levels"])
+    return np.asarray(orbitals.energy + system.fermi_energy * trained)

@@ -1,70 +1,52 @@
-r"""Where the electrons are relative to each other: static structure factor and pair correlation, by
-spin.
+r"""Static structure factor and pair correlation function, by spin.
 
 .. math:: S_{\sigma\sigma'}(q) = \frac1N \langle \rho^\sigma_q \rho^{\sigma'}_{-q} \rangle, \qquad
           g_{\sigma\sigma'}(r) = \frac{L^d}{N_\sigma N_{\sigma'}}
           \Big\langle \sum_{i \in \sigma,\, j \in \sigma',\, i \ne j} \delta(r - x_i + x_j)
           \Big\rangle
 
-with rho_q the sum of e^{-iqx}.  S = S_uu + 2 S_ud + S_dd is that of the density, S_uu - 2 S_ud +
-S_dd that of the spin. S is averaged over shells of reciprocal vectors; g over separations r of the
-cell around an electron, |r_a| <= L/2, that
-lie in a spherical shell: its volume is that of the shell inside the cell, also beyond L/2.  The
-same at z = f(x), where the electrons are distributed as bare determinants, shows the hole that
-exchange digs alone; the mean displacement (z_i - z_j - x_i + x_j) . r / |r| of a pair at separation
-r shows what the flow adds.
+Here rho_q is the sum of e^{-iqx} over the electrons.  S_uu + 2 S_ud + S_dd is the structure factor
+of the density, S_uu - 2 S_ud + S_dd that of the spin.
+
+S is averaged over shells of reciprocal vectors.  g is averaged over separations r in the cell
+around an electron, |r_a| <= L/2, that lie in one spherical bin.  The volume of a bin is that of its
+part inside the cell, also beyond L/2.
+
+At z = f(x) the electrons are distributed as bare determinants, so g of z shows the hole that
+exchange digs alone.  The mean displacement (z_i - z_j - x_i + x_j) . r / |r| of a pair at
+separation r shows what the flow adds.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from scipy.integrate import quad
 
 from heg.gas.ideal_pairs import pair_occupations
 from heg.gas.plane_waves import Orbitals, density_waves
 from heg.gas.system import System
+from heg.observables.shells import Shells, group_by_length
 
-LONGEST = 4.0  # reciprocal vectors up to LONGEST k_F
-WIDTH = 1 / 25  # vectors whose lengths agree to WIDTH k_F are averaged over
-BIN = {2: 0.1, 3: 0.2}  # width of the bins of separations, in units of r_s
-CORNER = (
-    5  # the last bin, at the corners of the cell, is at least CORNER times as large as the first
-)
-
-
-class Shells(NamedTuple):
-    """Vectors grouped by length.
-
-    Attributes:
-      length: mean length in each shell, 1/bohr.            [S]
-      count: vectors in each shell.                         [S]
-      place: shell of each vector; -1 for those left out.   [vectors] int
-    """
-
-    length: np.ndarray
-    count: np.ndarray
-    place: np.ndarray
-
-    def at_density(self, rs: float) -> "Shells":
-        """Those of the gas of the given r_s (bohr, may be traced), from those of r_s = 1."""
-        return self._replace(length=self.length / rs)
-
-    def mean(self, values: np.ndarray) -> np.ndarray:
-        """Of a value of each vector over its shell; no vector may be left out.  [vectors] -> [S]"""
-        return np.bincount(self.place, values) / self.count
+LONGEST_Q = 4.0  # reciprocal vectors up to LONGEST_Q k_F
+BIN_WIDTH = {2: 0.1, 3: 0.2}  # of the bins of separations by dimension, in units of r_s
+CORNER_SHARE = 5  # least volume of the last bin, at the corners of the cell, over that of the first
+MESH_POINTS = {2: 1000, 3: 200}  # along each side of the cell, for the ideal gas
 
 
 class Grid(NamedTuple):
-    """Where S and g are known.
+    """Shells of q and bins of r, on which S and g are known.
 
     Attributes:
       shells: of the reciprocal vectors with components -highest ... highest, the last one from 0
         on.
       highest: component.
-      weight: share of each vector, and of its opposite where that is left out, in its shell.  [S, vectors]
+      weight: share of each vector in its shell; a vector stands for its opposite too, where that is
+        left out.                                           [S, vectors]
       edges: of the bins of r, bohr.                        [bins + 1]
       share: of the cell's volume in each bin.              [bins]
     """
@@ -75,133 +57,222 @@ class Grid(NamedTuple):
     edges: np.ndarray
     share: np.ndarray
 
+    @property
+    def middles(self) -> np.ndarray:
+        """Middle of each bin of r, bohr.  [bins]"""
+        return (self.edges[1:] + self.edges[:-1]) / 2
+
     def at_density(self, rs: float) -> "Grid":
-        """That of the gas of the given r_s (bohr, may be traced), from that of r_s = 1."""
+        """Grid of the gas of the given r_s (bohr, may be traced), from that of r_s = 1."""
         return self._replace(shells=self.shells.at_density(rs), edges=self.edges * rs)
 
 
 class Structure(NamedTuple):
-    """Of one configuration, for the pairs of spins uu, or uu, ud, dd.
+    """Structure of one configuration, or its mean, for the pairs of spins uu, or uu, ud, dd.
 
     Attributes:
       s: S by shell.                                        [spin pairs, S]
       g: g by bin.                                          [spin pairs, bins]
       g_bare: g of z by bin.                                [spin pairs, bins]
-      displaced: g times the displacement of pairs by the flow along r, bohr.    [spin pairs, bins]
+      displaced: g times the displacement of pairs by the flow along r, bohr.
+                                                            [spin pairs, bins]
     """
 
-    s: jax.Array
-    g: jax.Array
-    g_bare: jax.Array
-    displaced: jax.Array
+    s: jax.Array | np.ndarray
+    g: jax.Array | np.ndarray
+    g_bare: jax.Array | np.ndarray
+    displaced: jax.Array | np.ndarray
 
 
-def group_by_length(length: np.ndarray, system: System) -> Shells:
-    """Shells of vectors whose lengths (1/bohr) agree to WIDTH k_F; without twist the lowest are
-    those of the lattice.
-
-    Args:
-      length: of each vector; inf for one that is left out.  [vectors]
-    """
-    kept = np.isfinite(length)
-    place = np.full(len(length), -1)
-    _, place[kept] = np.unique(
-        np.round(length[kept] / (WIDTH * system.fermi_wavevector)), return_inverse=True
-    )
-    count = np.bincount(place[kept])
-    return Shells(np.bincount(place[kept], length[kept]) / count, count, place)
-
-
-def total(s: np.ndarray) -> np.ndarray:
-    """S of all electrons from those of the pairs: up up, and up down and down down where there are
-    both spins.
-
-    Args:
-      s: as in `Structure`.                                 [1 or 3, ...]
-    """
-    return s[0] if len(s) == 1 else s[0] + 2 * s[1] + s[2]
+def total(s: Float[np.ndarray, "spin_pairs ..."]) -> Float[np.ndarray, " ..."]:
+    """S of all electrons from S of the pairs of spins, as in `Structure`."""
+    if len(s) == 1:
+        return s[0]
+    up_up, up_down, down_down = s
+    return up_up + 2 * up_down + down_down
 
 
 def grid_of(system: System) -> Grid:
-    """Shells of q up to LONGEST k_F; bins of BIN r_s up to the corners of the cell, where the last
-    is wider.
+    """Reciprocal vectors up to LONGEST_Q k_F and separations in bins of BIN_WIDTH r_s, for a gas.
 
-    They are those of r_s = 1, scaled, so that rounding groups them alike at every density (r_s may
-    be traced).
+    The last bin is wider, so that enough pairs fall into it.  The grid is that of r_s = 1, scaled:
+    rounding then groups vectors alike at every density, and r_s may be traced.
     """
-    rs, system = system.rs, system.of_unit_density
-    unit = 2 * np.pi / system.box
-    highest = int(LONGEST * system.fermi_wavevector / unit)
-    axes = [np.arange(-highest, highest + 1)] * (system.dim - 1) + [np.arange(highest + 1)]
-    n = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, system.dim)
+    unit_gas = system.of_unit_density
+    unit = 2 * np.pi / unit_gas.box
+    highest = int(LONGEST_Q * unit_gas.fermi_wavevector / unit)
+    shells, weight = _reciprocal_shells(unit_gas, highest)
+    edges, share = _separation_bins(unit_gas)
+    return Grid(shells, highest, weight, edges, share).at_density(system.rs)
+
+
+def _reciprocal_shells(system, highest):
+    """Shells of half of the reciprocal lattice, and the share of each vector in its shell."""
+    n = _half_lattice(system.dim, highest)
     norm = np.linalg.norm(n, axis=1)
+    # whole shells: the corners of the lattice are left out, and so is q = 0
+    inside = (norm > 0) & (norm <= highest)
+    unit = 2 * np.pi / system.box
+    length = np.where(inside, unit * norm, np.inf)
+    shells = group_by_length(length, system)
+    # S(q) = S(-q): a vector whose opposite is left out counts twice
     multiplicity = np.where(n[:, -1] > 0, 2, 1)
-    shells = group_by_length(np.where((norm > 0) & (norm <= highest), unit * norm, np.inf), system)
-    weight = (shells.place == np.arange(len(shells.count))[:, None]) * multiplicity
-    farthest = np.sqrt(system.dim) / 2 * system.box
-    edges = np.arange(0, farthest, BIN[system.dim])
-    inside = np.array([ball_in_cell(edge / system.box, system.dim) for edge in edges])
-    kept = 1 - inside >= CORNER * inside[1]
-    edges, inside = np.append(edges[kept], farthest), np.append(inside[kept], 1.0)
-    grid = Grid(shells, highest, weight / weight.sum(axis=1, keepdims=True), edges, np.diff(inside))
-    return grid.at_density(rs)
+    weight = shells.members * multiplicity
+    size = weight.sum(axis=1, keepdims=True)
+    return shells, weight / size
+
+
+def _half_lattice(dim, highest):
+    """Integer vectors with components -highest ... highest, the last one from 0 on."""
+    full = np.arange(-highest, highest + 1)
+    half = np.arange(highest + 1)
+    axes = [full] * (dim - 1) + [half]
+    mesh = np.meshgrid(*axes, indexing="ij")
+    return np.stack(mesh, axis=-1).reshape(-1, dim)
+
+
+def _separation_bins(system):
+    """Edges of the bins of r, and the share of the cell's volume in each."""
+    dim = system.dim
+    farthest = np.sqrt(dim) / 2 * system.box
+    edges = np.arange(0, farthest, BIN_WIDTH[dim])
+    volumes = [ball_in_cell(edge / system.box, dim) for edge in edges]
+    inside = np.array(volumes)
+    # edges that would leave too small a rest at the corners are dropped
+    first_bin = inside[1]
+    kept = 1 - inside >= CORNER_SHARE * first_bin
+    edges = np.append(edges[kept], farthest)
+    inside = np.append(inside[kept], 1.0)
+    share = np.diff(inside)
+    return edges, share
 
 
 def ball_in_cell(radius: float, dim: int) -> float:
-    """Volume of a ball around the centre of a square or cube of side 1 that lies inside.  Accuracy:
-    1e-9."""
-    if dim == 2:
-        if radius <= 0.5:
-            return np.pi * radius**2
-        if radius >= np.sqrt(0.5):
-            return 1.0
-        beyond = radius**2 * np.arccos(0.5 / radius) - 0.5 * np.sqrt(radius**2 - 0.25)
-        return np.pi * radius**2 - 4 * beyond
+    """Volume inside a square or cube of side 1 of a ball around its centre.
+
+    Accuracy: 1e-9.
+    """
+    return _disc_in_square(radius) if dim == 2 else _ball_in_cube(radius)
+
+
+def _disc_in_square(radius):
+    """Area of the disc less the segments that stick out at the four sides."""
+    if radius <= 0.5:
+        return np.pi * radius**2
+    if radius >= np.sqrt(0.5):
+        return 1.0
+    segment = radius**2 * np.arccos(0.5 / radius) - 0.5 * np.sqrt(radius**2 - 0.25)
+    return np.pi * radius**2 - 4 * segment
+
+
+def _ball_in_cube(radius):
+    """Integral over the height of the slices, which are discs in a square."""
     if radius <= 0.5:
         return 4 / 3 * np.pi * radius**3
     if radius >= np.sqrt(0.75):
         return 1.0
-    slice_at = lambda height: ball_in_cell(np.sqrt(max(radius**2 - height**2, 0.0)), 2)
-    kinks = [np.sqrt(radius**2 - edge) for edge in (0.25, 0.5) if 0 < radius**2 - edge < 0.25]
-    return 2 * quad(slice_at, 0, 0.5, points=kinks, epsabs=1e-10)[0]
+
+    def slice_area(height):
+        squared = max(radius**2 - height**2, 0.0)
+        return _disc_in_square(np.sqrt(squared))
+
+    # the area of a slice has kinks where its disc touches the sides and the corners of the square
+    kinks = []
+    for distance_squared in (0.25, 0.5):
+        height_squared = radius**2 - distance_squared
+        if 0 < height_squared < 0.25:
+            kinks.append(np.sqrt(height_squared))
+    half, _ = quad(slice_area, 0, 0.5, points=kinks, epsabs=1e-10)
+    return 2 * half
 
 
-def make_structure(system: System, grid: Grid) -> Callable:
-    """Structure as a function of x and z [N, d]."""
-    electrons, box, up, down = system.electrons, system.box, system.n_up, system.n_down
-    first, second = np.triu_indices(electrons, 1)
-    kind = (first >= up).astype(int) + (second >= up)
+class _PairBins(NamedTuple):
+    """Pairs of electrons and the bins of r that count them.
+
+    Attributes:
+      box: L, bohr.
+      first, second: electrons of each pair.                [pairs]
+      kind: 0 for uu, 1 for ud, 2 for dd.                   [pairs]
+      scale: g that one pair adds to a bin.                 [spin pairs, bins]
+      width: of the bins, bohr.
+    """
+
+    box: float
+    first: np.ndarray
+    second: np.ndarray
+    kind: np.ndarray
+    scale: np.ndarray
+    width: float
+
+    def difference(self, x):
+        """Difference of a vector of each electron, for each pair.  [N, d] -> [pairs, d]"""
+        return x[self.first] - x[self.second]
+
+    def separation(self, x):
+        """Separation of each pair, to the nearest image, and its length."""
+        r = self.difference(x)
+        images = jnp.round(r / self.box)
+        nearest = r - self.box * images
+        return nearest, jnp.linalg.norm(nearest, axis=-1)
+
+    def collect(self, distance, values):
+        """Sum over pairs of their values by bin, in units of g.  [spin pairs, bins]"""
+        last = self.scale.shape[1] - 1  # wider than the others: takes all that is farther
+        bins = jnp.minimum((distance / self.width).astype(int), last)
+        return self.scale * jnp.zeros(self.scale.shape).at[self.kind, bins].add(values)
+
+
+def _pair_bins(system, grid):
+    up = system.n_up
+    down = system.n_down
+    first, second = np.triu_indices(system.electrons, 1)
     # g is a mean over ordered pairs; of unlike spins only one order is of this kind
-    ordered = [2 / up**2, 1 / (up * down), 2 / down**2] if down else [2 / up**2]
-    scale = np.array(ordered)[:, None] / grid.share
-    shape, width = scale.shape, grid.edges[1]
+    ordered = [2 / up**2]
+    if down:
+        ordered += [1 / (up * down), 2 / down**2]
+    return _PairBins(
+        box=system.box,
+        first=first,
+        second=second,
+        kind=(first >= up).astype(int) + (second >= up),
+        scale=np.array(ordered)[:, None] / grid.share,
+        width=grid.edges[1],
+    )
 
-    def separations(x):
-        r = x[first] - x[second]
-        r = r - box * jnp.round(r / box)
-        return r, jnp.linalg.norm(r, axis=-1)
 
-    def by_bin(distance, values):
-        place = jnp.minimum((distance / width).astype(int), shape[1] - 1)
-        return scale * jnp.zeros(shape).at[kind, place].add(values)
+def make_structure(system: System, grid: Grid) -> Callable[[jax.Array, jax.Array], Structure]:
+    """Structure as a function of x [N, d] and z [N, d], bohr."""
+    pairs = _pair_bins(system, grid)
 
-    def structure(x, z):
-        density = [
-            density_waves(2 * np.pi / box * x[part], grid.highest).ravel() for part in system.parts
-        ]
-        pairs = [(a, b) for place, a in enumerate(density) for b in density[place:]]
-        products = jnp.stack(
-            [jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b) for a, b in pairs]
-        )
-        r, distance = separations(x)
-        moved = (z - x)[first] - (z - x)[second]
+    def structure(x: Float[Array, "electrons dim"], z: Float[Array, "electrons dim"]) -> Structure:
+        r, distance = pairs.separation(x)
+        _, distance_bare = pairs.separation(z)
+        # what the flow adds to the distance, to first order in the displacement z - x
+        moved = pairs.difference(z - x)
         along = jnp.sum(moved * r, axis=-1) / distance
-        g, displaced = by_bin(distance, 1.0), by_bin(distance, along)
         return Structure(
-            products @ grid.weight.T / electrons, g, by_bin(separations(z)[1], 1.0), displaced
+            s=_structure_factor(system, grid, x),
+            g=pairs.collect(distance, 1.0),
+            g_bare=pairs.collect(distance_bare, 1.0),
+            displaced=pairs.collect(distance, along),
         )
 
     return structure
+
+
+def _structure_factor(system, grid, x):
+    """Re rho_q^* rho_q / N for each pair of spins, mean over shells.  [spin pairs, S]"""
+    angle = 2 * np.pi / system.box * x
+    densities = []
+    for part in system.parts:
+        waves = density_waves(angle[part], grid.highest)
+        densities.append(waves.ravel())
+    # the imaginary part is odd in q: it vanishes in the mean over a shell
+    products = []
+    for a, b in itertools.combinations_with_replacement(densities, 2):  # uu, ud, dd
+        product = jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b)
+        products.append(product)
+    return jnp.stack(products) @ grid.weight.T / system.electrons
 
 
 def ideal_structure(
@@ -213,36 +284,88 @@ def ideal_structure(
     g_ss(r) = sum_{q != 0} c(q) (1 - cos qr) / N_s^2; of opposite spins S = 0 and g = 1.
 
     Args:
+      system: the gas; its coupling does not matter.
       orbitals: plane waves that hold all of the gas.
+      grid: of the gas.
       points: of a mesh along each side of the cell, on which g is averaged over the bins.
     Accuracy: S 1e-9; g that of the mesh, about the share of a bin that is wider or narrower on it.
     """
-    mesh = (points or {2: 1000, 3: 200}[system.dim],) * system.dim
-    place = np.indices(mesh).reshape(system.dim, -1).T / mesh[0]
-    distance = system.box * np.linalg.norm(place - np.round(place), axis=1)
-    bins = np.minimum(distance / grid.edges[1], len(grid.share) - 1).astype(int)
-    found = []
+    mesh = (points or MESH_POINTS[system.dim],) * system.dim
+    bins = _bins_of_mesh(system, grid, mesh)
+    rows_s = []
+    rows_g = []
     for count in system.spins:
-        pairs = pair_occupations(system.beta * orbitals.energy, count)
-        first, second = np.nonzero(~np.eye(len(pairs), dtype=bool))
-        transfer = orbitals.n[second] - orbitals.n[first]
-        weight, table = pairs[first, second], np.zeros(mesh)
-        np.add.at(table, tuple((transfer % mesh[0]).T), weight)
-        g = (weight.sum() - np.fft.fftn(table).real.ravel()) / count**2
-        inside = np.all(np.abs(transfer) <= grid.highest, axis=1) & (transfer[:, -1] >= 0)
-        shape = (2 * grid.highest + 1,) * (system.dim - 1) + (grid.highest + 1,)
-        shift = np.append(np.full(system.dim - 1, grid.highest), 0)
-        transfers = np.zeros(shape)
-        np.add.at(transfers, tuple((transfer[inside] + shift).T), weight[inside])
-        s = (count - grid.weight @ transfers.ravel()) / system.electrons
-        found.append(
-            (
-                s,
-                np.bincount(bins, g, len(grid.share))
-                / np.bincount(bins, minlength=len(grid.share)),
-            )
-        )
-    if len(found) > 1:
-        found.insert(1, (np.zeros_like(found[0][0]), np.ones_like(found[0][1])))
-    s, g = (np.stack(parts) for parts in zip(*found))
-    return Structure(s, g, g, np.zeros_like(g))
+        correlations = _spin_correlations(system, orbitals, count)
+        rows_s.append(_ideal_structure_factor(system, grid, correlations))
+        on_mesh = _ideal_pair_correlation(mesh, correlations)
+        rows_g.append(_bin_means(on_mesh, bins, len(grid.share)))
+    if system.n_down:
+        # opposite spins, between the two of equal ones
+        rows_s.insert(1, np.zeros_like(rows_s[0]))
+        rows_g.insert(1, np.ones_like(rows_g[0]))
+    g = np.stack(rows_g)
+    return Structure(s=np.stack(rows_s), g=g, g_bare=g, displaced=np.zeros_like(g))
+
+
+class _SpinCorrelations(NamedTuple):
+    """Correlations of the occupations of one spin.
+
+    Attributes:
+      electrons: of this spin.
+      transfer: integer vector from k to k'.                [pairs of k, d]
+      joint: <n_k n_k'>, k != k'.                           [pairs of k]
+    """
+
+    electrons: int
+    transfer: np.ndarray
+    joint: np.ndarray
+
+
+def _spin_correlations(system, orbitals, count):
+    table = pair_occupations(system.beta * orbitals.energy, count)
+    first, second = np.nonzero(~np.eye(len(table), dtype=bool))
+    transfer = orbitals.n[second] - orbitals.n[first]
+    return _SpinCorrelations(count, transfer, table[first, second])
+
+
+def _ideal_structure_factor(system, grid, correlations):
+    """(N_s - c(q)) / N, mean over shells.  [S]"""
+    highest = grid.highest
+    transfer = correlations.transfer
+    # the vectors of the grid start at -highest, but at 0 along the last direction
+    start = np.full(system.dim, highest)
+    start[-1] = 0
+    shape = start + highest + 1
+    c = np.zeros(tuple(shape))
+    near = np.all(np.abs(transfer) <= highest, axis=1)
+    on_grid = near & (transfer[:, -1] >= 0)
+    index = transfer[on_grid] + start
+    np.add.at(c, tuple(index.T), correlations.joint[on_grid])
+    mean = grid.weight @ c.ravel()
+    return (correlations.electrons - mean) / system.electrons
+
+
+def _ideal_pair_correlation(mesh, correlations):
+    """sum_q c(q) (1 - cos qr) / N_s^2 at the points of the mesh.  [points]"""
+    c = np.zeros(mesh)
+    # transfers beyond the mesh fold back onto it, where their cosines are the same
+    index = correlations.transfer % mesh[0]
+    np.add.at(c, tuple(index.T), correlations.joint)
+    cosines = np.fft.fftn(c).real.ravel()
+    return (correlations.joint.sum() - cosines) / correlations.electrons**2
+
+
+def _bins_of_mesh(system, grid, mesh):
+    """Bin of the distance of each point of a mesh in the cell from the origin.  [points]"""
+    fraction = np.indices(mesh).reshape(system.dim, -1).T / mesh[0]
+    nearest = fraction - np.round(fraction)
+    distance = system.box * np.linalg.norm(nearest, axis=1)
+    # the last bin is wider than the others: it takes all that is farther
+    last = len(grid.share) - 1
+    return np.minimum(distance / grid.edges[1], last).astype(int)
+
+
+def _bin_means(values, bins, count):
+    total_of_bin = np.bincount(bins, values, count)
+    points = np.bincount(bins, minlength=count)
+    return total_of_bin / points

@@ -1,33 +1,31 @@
-r"""Everything that a density matrix says of the gas, from means over samples of blocks.
+r"""Thermodynamics and distributions of a density matrix, from means over blocks of samples.
 
-Energies per electron, with s = -ln p(K) / N and e = E_loc / N:
+With energies per electron, s = -ln p(K) / N and e = E_loc / N,
 
 .. math:: P = \frac{N (2 k + v)}{d L^d}, \qquad
           C = \beta N \mathrm{Cov}(e, s) \;\text{or}\; N \mathrm{Var}(s) \;\text{or}\; \beta^2 N
           \mathrm{Var}(e)
 
-The virial pressure equals -dF/dL^d at fixed N and T: when the cell is scaled with dimensionless
+The virial pressure equals -dF/dL^d at fixed N and T.  When the cell is scaled with dimensionless
 parameters fixed, the kinetic energy goes as L^-2, the potential energy as L^-1 and the entropy not
-at all; at the minimum of F the parameters do not matter.  Theta scales as r_s^2 then.
+at all; Theta scales as r_s^2 then.  At the minimum of F the parameters do not matter.
 
-The isochoric heat capacity C, k_B per electron, is the same three times if rho is exact.  Of a
-variational one, the first is the change of E, the second T times that of S, when T changes and p(K)
-goes as a power of itself at fixed
-wavefunctions: both neglect how the flow and the energies of the states change with T.  The third,
-from the variance
-of H, counts the variance of E_loc within each K, which is an error of the wavefunctions: the
-largest of the three.
+The three forms of the isochoric heat capacity C, k_B per electron, agree if rho is exact.  Of a
+variational rho, the first is the change of E with T, the second T times the change of S, when p(K)
+goes as a power of itself at fixed wavefunctions.  Both neglect how the flow and the energies of the
+states change with T.  The third, from the variance of H, counts the variance of E_loc within each K
+too, which is an error of the wavefunctions: it is the largest of the three.
 
-Errors come from the blocks, which are independent; of derived quantities by the jackknife
-(heg.statistics).
+The blocks are independent, and errors come from them by the jackknife (`heg.statistics`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from heg.gas.plane_waves import Orbitals
 from heg.gas.plasmon import plasmon_structure
@@ -40,62 +38,46 @@ from heg.observables.momentum import (
     momentum_distribution,
     momentum_shells,
 )
+from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.structure import Grid, Structure, make_structure, total
 from heg.sampling.batch import Walkers
-from heg.statistics import Derived, Estimate, jackknife
-from heg.training.control_variates import make_controls
+from heg.statistics import Derived, jackknife
+from heg.training.control_variates import Regression, make_controls
 from heg.training.free_energy import Samples, per_electron, sample_of
 
-CONTACT = 0.7  # g is fitted up to CONTACT r_s for its value at contact
+CONTACT_RANGE = 0.7  # g is fitted up to CONTACT_RANGE r_s for its value at contact
 
 
 class Observed(NamedTuple):
-    """Of samples along the first axis, or means over blocks of them.
+    """Observables of samples along the first axis, or their means over blocks.
 
     Attributes:
       energies: F, E, kinetic, potential, S per electron, as in heg.training.free_energy.
-      moments: products e s, s s, and e e of the uncontrolled |E_loc|.
-      structure, momentum: of heg.observables.structure and heg.observables.momentum.
+      moments: products e s, s s, and e e of |E_loc| without control variates.
+      structure: S(q) and g(r).
+      momentum: n(k) and its control variate.
     """
 
-    energies: dict[str, jax.Array]
-    moments: dict[str, jax.Array]
+    energies: Mapping[str, jax.Array | np.ndarray]
+    moments: Mapping[str, jax.Array | np.ndarray]
     structure: Structure
     momentum: Momentum
 
 
-class Quantity(NamedTuple):
-    """A result.
-
-    Attributes:
-      value, error: of equal shape.
-      covariance: of the flattened value; None where errors are independent or it is one number.
-      unit: in words.
-    """
-
-    value: np.ndarray
-    error: np.ndarray
-    covariance: np.ndarray | None
-    unit: str
-
-    def __repr__(self) -> str:
-        """A line: the number or the shape of the array, and the unit."""
-        single = np.ndim(self.value) == 0
-        number = (
-            Estimate(float(self.value), float(self.error))
-            if single
-            else f"array {np.shape(self.value)}"
-        )
-        return f"<Quantity {number}, {self.unit}>"
-
-
 def make_sample(system: System, orbitals: Orbitals, model: Model, grid: Grid) -> Callable:
-    """(params, walker, key) -> Samples, Structure, Momentum of one walker."""
+    """Observables of one walker: a function (params, walker, key) -> Samples, Structure, Momentum.
+
+    Args:
+      system: the gas.
+      orbitals: plane waves of p(K).
+      model: the density matrix.
+      grid: of S and g.
+    """
     structure = make_structure(system, grid)
     momentum = make_momentum(system, orbitals, model.log_psi)
     controls = make_controls(system, orbitals)
 
-    def sample(params: Params, walker: Walkers, key):
+    def sample(params: Params, walker: Walkers, key: jax.Array):
         samples, z = sample_of(model, controls, params, walker)
         return (
             samples,
@@ -107,123 +89,182 @@ def make_sample(system: System, orbitals: Orbitals, model: Model, grid: Grid) ->
 
 
 def observe(
-    samples: Samples, structure: Structure, momentum: Momentum, regression, system: System
+    samples: Samples,
+    structure: Structure,
+    momentum: Momentum,
+    regression: Regression,
+    system: System,
 ) -> Observed:
-    """What is kept of each sample.  All have the samples along the first axis."""
+    """Observables of each sample, from what `make_sample` gives; the samples along the first axis.
+
+    Args:
+      samples, structure, momentum: of each sample.
+      regression: of other samples, for the control variates of the energies.
+      system: the gas.
+    """
     energies = per_electron(samples, regression, system)
-    e, s = energies["E"], energies["S"]
-    squared = jnp.abs(samples.energy.total / system.electrons) ** 2
-    return Observed(energies, {"e s": e * s, "s s": s * s, "e e": squared}, structure, momentum)
+    e = energies["E"]
+    s = energies["S"]
+    # |E_loc| as it is: the heat capacity from Var(e) is to show the error of the wavefunctions
+    moments = {
+        "e s": e * s,
+        "s s": s * s,
+        "e e": jnp.abs(samples.energy.total / system.electrons) ** 2,
+    }
+    return Observed(energies, moments, structure, momentum)
 
 
 def thermodynamics(system: System, blocks: Observed) -> dict[str, Quantity]:
-    """Energies, S, pressure, heat capacities of a cell, per electron.
+    """Energies, entropy, pressure and heat capacities, per electron, with errors.
 
     Args:
+      system: the gas.
       blocks: means over blocks.                            [blocks, ...]
     """
-    units = {"S": "k_B per electron"}
-    found = {}
-    for name in blocks.energies:
-        found[name] = _quantity(
-            jackknife(blocks.energies[name], lambda mean: mean),
-            units.get(name, "hartree per electron"),
-        )
-    found["pressure"] = _quantity(
-        jackknife(
-            blocks.energies, lambda mean: pressure(system, mean["kinetic"], mean["potential"])
-        ),
-        f"hartree per bohr^{system.dim}",
-    )
-    capacities = jackknife(
-        blocks._replace(structure=None, momentum=None), lambda mean: heat_capacities(system, mean)
-    )
-    for place, kind in enumerate(("", "_of_entropy", "_of_energy")):
-        part = Derived(
-            capacities.value[place], capacities.covariance[place : place + 1, place : place + 1]
-        )
-        found["heat_capacity" + kind] = _quantity(part, "k_B per electron")
-    return found
+    results: dict[str, Result] = {}
+    for name, values in blocks.energies.items():
+        results[name] = jackknife(values, _mean)
+
+    def virial_pressure(energies):
+        return pressure(system, energies["kinetic"], energies["potential"])
+
+    def capacities(means):
+        energies, moments = means
+        return heat_capacities(system, energies, moments)
+
+    results["pressure"] = jackknife(blocks.energies, virial_pressure)
+    # together, so that one pass over the blocks serves for all three
+    three = jackknife((blocks.energies, blocks.moments), capacities)
+    results["heat_capacity"] = _element(three, 0)
+    results["heat_capacity_of_entropy"] = _element(three, 1)
+    results["heat_capacity_of_energy"] = _element(three, 2)
+    return with_units(results, system.dim)
 
 
 def pressure(system: System, kinetic, potential):
-    """Virial pressure, hartree / bohr^d, from energies per electron."""
+    """Virial pressure, hartree / bohr^d, from energies per electron, hartree."""
     return system.electrons * (2 * kinetic + potential) / (system.dim * system.box**system.dim)
 
 
-def heat_capacities(system: System, mean: Observed) -> np.ndarray:
-    """C by the covariance of energy and entropy, the variance of the entropy, that of the energy,
-    k_B per electron."""
-    e, s, moments = mean.energies["E"], mean.energies["S"], mean.moments
-    covariances = moments["e s"] - e * s, moments["s s"] - s * s, moments["e e"] - e * e
-    return system.electrons * np.array([system.beta, 1.0, system.beta**2]) * np.array(covariances)
+def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Float[np.ndarray, "3"]:
+    """Heat capacity from Cov(e, s), from Var(s) and from Var(e), k_B per electron.
+
+    Args:
+      system: the gas.
+      energies, moments: means of the fields of `Observed`.
+    """
+    e = energies["E"]
+    s = energies["S"]
+    covariance = moments["e s"] - e * s
+    variance_s = moments["s s"] - s * s
+    variance_e = moments["e e"] - e * e
+    beta = system.beta
+    electrons = system.electrons
+    return np.array(
+        [
+            electrons * beta * covariance,
+            electrons * variance_s,
+            electrons * beta**2 * variance_e,
+        ]
+    )
 
 
 def distributions(
     system: System, orbitals: Orbitals, grid: Grid, blocks: Observed
 ) -> dict[str, Quantity]:
-    """S(q), g(r), that of z, displacement, n(k), with their grids, by pairs of spins uu, ud, dd or
-    spin u, d."""
+    """S(q), g(r), g of z, displacement and n(k), with the grids q, r and k.
+
+    The rows of an array are the pairs of spins uu, ud, dd, or the spins u, d.
+
+    Args:
+      system: the gas.
+      orbitals: plane waves of p(K).
+      grid: of S and g.
+      blocks: means over blocks.                            [blocks, ...]
+    """
     shells, _ = momentum_shells(system, orbitals)
+    # fitted once to all blocks, not anew for each group that the jackknife leaves out
     weight = control_weight(blocks.momentum)
-    middle = (grid.edges[1:] + grid.edges[:-1]) / 2
-    n_of = lambda mean: momentum_distribution(mean, weight)
     structure = blocks.structure
-    displacement = jackknife(
-        structure, lambda mean: mean.displaced / np.where(mean.g > 0, mean.g, np.inf)
-    )
-    of = lambda values: jackknife(values, lambda mean: mean)
-    return {
-        "q": _exact(grid.shells.length, "1/bohr"),
-        "S_q": _quantity(of(structure.s), "per electron"),
-        "r": _exact(middle, "bohr"),
-        "g_r": _quantity(of(structure.g), "none"),
-        "g_bare": _quantity(of(structure.g_bare), "none"),
-        "displacement": _quantity(displacement, "bohr"),
-        "k": _exact(shells.length, "1/bohr"),
-        "k_count": _exact(shells.count, "wavevectors in the shell"),
-        "n_k": _quantity(jackknife(blocks.momentum, n_of), "electrons per wavevector"),
-        "electrons_counted": _quantity(
-            jackknife(blocks.momentum, lambda mean: n_of(mean) @ shells.count), "electrons"
-        ),
+
+    def displacement(mean):
+        # zero in bins without pairs
+        return mean.displaced / np.where(mean.g > 0, mean.g, np.inf)
+
+    def n_k(mean):
+        return momentum_distribution(mean, weight)
+
+    def electrons(mean):
+        return n_k(mean) @ shells.count
+
+    results: dict[str, Result] = {
+        "q": grid.shells.length,
+        "S_q": jackknife(structure.s, _mean),
+        "r": grid.middles,
+        "g_r": jackknife(structure.g, _mean),
+        "g_bare": jackknife(structure.g_bare, _mean),
+        "displacement": jackknife(structure, displacement),
+        "k": shells.length,
+        "k_count": shells.count,
+        "n_k": jackknife(blocks.momentum, n_k),
+        "electrons_counted": jackknife(blocks.momentum, electrons),
     }
+    return with_units(results, system.dim)
 
 
 def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
-    """S of the longest waves against the plasmon's, which is exact in the limit, and g(0) of
-    opposite spins."""
-    found = {}
-    if system.coupling:
+    """Limits of the distributions that theory knows or constrains.
+
+    They are S of the longest waves over that of the plasmon, which is exact for q -> 0, and g(0) of
+    opposite spins.  Each is left out where the gas has no such limit.
+    """
+    results: dict[str, Result] = {}
+
+    def over_plasmon(s):
         plasmon = plasmon_structure(system, grid.shells.length[:1])
-        ratio = jackknife(blocks.structure.s, lambda mean: total(mean)[:1] / plasmon)
-        found["S_q_over_plasmon"] = _quantity(ratio, "none")
+        return total(s)[:1] / plasmon
+
+    def contact_of_opposite_spins(g):
+        _, up_down, _ = g
+        return contact(system, grid, up_down)
+
+    if system.coupling:
+        results["S_q_over_plasmon"] = jackknife(blocks.structure.s, over_plasmon)
     if system.n_down:
-        found["contact"] = _quantity(
-            jackknife(blocks.structure.g, lambda g: contact(system, grid, g[1])), "none"
-        )
-    return found
+        results["contact"] = jackknife(blocks.structure.g, contact_of_opposite_spins)
+    return with_units(results, system.dim)
 
 
-def contact(system: System, grid: Grid, g: np.ndarray) -> np.ndarray:
-    r"""g(0) of opposite spins from a fit a (1 + 2 coupling r / (d - 1)) + b r^2 + c r^3 up to
-    CONTACT r_s.
+def contact(system: System, grid: Grid, g: Float[np.ndarray, " bins"]) -> float:
+    r"""Value g(0) of opposite spins from a fit to g(r) up to CONTACT_RANGE r_s.
 
-    The slope is Kato's: Commun. Pure Appl. Math. 10, 151 (1957), doi:10.1002/cpa.3160100201.
+    The fit is a (1 + 2 coupling r / (d - 1)) + b r^2 + c r^3.  The slope at contact is Kato's:
+    Commun. Pure Appl. Math. 10, 151 (1957), doi:10.1002/cpa.3160100201.
 
     Args:
-      g: of the bins.                                       [bins]
+      system: the gas.
+      grid: its bins.
+      g: of opposite spins, mean in each bin.
     """
-    r = (grid.edges[1:] + grid.edges[:-1]) / 2
-    near = r < CONTACT * system.rs
-    r, weight = r[near], np.sqrt(grid.share[near])
-    regressors = np.stack([1 + 2 * system.coupling * r / (system.dim - 1), r**2, r**3], axis=1)
-    return np.linalg.lstsq(regressors * weight[:, None], g[near] * weight)[0][0]
+    near = grid.middles < CONTACT_RANGE * system.rs
+    r = grid.middles[near]
+    cusp = 1 + 2 * system.coupling * r / (system.dim - 1)
+    # the quadratic term of the cusp's expansion is not known: it is fitted
+    terms = np.stack([cusp, r**2, r**3], axis=1)
+    # the number of pairs in a bin, and with it 1 / variance of g, goes as the volume of the bin
+    weight = np.sqrt(grid.share[near])
+    weighted_terms = terms * weight[:, None]
+    weighted_g = g[near] * weight
+    coefficients, *_ = np.linalg.lstsq(weighted_terms, weighted_g)
+    return coefficients[0]
 
 
-def _quantity(derived, unit):
-    size = derived.value.size
-    return Quantity(derived.value, derived.error, derived.covariance if size > 1 else None, unit)
+def _mean(mean):
+    """The mean itself, for the jackknife of quantities that are means."""
+    return mean
 
 
-def _exact(value, unit):
-    return Quantity(np.asarray(value), np.zeros(np.shape(value)), None, unit)
+def _element(derived, index):
+    """One quantity of several derived together."""
+    part = slice(index, index + 1)
+    return Derived(derived.value[index], derived.covariance[part, part])

@@ -91,9 +91,10 @@ def second_order(
         return_inverse=True,
     )
     # <D|H|D> of the determinants outside
-    n = _words_up_to(system, BEYOND * highest).decode(word)
+    words = _words_up_to(system, BEYOND * highest)
+    exchange = _exchange(system, words.decode(word))
     energy = _kinetic_energy(system, couplings.kinetic[first])
-    energy = energy + system.coupling * _exchange(system, n)
+    energy = energy + system.coupling * exchange
     energy += _image_energy(system)
     # <D|V|K> between those outside and those of the block; the matrix adds terms of equal indices
     elements = system.coupling * couplings.value
@@ -103,7 +104,8 @@ def second_order(
     # high levels may lie above determinants outside, where perturbation theory fails
     chosen = np.flatnonzero(levels < levels[0] + reach)
     lowered = np.zeros(len(levels))
-    for part in np.array_split(chosen, -(-len(chosen) // LEVELS_AT_ONCE)):
+    parts = -(-len(chosen) // LEVELS_AT_ONCE)
+    for part in np.array_split(chosen, parts):
         amplitude = matrix @ vectors[:, part]
         denominator = energy[:, None] - levels[part]
         lowered[part] = -np.sum(amplitude**2 / denominator, axis=0)
@@ -272,7 +274,8 @@ def _couplings_of_pair(system, n, kinetic, highest, transfers, pair):
     words = _words_up_to(system, highest)
     # |k + q|^2 + |k' - q|^2 less |k|^2 + |k'|^2, times N
     apart = n[:, first] - n[:, second]
-    cost = 2 * system.electrons * (np.sum(q**2, axis=1) + apart @ q.T)
+    change = np.sum(q**2, axis=1) + apart @ q.T
+    cost = 2 * system.electrons * change
     # rows of the block and transfers that stay below the bound
     row, index = np.nonzero(kinetic[:, None] + cost <= highest)
     # k + q and k' - q in the places of k and k'

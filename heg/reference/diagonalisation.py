@@ -235,19 +235,23 @@ def _centre_of_mass(system, totals):
     shift = electrons * np.asarray(system.twist)
     reach = TAIL * system.temperature
     # the lowest Q lies within half a spacing of zero in each direction
-    radius = np.sqrt(reach * electrons / unit + system.dim * electrons**2 / 4)
+    lowest = system.dim * electrons**2 / 4
+    radius = np.sqrt(reach * electrons / unit + lowest)
     grid = integer_vectors(system.dim, int(np.ceil(radius)) + 1)
     total = (grid - np.round(shift)).astype(int)
     energy = unit * np.sum((total + shift) ** 2, axis=1) / electrons
     inside = energy < energy.min() + reach
     total = total[inside]
     # each component into 0 ... N/2, then in decreasing order
-    sign = np.where(2 * (total % electrons) > electrons, -1, 1)
-    axes = np.argsort(-((sign * total) % electrons), axis=1, kind="stable")
+    rest = total % electrons
+    sign = np.where(2 * rest > electrons, -1, 1)
+    reflected = (sign * total) % electrons
+    axes = np.argsort(-reflected, axis=1, kind="stable")
     sign = np.take_along_axis(sign, axes, axis=1)
     image = sign * np.take_along_axis(total, axes, axis=1)
     # the class whose totals are the images modulo N
-    same = np.all((image % electrons)[:, None] == totals, axis=2)
+    rest = image % electrons
+    same = np.all(rest[:, None] == totals, axis=2)
     return _Motion(
         energy=energy[inside],
         number=np.argmax(same, axis=1),

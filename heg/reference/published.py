@@ -141,10 +141,12 @@ def amgb(system: System) -> float:
     scaling = ((1 + zeta) ** 1.5 + (1 - zeta) ** 1.5) / 2
     exchange = unpolarised * scaling
     # e_x^(6): exchange without its terms up to zeta^4
-    higher = unpolarised * (scaling - 1 - 3 / 8 * zeta**2 - 3 / 128 * zeta**4)
-    alphas = np.array([coefficients.alpha(rs) for coefficients in AMGB])
-    powers = zeta ** (2.0 * np.arange(3))
-    correlation = alphas @ powers + np.expm1(-BETA * rs) * higher
+    remainder = scaling - 1 - 3 / 8 * zeta**2 - 3 / 128 * zeta**4
+    higher = unpolarised * remainder
+    alphas = [coefficients.alpha(rs) for coefficients in AMGB]
+    exponents = np.array([0.0, 2.0, 4.0])
+    polynomial = np.array(alphas) @ zeta**exponents
+    correlation = polynomial + np.expm1(-BETA * rs) * higher
     return float(exchange + correlation)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
+from heg.observables.quantities import Quantity
 from heg.observables.quasiparticles import Landau
 from heg.observables.structure import total
-from heg.observables.thermodynamics import Quantity
 from heg.statistics import Estimate
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 import html
 from pathlib import Path
 
+from heg.observables.quantities import NUMBERS
 from heg.report.html import (
     SIZE_ERROR,
     document,
@@ -14,31 +15,6 @@ from heg.report.html import (
 from heg.runs.text_files import write_text
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
-
-TITLES = {
-    "F": "free energy, an upper bound",
-    "F_2": "second order, an estimate",
-    "F_second_order": "free energy to second order, an estimate",
-    "E": "energy",
-    "kinetic": "kinetic energy",
-    "potential": "potential energy",
-    "potential_first_order": "potential energy to first order, an estimate",
-    "S": "entropy",
-    "pressure": "pressure (virial)",
-    "heat_capacity": "heat capacity, energy with entropy",
-    "heat_capacity_of_entropy": "heat capacity, variance of the entropy",
-    "heat_capacity_of_energy": "heat capacity, variance of the energy",
-    "f_xc": "F less that of the ideal gas, f_xc, an upper bound",
-    "f_xc_second_order": "f_xc to second order, an estimate",
-    "entropy_ratio": "entropy over that of the ideal gas (m*/m at low temperature)",
-    "S_q_over_plasmon": "S of the longest waves over the plasmon's",
-    "contact": "g(0) of opposite spins",
-    "contact_first_order": "g(0) of opposite spins to first order, an estimate",
-    "electrons_counted": "sum of n(k), each spin",
-    "E_variance_within_K": "variance of E_loc within K",
-    "F_variance_over_K": "variance of F_loc over K",
-    "F_at_zero_variance": "F extrapolated to zero variance over the training (no bound)",
-}
 
 
 def write(path: Path, observables: dict, configuration: str, pictures: dict[str, Path]) -> Path:
@@ -85,10 +61,11 @@ def _rows(observables):
     """Title, value, ideal value and unit of each quantity that was measured."""
     ideal = observables["ideal"]
     rows = []
-    for name, title in TITLES.items():
+    for name, entry in NUMBERS.items():
         if name in observables:
             value = _with_error(observables[name])
-            rows.append((title, value, _exact(ideal.get(name)), observables["units"][name]))
+            unit = observables["units"][name]
+            rows.append((entry.title, value, _exact(ideal.get(name)), unit))
     return rows
 
 

@@ -1,35 +1,46 @@
-"""heg-solve without its command line: the loop over steps, the final measurement, the run
-directory."""
+"""The training of a run from its beginning, or its last checkpoint, to its result.
+
+This is heg-solve without its command line.  Read `solve` first: it calls the steps of a `Run` in
+their order.
+"""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from heg.config import Config, changes, tables
-from heg.errors import RunError, StorageError
+from heg.config import Config, changes
+from heg.errors import StorageError
+from heg.model.density_matrix import Params
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import any_process, is_first, on_first
-from heg.runs import files, text_files
-from heg.runs.run_directory import load_state, start_from
-from heg.runs.summary import QUANTITIES, history_row, summarise
+from heg.runs import files, hdf5, text_files
+from heg.runs.frozen_samples import frozen_samples
+from heg.runs.run_directory import RunDirectory, load_state
+from heg.runs.summary import history_row, summarise
+from heg.runs.trouble import give_up_after, trouble_of
+from heg.runs.warm_start import start_from
 from heg.training.convergence import settled
-from heg.training.state import MEASURING, NUMBERS, SAMPLING, TrainState, key_of_run, stream
+from heg.training.state import NUMBERS, StepInfo, TrainState, key_of_run
 from heg.training.step import Solver, build
-from heg.training.verdict import REDRAWN_FEW, check_draws, verdict
+from heg.training.verdict import verdict
 
-REDRAWN_IN_STEP = 0.02  # share of the draws of one step
-TROUBLES = 3  # steps that may fail in a row
-HISTORY, TROUBLE = "history.csv", "trouble.jsonl"
+Samples = dict[str, np.ndarray]  # F, E, ... of independent samples per electron, [samples] each
 
 
-def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool]) -> dict:
-    """Runs, or continues to its end, the run in config.run.run_dir.  Called by all processes at
-    once.
+def solve(
+    config: Config,
+    say: Callable[[str], object],
+    show: Callable[[int, StepInfo], object],
+    stop: Callable[[], bool],
+) -> dict:
+    """Run, or continue to its end, the run in config.run.run_dir.  Called by all processes.
 
     Args:
       config: of the run.
@@ -37,234 +48,290 @@ def solve(config: Config, say: Callable, show: Callable, stop: Callable[[], bool
       show: takes the number of steps done and the StepInfo of the last one.
       stop: true when the run is to end in order, with a checkpoint; so does a file STOP in the run
         directory.
+
     Returns:
       The summary, as in summary.json; empty if the run was stopped before its end.
+
     Raises:
       ValueError: the configuration is impossible, or differs from that of the run in a field that
         may not change.
       RunError: the run cannot go on.
       StorageError, OSError: a file cannot be used, or another run is using the directory.
     """
-    solver, run_dir = build(config), Path(config.run.run_dir)
-    new = config.run.start and not on_first((run_dir / "config.toml").exists)
-    params = (
-        start_from(config.run.start, solver) if new else None
-    )  # refused before there is a directory
-    asked = run_dir / "STOP"
+    directory = RunDirectory(Path(config.run.run_dir))
+
+    def asked_to_stop() -> bool:
+        # a signal may reach one process alone: all of them end together
+        return any_process(stop() or (is_first() and directory.stop_file.exists()))
+
+    run = Run(config, build(config), directory, say, show, asked_to_stop)
+    # a start that does not fit is refused before there is a directory
+    other_params = run.parameters_of_other_run()
     with contextlib.ExitStack() as held:
-        on_first(_claim, run_dir, config, held, say)
-        first = _first(config, solver, params, say)
-        summary = _run(
-            config,
-            solver,
-            first,
-            say,
-            show,
-            lambda: any_process(stop() or (is_first() and asked.exists())),
-        )
-        on_first(lambda: asked.unlink(missing_ok=True))
+        # files belong to the first process: it alone holds the lock
+        on_first(run.claim_directory, held)
+        first = run.first_state(other_params)
+        progress = run.restore(first)
+        initial = run.samples_at(first)
+        run.train(progress)
+        final = run.samples_at(progress.state) if run.is_trained(progress) else {}
+        summary = run.conclude(progress, initial, final) if initial and final else {}
+        # the request has been heard; left there it would end the next run at once
+        on_first(partial(directory.stop_file.unlink, missing_ok=True))
     return summary
 
 
-def _run(config, solver, first, say, show, stop):
-    run_dir, begin = Path(config.run.run_dir), time.monotonic()
-    found, before = on_first(_newest, config, solver, say)
-    state = first if found is None else everywhere(found)
-    rows = on_first(text_files.rewind_history, run_dir / HISTORY, int(state.step))
-    spent = lambda: before + time.monotonic() - begin
-    initial = measure(solver, config, first, stop)
-    saved, troubles = -1 if found is None else int(state.step), []
-    while not _done(config, int(state.step), rows) and not stop():
-        after, info = solver.step(state)
-        trouble = _trouble(config, state, after, info)
-        troubles = [*troubles, trouble] if trouble else []
-        if trouble:
-            on_first(text_files.append_line, run_dir / TROUBLE, trouble)
-            _give_up_on(config, troubles)
-            # the parameters stay, the random numbers of this step are passed over
-            state = state._replace(step=state.step + 1)
-            continue
-        state = after
-        rows.append(history_row(int(state.step), info))
-        on_first(text_files.append_history, run_dir / HISTORY, rows[-1])
-        show(int(state.step), info)
-        if int(state.step) % config.run.save_every == 0:
-            saved = _save(config, state, spent())
-    if saved != int(state.step):
-        _save(config, state, spent())
-    final = measure(solver, config, state, stop) if _done(config, int(state.step), rows) else {}
-    if not initial or not final:
-        return {}
-    summary = summarise(solver, config, state, initial, final)
-    draws = config.sampler.batch * (summary["steps"] + 1)
-    summary |= {"verdict": verdict(summary, rows, draws), "seconds": spent()}
-    on_first(text_files.save_json, run_dir / "summary.json", summary)
-    return summary
+@dataclasses.dataclass
+class Progress:
+    """How far a training is.
 
-
-def _first(config, solver, params, say):
-    """The state before the first step: untrained, or with parameters of another run, which
-    checkpoint-0.h5 keeps."""
-    first = solver.init(key_of_run(config.run.seed))
-    if not config.run.start:
-        return everywhere(first)
-    path = Path(config.run.run_dir) / "checkpoint-0.h5"
-    begun = on_first(_begun, path, solver, say)
-    if begun is None:
-        params = start_from(config.run.start, solver) if params is None else params
-        begun = jax.tree.map(np.asarray, first)._replace(params=params, average=params)
-        on_first(partial(files.save_tree, random_numbers=NUMBERS), path, begun)
-        say(f"Starting from {config.run.start}.")
-    return everywhere(begun)
-
-
-def _begun(path, solver, say):
-    """The state in a file, if it can be used."""
-    with contextlib.suppress(StorageError):
-        return load_state(path, solver.template)[0]
-    _set_aside([path], say)
-    return None
-
-
-def _done(config, step, rows):
-    """Is the training at its end?  The same answer for all processes, and for a run that is
-    continued."""
-    accuracy = config.run.accuracy
-    return step >= config.run.steps or (accuracy is not None and settled(rows, accuracy))
-
-
-def measure(
-    solver: Solver, config: Config, state: TrainState, stop: Callable[[], bool]
-) -> dict[str, np.ndarray]:
-    """F, E, kinetic, potential, S per electron of independent samples at the averaged parameters.
-
-    They are kept in samples-<step>.h5.
-
-    Samples that the run directory holds already are read, not drawn again.  Empty if stopped.
-
-    Raises:
-      RunError: a draw failed for good.
+    Attributes:
+      state: after the last step.
+      rows: dicts of the history up to it, oldest first.
+      saved_step: that of the newest checkpoint; None without one.
+      seconds_before: spent on the run by earlier processes.
+      begin: reading of the clock when this process took the run up.
+      troubles: of the steps that failed since the last sound one.
     """
-    path = Path(config.run.run_dir) / f"samples-{int(state.step)}.h5"
-    count, batch = config.run.samples, config.sampler.batch
-    frozen = state.average, state.regression, state.key
-    if stored := on_first(_samples, path, count, frozen):
-        return stored
-    key, parts, redrawn = stream(state, MEASURING), [], 0
-    for number in range(-(-count // batch)):
-        if stop():
-            return {}
-        samples, draws = solver.measure(state.average, jax.random.fold_in(key, number))
-        redrawn += int(draws.redrawn)
-        check_draws(int(state.step), int(draws.lost), redrawn, (number + 1) * batch)
-        parts.append(solver.per_electron(samples, state.regression))
-    values = {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
-    notes = {
-        "units": "hartree per electron; S: k_B per electron",
-        "parameters": files.fingerprint(frozen),
-    }
-    on_first(partial(files.save_tree, **notes), path, values)
-    return values
+
+    state: TrainState
+    rows: list[Any]
+    saved_step: int | None
+    seconds_before: float
+    begin: float
+    troubles: list[dict] = dataclasses.field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """Steps done, with those that were passed over."""
+        return int(self.state.step)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run by all processes so far."""
+        return self.seconds_before + time.monotonic() - self.begin
 
 
-def _claim(run_dir, config, held, say):
-    """Makes the directory ours until `held` is closed, and notes the configuration or checks it
-    against the run's."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if dead := held.enter_context(files.locked(run_dir)):
-        say(f"The run that was here did not end in order ({dead}).")
-    path = run_dir / "config.toml"
-    if path.exists():
-        found = changes(config, text_files.load_tables(path))
-        if found.refused:
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+      state: what it holds; None where there is none.
+      seconds: spent on the run until it was written.
+    """
+
+    state: TrainState | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run made ready, and its steps from the claim of its directory to its summary.
+
+    Attributes:
+      config: as asked for.
+      solver: built from it.
+      directory: where its files are.
+      say, show, stop: as in `solve`; stop gives the same answer to all processes.
+    """
+
+    config: Config
+    solver: Solver
+    directory: RunDirectory
+    say: Callable[[str], object]
+    show: Callable[[int, StepInfo], object]
+    stop: Callable[[], bool]
+
+    def parameters_of_other_run(self) -> Params | None:
+        """The parameters that a new run starts from; None if it is not new, or from the ideal gas.
+
+        Raises:
+          ValueError: the other run is of other electrons or of another model.
+        """
+        start = self.config.run.start
+        if start and not on_first(self.directory.config_file.exists):
+            return start_from(Path(start), self.solver)
+        return None
+
+    def claim_directory(self, held: contextlib.ExitStack) -> None:
+        """Hold the directory until `held` is closed, and write or check its configuration.
+
+        Raises:
+          ValueError: it holds another run.
+          StorageError: another process is using it.
+        """
+        self.directory.path.mkdir(parents=True, exist_ok=True)
+        previous_holder = held.enter_context(self.directory.locked())
+        if previous_holder:
+            self.say(f"The run that was here did not end in order ({previous_holder}).")
+        if self.directory.config_file.exists():
+            self._check_configuration()
+        # without its configuration a run cannot be told from another
+        elif (
+            any(self.directory.path.glob("checkpoint-*.h5")) or self.directory.history_file.exists()
+        ):
             raise ValueError(
-                f"{run_dir} holds another run: {'; '.join(found.refused)}; choose another --run-dir"
+                f"{self.directory} holds a run without its config.toml: choose another --run-dir"
             )
-        for change in found.told:
-            say(f"Changed: {change}.")
-    elif any(run_dir.glob("checkpoint-*.h5")) or (run_dir / HISTORY).exists():
-        raise ValueError(f"{run_dir} holds a run without its config.toml: choose another --run-dir")
-    text_files.save_config(path, tables(config))
+        self.directory.save_configuration(self.config)
 
+    def _check_configuration(self) -> None:
+        """Refuse changes that make another run of it, and name the others."""
+        stored = text_files.load_tables(self.directory.config_file)
+        differences = changes(self.config, stored)
+        if differences.refused:
+            raise ValueError(
+                f"{self.directory} holds another run: {'; '.join(differences.refused)}; "
+                "choose another --run-dir"
+            )
+        for change in differences.announced:
+            self.say(f"Changed: {change}.")
 
-def _newest(config, solver, say):
-    """State of the newest checkpoint that can be used, and the seconds spent so far; none and zero
-    if there is none."""
-    run_dir, unused = Path(config.run.run_dir), []
-    for path in files.checkpoints(run_dir):
-        try:
-            state, attributes = load_state(path, solver.template)
-        except StorageError as error:
-            say(f"{error}; the checkpoint before it is used.")
-            unused.append(path)
-            continue
-        _set_aside(unused, say)
-        say(f"Continuing from {path.name}.")
-        return state, float(attributes.get("seconds", 0.0))
-    rows = text_files.read_history(run_dir / HISTORY)
-    if unused or (rows and int(rows[-1]["step"]) > config.run.save_every):
-        _set_aside([*unused, run_dir / HISTORY], say)
-        say("No checkpoint is left: the run begins anew.")
-    return None, 0.0
+    def first_state(self, other_params: Params | None) -> TrainState:
+        """The state before the first step: untrained, or with the parameters of another run.
 
+        The latter is kept in checkpoint-0.h5: the run goes on when the other one is gone.
 
-def _set_aside(paths, say):
-    for path in filter(Path.exists, paths):
-        say(f"{path.name} is kept as {files.set_aside(path).name}.")
+        Args:
+          other_params: from `parameters_of_other_run`.
+        """
+        untrained = self.solver.init(key_of_run(self.config.run.seed))
+        start = self.config.run.start
+        if not start:
+            return everywhere(untrained)
+        path = self.directory.checkpoint_file(0)
+        first = on_first(self._load_first_state, path)
+        if first is None:
+            params = other_params
+            # a run that is continued, but whose checkpoint-0.h5 was lost
+            if params is None:
+                params = start_from(Path(start), self.solver)
+            first = jax.tree.map(np.asarray, untrained)._replace(params=params, average=params)
+            on_first(partial(hdf5.save_tree, random_numbers=NUMBERS), path, first)
+            self.say(f"Starting from {start}.")
+        return everywhere(first)
 
+    def _load_first_state(self, path: Path) -> TrainState | None:
+        """The state in a file; None if there is none that can be used."""
+        with contextlib.suppress(StorageError):
+            state, _ = load_state(path, self.solver.template)
+            return state
+        self._set_aside([path])
+        return None
 
-def _save(config, state, seconds):
-    """Writes a checkpoint and thins out the older ones; the step."""
-    run_dir, step = Path(config.run.run_dir), int(state.step)
-    notes = {"seconds": seconds, "random_numbers": NUMBERS}
-    on_first(partial(files.save_tree, **notes), run_dir / f"checkpoint-{step}.h5", state)
-    on_first(files.thin_out, run_dir, config.run.keep, config.run.keep_every)
-    return step
+    def restore(self, first: TrainState) -> Progress:
+        """Where the training goes on: at its newest checkpoint, or at the first state.
 
-
-def _samples(path, count, frozen):
-    """The first samples kept in a file; none if it is not there, damaged, of too few samples or
-    other parameters."""
-    if not path.exists():
-        return {}
-    try:
-        values, attributes = files.load_arrays(path)
-    except StorageError:
-        return {}  # they are drawn again, the same numbers
-    if attributes.get("parameters") != files.fingerprint(frozen):
-        files.set_aside(path)
-        return {}
-    return {name: values[name][:count] for name in QUANTITIES} if len(values["F"]) >= count else {}
-
-
-def _trouble(config, before, after, info):
-    """What is wrong with a step and what is needed to look into it; empty if nothing is."""
-    batch, cause = config.sampler.batch, ""
-    if not info.finite:
-        cause = "an energy, a gradient or a parameter is not finite"
-    elif int(info.lost):
-        cause = f"{int(info.lost)} samples could not be drawn"
-    elif int(info.redrawn) > max(REDRAWN_FEW, REDRAWN_IN_STEP * batch):
-        cause = f"{int(info.redrawn)} of {batch} draws had no verified inverse"
-    if not cause:
-        return {}
-    worst, walkers = int(info.worst), after.walkers
-    place = {
-        "sample": worst,
-        "state": np.asarray(walkers.state)[worst].tolist(),
-        "x": np.asarray(walkers.x)[worst].tolist(),
-    }
-    random = {"seed": config.run.seed, "key": np.asarray(before.key).tolist(), "purpose": SAMPLING}
-    return {"step": int(before.step), "cause": cause, **random, **place}
-
-
-def _give_up_on(config, troubles):
-    """Ends the run when steps fail in a row."""
-    if len(troubles) == TROUBLES:
-        first, last = troubles[0]["step"], troubles[-1]["step"]
-        name = "max_norm" if config.optimizer.optimizer == "natural" else "learning_rate"
-        smaller = f"--{name.replace('_', '-')} {getattr(config.optimizer, name) / 2:g}"
-        raise RunError(
-            f"steps {first} to {last} failed one after the other, the last because {troubles[-1]['cause']} "
-            f"({TROUBLE} has the samples): continue from the last checkpoint with a smaller step, {smaller}"
+        Rows of the history after the checkpoint are dropped; they are computed again, bit for bit.
+        """
+        begin = time.monotonic()
+        checkpoint = on_first(self._newest_checkpoint)
+        is_new = checkpoint.state is None
+        state = first if is_new else everywhere(checkpoint.state)
+        step = int(state.step)
+        return Progress(
+            state=state,
+            rows=on_first(self.directory.rewind_history, step),
+            saved_step=None if is_new else step,
+            seconds_before=checkpoint.seconds,
+            begin=begin,
         )
+
+    def _newest_checkpoint(self) -> Checkpoint:
+        """The newest checkpoint that can be used; newer ones are set aside."""
+        unusable = []
+        for path in self.directory.checkpoints():
+            try:
+                state, attributes = load_state(path, self.solver.template)
+            except StorageError as error:
+                self.say(f"{error}; the checkpoint before it is used.")
+                unusable.append(path)
+                continue
+            self._set_aside(unusable)
+            self.say(f"Continuing from {path.name}.")
+            return Checkpoint(state, float(attributes.get("seconds", 0.0)))
+        rows = self.directory.history()
+        # a run that ended before its first checkpoint begins anew without a word
+        had_checkpoints = rows and int(rows[-1]["step"]) > self.config.run.save_every
+        if unusable or had_checkpoints:
+            self._set_aside([*unusable, self.directory.history_file])
+            self.say("No checkpoint is left: the run begins anew.")
+        return Checkpoint(None, 0.0)
+
+    def _set_aside(self, paths: list[Path]) -> None:
+        for path in paths:
+            if path.exists():
+                self.say(f"{path.name} is kept as {files.set_aside(path).name}.")
+
+    def train(self, progress: Progress) -> None:
+        """Take steps until the training is at its end or asked to stop; leave a checkpoint."""
+        while not self.is_trained(progress) and not self.stop():
+            self._take_step(progress)
+        # a run that was at its end already has this checkpoint
+        if progress.saved_step != progress.step:
+            self._save_checkpoint(progress)
+
+    def is_trained(self, progress: Progress) -> bool:
+        """Whether the training is at its end.
+
+        The answer is the same for all processes, and for a run that is continued.
+        """
+        if progress.step >= self.config.run.steps:
+            return True
+        accuracy = self.config.run.accuracy
+        return accuracy is not None and settled(progress.rows, accuracy)
+
+    def _take_step(self, progress: Progress) -> None:
+        before = progress.state
+        after, info = self.solver.step(before)
+        trouble = trouble_of(self.config, before, after, info)
+        if trouble:
+            self._undo(progress, trouble)
+        else:
+            self._keep(progress, after, info)
+
+    def _undo(self, progress: Progress, trouble: dict) -> None:
+        """Go on from the state before a step that failed.
+
+        Raises:
+          RunError: too many failed one after the other.
+        """
+        progress.troubles.append(trouble)
+        on_first(self.directory.append_trouble, trouble)
+        give_up_after(progress.troubles, self.config.optimizer)
+        # the parameters stay, the random numbers of this step are passed over: the same step
+        # would fail again
+        progress.state = progress.state._replace(step=progress.state.step + 1)
+
+    def _keep(self, progress: Progress, after: TrainState, info: StepInfo) -> None:
+        """Take over the state after a sound step, and write down what it saw."""
+        progress.troubles.clear()
+        progress.state = after
+        row = history_row(progress.step, info)
+        progress.rows.append(row)
+        on_first(self.directory.append_history, row)
+        self.show(progress.step, info)
+        if progress.step % self.config.run.save_every == 0:
+            self._save_checkpoint(progress)
+
+    def _save_checkpoint(self, progress: Progress) -> None:
+        """Write a checkpoint and delete the older ones that are not to be kept."""
+        save = partial(self.directory.save_checkpoint, seconds=progress.seconds)
+        on_first(save, progress.state)
+        # older ones go once the new one is whole, so that there is always one to go on with
+        on_first(self.directory.thin_out, self.config.run.keep, self.config.run.keep_every)
+        progress.saved_step = progress.step
+
+    def samples_at(self, state: TrainState) -> Samples:
+        """Independent samples at the averaged parameters of a state; empty if stopped."""
+        return frozen_samples(self.solver, self.config, state, self.stop)
+
+    def conclude(self, progress: Progress, initial: Samples, final: Samples) -> dict:
+        """Write summary.json from the samples before and after the training; return it."""
+        summary = summarise(self.solver, self.config, progress.state, initial, final)
+        # one batch for each step, and the first batch of chains
+        draws = self.config.sampler.batch * (summary["steps"] + 1)
+        summary["verdict"] = verdict(summary, progress.rows, draws)
+        summary["seconds"] = progress.seconds
+        on_first(self.directory.save_summary, summary)
+        return summary

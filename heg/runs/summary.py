@@ -1,4 +1,4 @@
-"""What a run says of itself: rows of history.csv, and summary.json."""
+"""The results of a run: rows of history.csv, and summary.json."""
 
 from importlib import metadata
 
@@ -7,56 +7,86 @@ import numpy as np
 
 from heg.config import Config
 from heg.gas.ideal import ideal_reference, system_facts
+from heg.gas.system import System
+from heg.observables import quantities
+from heg.sampling.folds import Quality
 from heg.statistics import independent
 from heg.training.state import FOLDING, StepInfo, TrainState, stream
 from heg.training.step import Solver
 
 FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
-QUANTITIES = ("F", "E", "kinetic", "potential", "S")
+MIN_SAMPLES_OF_HALVES = 4  # from which on the error of half of the samples is of use
+# those that the training records too
+QUANTITIES = tuple(name for name, entry in quantities.QUANTITIES.items() if entry.column)
 
 
 def history_row(step: int, info: StepInfo) -> dict[str, float]:
-    """A row of history.csv: what the parameters before this step gave, per electron unless the name
-    says otherwise."""
-    row = {"step": step}
+    """The row of history.csv of a step: estimates at the parameters before it.
+
+    Values are per electron unless the name says otherwise.
+    """
+    row: dict[str, float] = {"step": step}
     for name in QUANTITIES:
         mean, error = info.estimates[name]
-        unit = "kb" if name == "S" else "ha"
-        row |= {f"{name}_{unit}": float(mean), f"{name}_error_{unit}": float(error)}
-    row |= {"E_variance_cell_ha2": float(info.variance), "acceptance": float(info.acceptance)}
-    return row | {"redrawn": int(info.redrawn), "min_det": float(info.min_det)}
+        entry = quantities.QUANTITIES[name]
+        row[entry.column] = float(mean)
+        row[entry.error_column] = float(error)
+    row["E_variance_cell_ha2"] = float(info.variance)
+    row["acceptance"] = float(info.acceptance)
+    row["redrawn"] = int(info.redrawn)
+    row["min_det"] = float(info.min_det)
+    return row
 
 
 def summarise(
-    solver: Solver, config: Config, state: TrainState, initial: dict, final: dict
+    solver: Solver,
+    config: Config,
+    state: TrainState,
+    initial: dict[str, np.ndarray],
+    final: dict[str, np.ndarray],
 ) -> dict:
-    """What summary.json says, but for the time: means with errors from independent samples at
-    frozen parameters."""
-    system, exact = solver.system, ideal_reference(solver.system)
+    """Contents of summary.json, without the time and the verdict.
+
+    Args:
+      solver, config: of the run.
+      state: after the last step.
+      initial, final: QUANTITIES of independent samples, per electron, at the parameters before
+        the first step and at the averaged ones of the last.    [samples] each
+    """
     keys = jax.random.split(stream(state, FOLDING), FOLD_SAMPLES)
     quality = solver.quality(state.average, state.walkers, keys)
-    estimates = lambda values: {
-        name: independent(value)._asdict() for name, value in values.items()
-    }
-    energy = final["E"]
-    return estimates(final) | {
+    ideal = ideal_reference(solver.system)
+    return _estimates(final) | {
         "units": "hartree per electron; S: k_B per electron",
-        "initial": estimates(initial),
-        "ideal": {name: estimate._asdict() for name, estimate in exact.items()},
+        "initial": _estimates(initial),
+        "ideal": {name: estimate._asdict() for name, estimate in ideal.items()},
         "system": system_facts(solver.system, solver.cutoff),
         "steps": int(state.step),
         "samples": config.run.samples,
-        "quality": {
-            "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
-            "largest_deviation_sigma": float(
-                np.max(np.abs(energy - energy.mean())) / max(np.std(energy), 1e-300)
-            ),
-            "E_error_of_half_ha": independent(energy[: len(energy) // 2]).error
-            if len(energy) > 3
-            else None,
-            "min_det": float(quality.min_det),
-            "folded_measure": independent(np.asarray(quality.folded))._asdict(),
-            "redrawn": int(state.redrawn),
-        },
+        "quality": _quality_facts(solver.system, state, final["E"], quality),
         "version": metadata.version("heg"),
+    }
+
+
+def _estimates(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    return {name: independent(samples)._asdict() for name, samples in values.items()}
+
+
+def _quality_facts(system: System, state: TrainState, energy: np.ndarray, quality: Quality) -> dict:
+    """Signs that the errors of a run can be trusted, or not; heg.training.verdict judges them.
+
+    Args:
+      energy: E of the final samples, hartree per electron.    [samples]
+    """
+    largest_deviation = np.max(np.abs(energy - energy.mean()))
+    error_of_half = None
+    if len(energy) >= MIN_SAMPLES_OF_HALVES:
+        error_of_half = independent(energy[: len(energy) // 2]).error
+    return {
+        "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
+        "largest_deviation_sigma": float(largest_deviation / max(np.std(energy), 1e-300)),
+        "E_error_of_half_ha": error_of_half,
+        "min_det": float(quality.min_det),
+        "folded_measure": independent(np.asarray(quality.folded))._asdict(),
+        "redrawn": int(state.redrawn),
     }

@@ -82,11 +82,13 @@ class ControlVariates:
       system: the gas.
       numbers: n of each plane wave, k = 2 pi n / L and twist.    [M, d]
       energies: k^2 / 2 of each plane wave, hartree.        [M]
+      wavelength: L / 2 pi; n over it is a wavevector, z over it an angle.
     """
 
     system: System
     numbers: jax.Array
     energies: jax.Array
+    wavelength: float
 
     def __call__(self, z: jax.Array, state: jax.Array) -> Controls:
         system = self.system
@@ -112,7 +114,7 @@ class ControlVariates:
     def _hartree_fock(self, transfer):
         """U_K for a coupling of one, hartree."""
         system = self.system
-        wavevector = jnp.sqrt(transfer) / self._wavelength
+        wavevector = jnp.sqrt(transfer) / self.wavelength
         # half, as the sum has each pair twice
         exchange = jnp.sum(fourier_transform(wavevector, system.dim)) / 2
         images = system.electrons * madelung(system) / 2
@@ -122,18 +124,13 @@ class ControlVariates:
         """|rho_q(z)|^2 summed over each shell, less its mean.  [SHELLS]"""
         system = self.system
         shells = _shells(system.dim)
-        density = density_waves(z / self._wavelength, HIGHEST)
+        density = density_waves(z / self.wavelength, HIGHEST)
         squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2
         # without exchange every wave has the mean N
         excess = squared - system.electrons
         by_shell = jnp.sum(shells.weight * excess, axis=(1, 2))
         exchanged = [jnp.sum(transfer == size) for size in shells.size]
         return by_shell + jnp.array(exchanged)
-
-    @property
-    def _wavelength(self):
-        """L / 2 pi, the unit in which n is a wavevector and z an angle."""
-        return self.system.box / (2 * np.pi)
 
 
 def make_controls(system: System, orbitals: Orbitals) -> ControlVariates:
@@ -142,6 +139,7 @@ def make_controls(system: System, orbitals: Orbitals) -> ControlVariates:
         system=system,
         numbers=jnp.asarray(orbitals.n),
         energies=jnp.asarray(orbitals.energy),
+        wavelength=system.box / (2 * np.pi),
     )
 
 

@@ -57,9 +57,10 @@ def _memory(solver, config):
     """Bytes of the largest arrays of a step on the devices of one process."""
     of_p, of_flow = parameters(solver)
     batch = config.sampler.batch
-    scores_and_products = batch * (of_p + 2 * of_flow + batch)
-    fisher_matrices = 3 * of_flow**2
-    numbers = scores_and_products + fisher_matrices
+    scores = batch * (of_p + 2 * of_flow)
+    products = batch**2
+    fisher_matrix = 3 * of_flow**2
+    numbers = scores + products + fisher_matrix
     at_once = config.sampler.chunk or walkers_at_once(solver.system, batch)
     of_walkers = at_once * bytes_of_walker(solver.system)
     return NUMBER_BYTES * numbers + jax.local_device_count() * of_walkers
@@ -102,13 +103,12 @@ def operations(solver: Solver, config: Config) -> dict[str, float]:
     log_jacobians = layers * (2 / 3 * coordinates**3 + value_and_slope)
     # five steps of Newton's method are counted, each with a value, a Jacobian and a solve
     inverse = 5 * layers * (2 / 3 * coordinates**3 + value_and_slope)
+    derivatives = layers * (6 * coordinates**3 + response + 3 * curvature)
     return {
         "draw K": electrons * _transformer_operations(solver, config),
         "draw x": inverse + candidates + 16 * cubes,
         "log Psi": log_jacobians + 8 / 3 * cubes,
-        "kinetic": (
-            layers * (6 * coordinates**3 + response + 3 * curvature) + 8 * (1 + dim) * cubes
-        ),
+        "kinetic": derivatives + 8 * (1 + dim) * cubes,
         "Coulomb": 30 * pairs + 8 * electrons * _lattice_waves(dim),
         "scores": layers * (2 * coordinates**3 + 3 * value_and_slope) + 8 * cubes,
         "solve": 2 * of_p * min(of_p, batch) + 4 * of_flow**2,

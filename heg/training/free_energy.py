@@ -144,11 +144,17 @@ def gradient(
     Accuracy: unbiased except for clipping and, where a mean comes from the same batch, a factor
       1 - 1/B; equals the derivative of F by quadrature (tests/training/test_free_energy.py).
     """
+    log_p_of_batch = jax.vmap(model.occupations.log_prob, in_axes=(None, 0))
+    log_psi_of_batch = jax.vmap(model.log_psi, in_axes=(None, 0, 0))
 
+    # no free energy itself: its derivative at these parameters, the deviations held fixed, is that
+    # of F
     def surrogate(params):
-        log_p = jax.vmap(model.occupations.log_prob, (None, 0))(params.occupations, walkers.state)
-        log_psi = jax.vmap(model.log_psi, (None, 0, 0))(params.flow, walkers.x, walkers.state)
-        return jnp.mean(f_deviation * log_p + 2 * jnp.real(jnp.conj(e_deviation) * log_psi))
+        log_p = log_p_of_batch(params.occupations, walkers.state)
+        log_psi = log_psi_of_batch(params.flow, walkers.x, walkers.state)
+        of_p = f_deviation * log_p
+        of_psi = 2 * jnp.real(jnp.conj(e_deviation) * log_psi)
+        return jnp.mean(of_p + of_psi)
 
     return jax.grad(surrogate)(params)
 

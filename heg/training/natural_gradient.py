@@ -117,7 +117,10 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
     """
     if not params.flow:
         return updates
-    few = jax.tree.map(lambda leaf: leaf[:TRUST_WALKERS], walkers)
+    few = Walkers(
+        state=walkers.state[:TRUST_WALKERS],
+        x=walkers.x[:TRUST_WALKERS],
+    )
 
     def log_prob(flow):
         def log_prob_of_walker(walker):

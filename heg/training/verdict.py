@@ -43,7 +43,9 @@ def verdict(summary: dict, history: list[Mapping], draws: int) -> dict:
       history: rows of history.csv.
       draws: of the whole training, repeated ones not counted.
     """
-    findings = [*_settled(summary, history), _folds(summary, draws), *_tail(summary)]
+    findings = _settled(summary, history)
+    findings.append(_folds(summary, draws))
+    findings.extend(_tail(summary))
     words = ", ".join(finding.words for finding in findings)
     remedies = [finding.remedy for finding in findings if finding.remedy]
     if not remedies:
@@ -135,11 +137,15 @@ def _tail(summary):
     if error_of_half is None:
         return [Finding("the samples are too few", remedy)]
     ratio = error_of_half / (math.sqrt(2) * energy.error)
-    by_chance = 3 / math.sqrt(2 * count)
-    if abs(ratio - 1) > max(HALF, by_chance):
-        words = f"the error of half of the samples is {ratio:.2g} times what it should be"
-        return [Finding(words, remedy)]
-    return []
+    if abs(ratio - 1) <= max(HALF, _chance_of_half(count)):
+        return []
+    words = f"the error of half of the samples is {ratio:.2g} times what it should be"
+    return [Finding(words, remedy)]
+
+
+def _chance_of_half(count):
+    """Deviation of the error of half of the samples that chance alone may give, relative."""
+    return 3 / math.sqrt(2 * count)
 
 
 def check_draws(step: int, lost: int, redrawn: int, draws: int) -> None:

@@ -14,7 +14,7 @@ from small_runs import command_line
 
 from heg.cli import common, solve
 from heg.config import tables
-from heg.runs import files
+from heg.runs.run_directory import RunDirectory
 
 
 def start(run_dir, **changed):
@@ -78,7 +78,7 @@ def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    newest = files.checkpoints(tmp_path / "b")[0]
+    newest = RunDirectory(tmp_path / "b").checkpoints()[0]
     newest.write_bytes(newest.read_bytes()[:-100])  # and its newest checkpoint is damaged
     process = start(tmp_path / "b")
     output, _ = process.communicate(timeout=300)
@@ -105,7 +105,7 @@ def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
     process = start(tmp_path / "c", max_seconds="0.001")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == common.CONTINUE, output
-    assert files.checkpoints(tmp_path / "c")
+    assert RunDirectory(tmp_path / "c").checkpoints()
 
 
 def exit_code(arguments):

@@ -14,7 +14,8 @@ import pytest
 from heg.cli import eos
 from heg.eos import survey
 from heg.eos.grid import points
-from heg.eos.table import load_table
+from heg.eos.table_directory import is_done, status
+from heg.eos.table_files import load_table
 from heg.errors import RunError
 from heg.runs import files, text_files
 
@@ -95,8 +96,13 @@ def test_each_point_is_an_ordinary_run_that_starts_from_its_neighbour(made):
 def test_nothing_is_computed_twice_and_points_may_be_added(made, grid, capsys, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in made.glob("*/point.json")}
     computed = []
-    compute = survey._compute
-    monkeypatch.setattr(survey, "_compute", lambda *a: computed.append(a[2].name) or compute(*a))
+    compute = survey.PointWork.compute
+
+    def compute_and_note(work, attempt):
+        computed.append(work.point.name)
+        return compute(work, attempt)
+
+    monkeypatch.setattr(survey.PointWork, "compute", compute_and_note)
     assert heg_eos(capsys, grid, "--run-dir", made).code == 0 and not computed
     done = heg_eos(capsys, grid, "--rs", 1.0, 2.0, 3.0, "--run-dir", made)
     assert (
@@ -141,13 +147,15 @@ def test_better_accuracy_higher_limits_and_damaged_files_are_reasons_to_compute(
     asking = lambda **change: dataclasses.replace(
         table, grid=dataclasses.replace(table.grid, **change)
     )
-    of = lambda table: survey.is_done(table, run_dir, points(table.grid)[0])
-    assert of(table) and of(asking(accuracy=11.0)) and not of(asking(accuracy=9.0))
+    is_enough = lambda table: is_done(table, run_dir, points(table.grid)[0])
+    assert is_enough(table) and is_enough(asking(accuracy=11.0))
+    assert not is_enough(asking(accuracy=9.0))
     facts = json.loads(path.read_text())
     path.write_text(json.dumps(facts | {"reached": False}))  # the limits came first
-    assert of(table) and not of(asking(steps=50)) and not of(asking(samples=4096))
+    assert is_enough(table)
+    assert not is_enough(asking(steps=50)) and not is_enough(asking(samples=4096))
     path.write_text(path.read_text()[:50])
-    assert not of(table) and survey.status(table, run_dir, point).state == "begun"
+    assert not is_enough(table) and status(table, run_dir, point).state == "begun"
 
 
 def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(

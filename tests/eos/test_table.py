@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from heg.eos.surface import excess
-from heg.eos.table import extrapolated, load_table, save, table_of
+from heg.eos.table import extrapolated, table_of
+from heg.eos.table_files import load_table, save
 from heg.eos.twist_average import Part, row_of
 from heg.errors import StorageError
 from heg.gas import ideal_infinite
@@ -16,7 +17,7 @@ from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
 from heg.gas.twists import Twist
 from heg.reference.published import gdsmfb
-from heg.runs.files import save_tree
+from heg.runs.hdf5 import save_tree
 
 ONE = [Twist((0.0, 0.0, 0.0), 1.0)]
 ERROR = 1e-3

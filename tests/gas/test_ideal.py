@@ -110,14 +110,20 @@ def test_one_and_two_electrons_by_direct_sum():
 
 
 def test_conditional_probabilities_of_the_next_orbital_sum_to_one():
-    levels = jnp.asarray(plane_waves(POLARIZED_3D, 3.0).energy)
+    levels = plane_waves(POLARIZED_3D, 3.0).energy
     table = np.asarray(log_partition_table(levels, 5))
     for left in range(1, 6):
         for start in (0, 3, len(levels) - left):
             # sum over m >= start of e^{-level_m} Z_{left-1}(m+1) = Z_left(start)
-            terms = table[start + 1 :, left - 1] - np.asarray(levels)[start:]
-            np.testing.assert_allclose(np.logaddexp.reduce(terms), table[start, left], rtol=1e-12)
-    assert np.all(table[len(levels) - 2, 3:] < -1e29)  # three electrons do not fit in two orbitals
+            terms = table[start + 1 :, left - 1] - levels[start:]
+            total = np.logaddexp.reduce(terms)
+            np.testing.assert_allclose(total, table[start, left], rtol=1e-12)
+
+
+def test_electrons_that_do_not_fit_have_no_states_and_finite_slopes():
+    levels = jnp.asarray(plane_waves(POLARIZED_3D, 3.0).energy)
+    table = np.asarray(log_partition_table(levels, 5))
+    assert np.all(table[len(levels) - 2, 3:] < -1e29)  # three electrons in two orbitals
     assert np.all(np.isfinite(jax.grad(log_partition)(levels, 5)))
 
 

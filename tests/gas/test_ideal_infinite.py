@@ -44,18 +44,25 @@ def test_each_integral_of_fermi_and_dirac_is_the_derivative_of_the_next():
 
 
 @each_gas
-def test_cold_and_hot_limits(dim):
-    cold = gas(dim, 1e-3, 7, 4)
-    here = thermodynamics(cold)
+def test_the_cold_gas_is_that_of_sommerfeld(dim):
+    system = gas(dim, 1e-3, 7, 4)
+    cold = thermodynamics(system)
     shares = np.array([7 / 11, 4 / 11])
-    level = cold.fermi_energy * (shares / shares[0]) ** (2 / dim)
-    assert here.energy == pytest.approx(dim / (dim + 2) * shares @ level, rel=1e-4)
-    # Sommerfeld: c = pi^2 T g(E_F) / 3 with g = d / (2 E_F)
-    capacity = np.pi**2 * cold.temperature / 3 * shares @ (dim / 2 / level)
-    assert here.heat_capacity == pytest.approx(capacity, rel=1e-4)
-    hot = gas(dim, 1e4, 7, 4)
-    assert thermodynamics(hot).energy == pytest.approx(dim / 2 * hot.temperature, rel=1e-3)
-    assert thermodynamics(hot).heat_capacity == pytest.approx(dim / 2, rel=1e-3)
+    level = system.fermi_energy * (shares / shares[0]) ** (2 / dim)
+    energy = dim / (dim + 2) * shares @ level
+    assert cold.energy == pytest.approx(energy, rel=1e-4)
+    # c = pi^2 T g(E_F) / 3 with g = d / (2 E_F)
+    states = shares @ (dim / 2 / level)
+    capacity = np.pi**2 * system.temperature / 3 * states
+    assert cold.heat_capacity == pytest.approx(capacity, rel=1e-4)
+
+
+@each_gas
+def test_the_hot_gas_is_classical(dim):
+    system = gas(dim, 1e4, 7, 4)
+    hot = thermodynamics(system)
+    assert hot.energy == pytest.approx(dim / 2 * system.temperature, rel=1e-3)
+    assert hot.heat_capacity == pytest.approx(dim / 2, rel=1e-3)
 
 
 @each_gas
@@ -112,11 +119,16 @@ def test_exchange_of_the_cold_gas():
 
 
 @pytest.mark.parametrize(("dim", "accuracy"), [(2, 3e-5), (3, 2e-6)])
-def test_the_lowest_temperature_is_as_accurate_as_promised(dim, accuracy):
+def test_exchange_at_the_lowest_temperature_is_as_accurate_as_promised(dim, accuracy):
     system = gas(dim, 1e-5, rs=3.0)
     factor = {2: 4 / 3, 3: 3 / 4}[dim]
     expected = -factor / np.pi * system.fermi_wavevector
     assert exchange(system) == pytest.approx(expected, rel=accuracy)
+
+
+@pytest.mark.parametrize(("dim", "accuracy"), [(2, 3e-5), (3, 2e-6)])
+def test_structure_factor_at_the_lowest_temperature_is_as_accurate_as_promised(dim, accuracy):
+    system = gas(dim, 1e-5, rs=3.0)
     # S_0 of the ground state, Giuliani and Vignale: the overlap of two Fermi circles or spheres
     # apart by q
     half = np.array([0.05, 0.3, 0.7, 0.95])  # q / 2 k_F

@@ -16,15 +16,17 @@ from heg.gas.system import System
 def by_wavevectors(dim, theta, zeta, q, omega):
     """chi_0 as an integral over the wavevectors of the electrons, at k_F = 1."""
     temperature = theta / 2
+    half = q**2 / 2
 
     def integrand(k, eta):
         occupied = 1 / (np.exp(k**2 / (2 * temperature) - eta) + 1)
         if dim == 3:
-            forward = (q**2 / 2 + k * q) ** 2 + omega**2
-            backward = (q**2 / 2 - k * q) ** 2 + omega**2
+            forward = (half + k * q) ** 2 + omega**2
+            backward = (half - k * q) ** 2 + omega**2
             return -k * occupied * np.log(forward / backward) / (4 * np.pi**2 * q)
         # the mean of 2 / (e + iw) over the directions of k
-        return -k * occupied / np.pi * np.real(1 / _root(q**2 / 2 + 1j * omega, k * q))
+        inverse = 1 / _root(half + 1j * omega, k * q)
+        return -k * occupied / np.pi * np.real(inverse)
 
     accurate = {"epsabs": 1e-12, "epsrel": 1e-10, "limit": 500}
     total = 0.0
@@ -108,13 +110,18 @@ def by_states(system, m, omega):
 @pytest.mark.parametrize(("dim", "electrons"), [(2, 2), (2, 3), (3, 2)])
 @pytest.mark.parametrize("twist", [0.0, 0.25, 0.13])
 def test_that_of_a_cell_is_a_sum_over_all_states(dim, electrons, twist):
-    system = System(electrons, 0, dim, 1.5, 0.2, (twist, -twist, twist)[:dim])
-    m = np.array([[1, 0, 0], [1, 1, 0], [-2, 1, 0]])[:, :dim]
+    twists = (twist, -twist, twist)
+    system = System(electrons, 0, dim, 1.5, 0.2, twists[:dim])
+    waves = np.array([[1, 0, 0], [1, 1, 0], [-2, 1, 0]])
+    m = waves[:, :dim]
     omega = 2 * np.pi * system.temperature * np.array([0.0, 1.0, 4.0])
     chi = cell_response(system, m, omega)
     assert np.isrealobj(chi) == (twist == 0)
-    expected = np.array([[by_states(system, wave, w) for w in omega] for wave in m])
-    np.testing.assert_allclose(chi, expected, atol=2e-5 * np.abs(expected).max())
+    expected = np.empty((3, 3), complex)
+    for row, column in np.ndindex(3, 3):
+        expected[row, column] = by_states(system, m[row], omega[column])
+    accuracy = 2e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(chi, expected, atol=accuracy)
 
 
 def test_the_response_of_two_spins_is_the_sum_of_theirs():
@@ -134,9 +141,12 @@ def test_the_response_of_two_spins_is_the_sum_of_theirs():
 @pytest.mark.parametrize("dim", [2, 3])
 def test_many_hot_electrons_are_the_infinite_gas(dim):
     gas = System(60, 60, dim, 1.0, 3.0)
-    m = np.array([[1, 0, 0], [2, 1, 1]])[:, :dim]
-    q = 2 * np.pi / gas.box * np.linalg.norm(m, axis=1)
+    waves = np.array([[1, 0, 0], [2, 1, 1]])
+    m = waves[:, :dim]
+    q = gas.wavevector_unit * np.linalg.norm(m, axis=1)
     omega = 2 * np.pi * gas.temperature * np.arange(3.0)
+    chi = cell_response(gas, m, omega)
+    # in units where k_F = 1
     k = gas.fermi_wavevector
-    expected = k ** (dim - 2) * infinite_response((dim, 0.0, 3.0), q / k, omega / k**2)
-    np.testing.assert_allclose(cell_response(gas, m, omega), expected, rtol=1e-2)
+    infinite = infinite_response((dim, 0.0, 3.0), q / k, omega / k**2)
+    np.testing.assert_allclose(chi, k ** (dim - 2) * infinite, rtol=1e-2)

@@ -23,12 +23,20 @@ each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 def doubles_and_state(gas, largest=LARGEST):
     orbitals = choose_cutoff(gas, 1e-3).orbitals
     rng = np.random.default_rng(0)
-    state = np.concatenate([np.sort(rng.choice(7, count, replace=False)) for count in gas.spins])
-    return DoublesOf(gas, orbitals, largest), state
+    spins = [np.sort(rng.choice(7, count, replace=False)) for count in gas.spins]
+    return DoublesOf(gas, orbitals, largest), np.concatenate(spins)
 
 
 def name(n):
+    """A determinant as a key of dictionaries."""
     return tuple(map(tuple, n))
+
+
+def block_of_state(gas, n):
+    """Hamiltonian among the determinants of the momentum of a state, up to a kinetic energy."""
+    unit = (2 * np.pi / gas.box) ** 2 / 2
+    highest = {2: 20, 3: 10}[gas.dim]
+    return block_of(gas, n.sum(axis=0), highest * unit)
 
 
 def coulomb(doubles_of):
@@ -38,47 +46,61 @@ def coulomb(doubles_of):
     return pair_elements(doubles_of.system, weights, doubles_of.strength)
 
 
+def ordered_hamiltonian(doubles_of, block):
+    """The Hamiltonian, the index of each determinant in order, and the sign that ordering takes."""
+    index = {}
+    signs = []
+    for number, vectors in enumerate(block.n):
+        ordered, sign = doubles_of.ordered(vectors)
+        index[name(ordered)] = number
+        signs.append(sign)
+    return block.hamiltonian, index, signs
+
+
 @each_gas
 def test_elements_and_energies_are_those_of_the_hamiltonian(gas):
     doubles_of, state = doubles_and_state(gas)
-    doubles, n = doubles_of(state), doubles_of.n[state]
+    doubles = doubles_of(state)
+    n = doubles_of.n[state]
     elements = doubles.elements(coulomb(doubles_of))
-    unit = (2 * np.pi / gas.box) ** 2 / 2
-    block = block_of(gas, n.sum(axis=0), {2: 20, 3: 10}[gas.dim] * unit)
-    ordered = [doubles_of.ordered(vectors) for vectors in block.n]
-    place = {name(vectors): number for number, (vectors, _) in enumerate(ordered)}
-    sign = np.array([one for _, one in ordered])
+    gaps = doubles.ideal + doubles.fock
+
+    hamiltonian, index, sign = ordered_hamiltonian(doubles_of, block_of_state(gas, n))
     own, own_sign = doubles_of.ordered(n)
-    row = place[name(own)]
+    row = index[name(own)]
     seen = 0
     for double in np.flatnonzero(doubles.allowed):
-        other, turned = doubles_of.ordered(doubles_of.excited(n, double))
-        column = place.get(name(other))
+        other, other_sign = doubles_of.ordered(doubles_of.excited(n, double))
+        column = index.get(name(other))
         if column is None:
-            continue
+            continue  # above the highest kinetic energy of the block
         seen += 1
-        expected = block.hamiltonian[row, column] * sign[row] * own_sign * sign[column] * turned
-        np.testing.assert_allclose(elements[double], expected, atol=1e-14)
-        raised = block.hamiltonian[column, column] - block.hamiltonian[row, row]
-        np.testing.assert_allclose(doubles.ideal[double] + doubles.fock[double], raised, atol=1e-13)
+        signs = own_sign * sign[row] * sign[column] * other_sign
+        np.testing.assert_allclose(elements[double], signs * hamiltonian[row, column], atol=1e-14)
+        gap = hamiltonian[column, column] - hamiltonian[row, row]
+        np.testing.assert_allclose(gaps[double], gap, atol=1e-13)
     assert seen > 40
 
 
 @each_gas
 def test_every_determinant_that_the_interaction_reaches_is_there_once(gas):
     doubles_of, state = doubles_and_state(gas, largest=49)
-    doubles, n = doubles_of(state), doubles_of.n[state]
-    found = [
-        name(doubles_of.ordered(doubles_of.excited(n, d))[0])
-        for d in np.flatnonzero(doubles.allowed)
-    ]
-    assert len(found) == len(set(found))
-    unit = (2 * np.pi / gas.box) ** 2 / 2
-    block = block_of(gas, n.sum(axis=0), {2: 20, 3: 10}[gas.dim] * unit)
-    names = [name(doubles_of.ordered(vectors)[0]) for vectors in block.n]
-    row = names.index(name(doubles_of.ordered(n)[0]))
+    n = doubles_of.n[state]
+
+    def ordered_name(vectors):
+        ordered, _ = doubles_of.ordered(vectors)
+        return name(ordered)
+
+    listed = []
+    for double in np.flatnonzero(doubles_of(state).allowed):
+        listed.append(ordered_name(doubles_of.excited(n, double)))
+    assert len(listed) == len(set(listed))
+
+    block = block_of_state(gas, n)
+    names = [ordered_name(vectors) for vectors in block.n]
+    row = names.index(ordered_name(n))
     coupled = np.flatnonzero(np.abs(block.hamiltonian[row]) > 1e-12)
-    missing = {names[column] for column in coupled} - set(found)
+    missing = {names[column] for column in coupled} - set(listed)
     assert missing == {names[row]}
 
 
@@ -88,14 +110,17 @@ def test_ratios_are_those_of_determinants(gas):
     unit_gas = gas.of_unit_density
     orbitals = wide_orbitals(unit_gas, choose_cutoff(unit_gas, 1e-3).orbitals, LARGEST)
     z = gas.box * np.random.default_rng(1).uniform(size=(gas.electrons, gas.dim))
-    ratios = np.asarray(make_ratios(gas, orbitals.at_density(gas.rs), LARGEST)(z, state))
+    ratios_at = make_ratios(gas, orbitals.at_density(gas.rs), LARGEST)
+    ratios = np.asarray(ratios_at(z, state))
     n = doubles_of.n[state]
     assert ratios.shape == (count_doubles(gas, LARGEST),)
 
     def slater(vectors):
         k = 2 * np.pi / gas.box * vectors
-        return np.prod([np.linalg.det(np.exp(1j * z[part] @ k[part].T)) for part in gas.parts])
+        matrices = [np.exp(1j * z[part] @ k[part].T) for part in gas.parts]
+        return np.prod([np.linalg.det(matrix) for matrix in matrices])
 
+    # a sample of the doubles, as determinants are slow one by one
     for double in np.flatnonzero(doubles_of(state).allowed)[::17]:
         expected = slater(doubles_of.excited(n, double)) / slater(n)
         np.testing.assert_allclose(ratios[double], expected, rtol=1e-10, atol=1e-12)

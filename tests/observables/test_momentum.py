@@ -1,4 +1,4 @@
-"""n(k): against quadrature of the true one-body density matrix."""
+"""n(k) beside quadrature of the one-body density matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,16 @@ from heg.observables.momentum import (
 )
 
 PAIR = System(2, 0, 2, rs=2.0, theta=0.8, twist=(0.25, 0.1))
-DRAWS, POINTS, ORBITALS = 20_000, 48, 9
+DRAWS = 20_000
+POINTS = 48  # of the mesh along each side
+ORBITALS = 9
 
 
 @pytest.fixture(scope="module")
 def drawn():
     """Momentum of exact draws of a pair at one K, and n(k) of that pair by quadrature."""
-    model, orbitals = make_model(PAIR, ORBITALS), lowest_shells(PAIR, ORBITALS)
+    model = make_model(PAIR, ORBITALS)
+    orbitals = lowest_shells(PAIR, ORBITALS)
     params = random_params(model, jax.random.key(3))
     state = jnp.array([0, 2], jnp.int32)
     draw = make_exact_draw(PAIR, ORBITALS)
@@ -49,7 +52,7 @@ def drawn():
     )
     shells, waves = momentum_shells(PAIR, orbitals)
     integral = np.exp(-1j * waves.k @ mesh.T) @ psi * (PAIR.box / POINTS) ** 2
-    n = np.bincount(shells.place, 2 * np.abs(integral) ** 2) / shells.count
+    n = shells.mean(2 * np.abs(integral) ** 2)
     return Momentum(*map(np.asarray, samples)), n, shells, waves, state
 
 
@@ -66,9 +69,9 @@ def test_the_estimator_is_that_of_the_true_density_matrix(drawn):
 
 def test_bare_determinants_occupy_what_is_in_K_and_take_noise_out(drawn):
     samples, n, shells, waves, state = drawn
-    occupied = np.zeros(len(waves.k))
-    occupied[np.asarray(state)] = 1
-    occupied = np.bincount(shells.place, occupied) / shells.count
+    in_k = np.zeros(len(waves.k))
+    in_k[np.asarray(state)] = 1
+    occupied = shells.mean(in_k)
     np.testing.assert_allclose(samples.occupied[0, 0], occupied, atol=1e-12)
     assert_equal_within_errors(*mean_and_error(samples.bare[:, 0]), occupied, 0.02)
     blocks = Momentum(*(part.reshape(500, -1, *part.shape[1:]).mean(axis=1) for part in samples))
@@ -81,7 +84,9 @@ def test_bare_determinants_occupy_what_is_in_K_and_take_noise_out(drawn):
 
 
 def test_without_a_flow_no_noise_is_left():
-    model, orbitals = make_model(PAIR, ORBITALS, flow_layers=0), lowest_shells(PAIR, ORBITALS)
-    state, x = jnp.array([1, 4], jnp.int32), jnp.array([[0.3, 0.2], [1.1, 2.0]])
+    model = make_model(PAIR, ORBITALS, flow_layers=0)
+    orbitals = lowest_shells(PAIR, ORBITALS)
+    state = jnp.array([1, 4], jnp.int32)
+    x = jnp.array([[0.3, 0.2], [1.1, 2.0]])
     found = make_momentum(PAIR, orbitals, model.log_psi)({}, x, x, state, jax.random.key(0))
     np.testing.assert_allclose(found.moved, found.bare, atol=1e-10)

@@ -22,12 +22,16 @@ each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 
 
 def log_slater(gas, orbitals, state):
+    """Complex ln Phi as a function of z, the twist included."""
     waves = make_waves(gas, orbitals)
     twist = 2 * np.pi / gas.box * np.asarray(gas.twist)
 
     def log(z):
-        signs, logs = zip(*(jnp.linalg.slogdet(waves(z[part], state[part])) for part in gas.parts))
-        return sum(logs) + sum(map(jnp.log, signs)) + 1j * jnp.sum(z @ twist)
+        total = 1j * jnp.sum(z @ twist)
+        for part in gas.parts:
+            determinant = jnp.linalg.slogdet(waves(z[part], state[part]))
+            total += determinant.logabsdet + jnp.log(determinant.sign)
+        return total
 
     return log
 
@@ -37,40 +41,39 @@ def test_the_local_value_of_a_commutator_is_what_differentiation_gives(gas, key)
     orbitals, state = lowest_shells(gas, 9), ground_state(gas)
     operators = jax.jit(make_pair_operators(gas, orbitals))
     z = random_positions(gas, key)
-    log_psi, shells = log_slater(gas, orbitals, state), len(waves_of(gas).size)
-
-    def kinetic(shell):
-        """(T A Phi) / (A Phi) with A shifted so that it does not vanish."""
-        value = lambda z: jnp.real(operators(z, state)[1 + shell]) + 1000.0
-        return value(z), generic_kinetic_energy(lambda z: log_psi(z) + jnp.log(value(z)), z)
-
+    log_psi = log_slater(gas, orbitals, state)
+    shells = len(waves_of(gas).size)
     ideal = generic_kinetic_energy(log_psi, z)
     values = operators(z, state)
     for shell in range(2):
-        shifted, energy = kinetic(shell)
-        np.testing.assert_allclose(
-            values[1 + shells + shell], shifted * (energy - ideal), rtol=1e-7, atol=1e-7
-        )
+        # shifted so that it does not vanish, which changes no commutator
+        shifted = lambda z: jnp.real(operators(z, state)[1 + shell]) + 1000.0
+        log_product = lambda z: log_psi(z) + jnp.log(shifted(z))
+        # (T A Phi - A T Phi) / Phi
+        commutator = shifted(z) * (generic_kinetic_energy(log_product, z) - ideal)
+        np.testing.assert_allclose(values[1 + shells + shell], commutator, rtol=1e-7, atol=1e-7)
 
 
 @each_gas
 def test_elements_are_the_means_that_samples_have(gas, key):
-    """E[C* Phi_K' / Phi_K] by exact draws, in units of its errors: chi^2 over all doubles and
-    operators."""
+    """chi^2 of E[C* Phi_K' / Phi_K] by exact draws, over all doubles and operators."""
     orbitals, state = lowest_shells(gas, 9), ground_state(gas)
-    operators, waves = make_pair_operators(gas, orbitals), make_waves(gas, orbitals)
+    operators = make_pair_operators(gas, orbitals)
+    waves = make_waves(gas, orbitals)
     ratios = make_ratios(gas, orbitals, LARGEST)
 
     def sample(key):
         keys = jax.random.split(key, len(gas.spins))
-        spins = [
-            draw_determinant(lambda z: waves(z, state[part]), gas.box, (count, gas.dim), one)
-            for part, count, one in zip(gas.parts, gas.spins, keys)
-        ]
+        spins = []
+        for part, count, spin_key in zip(gas.parts, gas.spins, keys):
+            waves_of_spin = lambda z: waves(z, state[part])
+            shape = (count, gas.dim)
+            spins.append(draw_determinant(waves_of_spin, gas.box, shape, spin_key))
         z = jnp.concatenate(spins)
         return operators(z, state), ratios(z, state)
 
-    values, ratio = map(np.asarray, jax.jit(jax.vmap(sample))(jax.random.split(key, 4000)))
+    samples = jax.jit(jax.vmap(sample))(jax.random.split(key, 4000))
+    values, ratio = map(np.asarray, samples)
     doubles_of = DoublesOf(gas, orbitals, LARGEST)
     doubles = doubles_of(np.asarray(state))
     pulls = []
@@ -78,10 +81,13 @@ def test_elements_are_the_means_that_samples_have(gas, key):
         weights = np.zeros(count_operators(gas))
         weights[number] = 1.0
         expected = doubles.elements(pair_elements(gas, weights, doubles_of.strength))
-        terms = np.real(np.conj(values[:, number, None]) * ratio)[:, doubles.allowed]
+        terms = np.real(np.conj(values[:, number, None]) * ratio)
+        terms = terms[:, doubles.allowed]
         error = terms.std(axis=0, ddof=1) / np.sqrt(len(terms))
         pulls.append((terms.mean(axis=0) - expected[doubles.allowed]) / error)
-        assert abs(values[:, number].mean()) < 5 * values[:, number].std() / np.sqrt(len(values))
+        # each local value is zero on average
+        value = values[:, number]
+        assert abs(value.mean()) < 5 * value.std() / np.sqrt(len(value))
     pulls = np.concatenate(pulls)
     assert len(pulls) > 100
     assert 0.8 < np.mean(pulls**2) < 1.25

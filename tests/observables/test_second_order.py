@@ -18,6 +18,7 @@ from heg.observables.second_order.excitations import Excitations
 from heg.observables.second_order.levels import Levels
 from heg.observables.second_order.pair_operators import count_operators, pair_elements
 from heg.observables.second_order.perturbation import (
+    BINS,
     Correction,
     Known,
     Row,
@@ -30,9 +31,11 @@ from heg.observables.second_order.perturbation import (
 )
 from heg.observables.second_order.relaxation import Relaxation
 from heg.reference.determinants import block_of
-from heg.runs.second_order_rows import FEWEST_ROWS, SKIPPED, collect
+from heg.runs.second_order_rows import MIN_ROWS, SKIPPED_DRAWS, collect
 
 LARGEST = 4
+NO_CORRECTION = Correction(0.0, 0.0, 0.0)
+NO_RELAXATION = Relaxation(0.0, 0.0)
 SMALL = ModelConfig(transformer_layers=0, flow_layers=0, orbital_tolerance=1e-2)
 GASES = {
     "2D 3u": SystemConfig(3, 2, 4.0, 0.5, "1", (0.1, 0.2)),
@@ -55,27 +58,31 @@ def test_the_denominator_is_finite_and_even():
 
 def test_the_square_is_unbiased_however_few_samples_there_are():
     rng = np.random.default_rng(0)
-    known, left = 0.3, -0.1
+    known = 0.3
+    left = -0.1
     terms = left + 0.5 * rng.normal(size=(200_000, 3))
-    found = unbiased_square(known, terms.sum(axis=1), np.sum(terms**2, axis=1), 3)
-    error = found.std() / np.sqrt(len(found))
-    assert abs(found.mean() - (known + left) ** 2) < 4 * error < 4e-3
+    squares = unbiased_square(known, terms.sum(axis=1), np.sum(terms**2, axis=1), 3)
+    error = squares.std() / np.sqrt(len(squares))
+    assert abs(squares.mean() - (known + left) ** 2) < 4 * error < 4e-3
 
 
 def test_a_pair_of_states_is_exact():
-    beta, gap, element = 2.0, np.array([0.0, 0.3, -0.3, 5.0]), np.array([0.2, 0.2, 0.2, 0.1])
-    levels = np.stack([gap / 2 + np.hypot(gap / 2, element), gap / 2 - np.hypot(gap / 2, element)])
+    beta = 2.0
+    gap = np.array([0.0, 0.3, -0.3, 5.0])
+    element = np.array([0.2, 0.2, 0.2, 0.1])
+    split = np.hypot(gap / 2, element)
+    levels = np.stack([gap / 2 + split, gap / 2 - split])
     exact = np.log(np.exp(-beta * levels).sum(axis=0)) - np.log(1 + np.exp(-beta * gap))
     second = element**2 * thermal_denominator(gap, beta)
-    np.testing.assert_allclose(
-        pair_correction(element, gap, beta), exact / beta - second, atol=1e-14
-    )
+    correction = pair_correction(element, gap, beta)
+    np.testing.assert_allclose(correction, exact / beta - second, atol=1e-14)
 
 
 def test_the_spectrum_keeps_the_sum_and_its_denominators():
     gas = System(3, 0, 3, 4.0, 0.5)
     rng = np.random.default_rng(1)
-    squares, gap = rng.random(1000), rng.normal(size=1000)
+    squares = rng.random(1000)
+    gap = rng.normal(size=1000)
     energies = spectrum_energies(gas)
     spectrum = spectrum_of(squares, gap, energies)
     np.testing.assert_allclose(spectrum.sum(), squares.sum())
@@ -84,76 +91,85 @@ def test_the_spectrum_keeps_the_sum_and_its_denominators():
     # the shift is that of its own result
     lowered = shifted_sum(gas, spectrum)
     raised = energies + 4 * lowered / gas.electrons
-    np.testing.assert_allclose(
-        spectrum @ thermal_denominator(raised, gas.beta), lowered, rtol=1e-10
-    )
+    again = spectrum @ thermal_denominator(raised, gas.beta)
+    np.testing.assert_allclose(again, lowered, rtol=1e-10)
 
 
 def test_few_states_that_differ_little_do_not_lose_the_others():
-    """Two states, one of them rare: the value is right on average and its error holds what it
-    says."""
-    gas, rng = System(2, 0, 3, 4.0, 0.5), np.random.default_rng(3)
-    truth, found = [], []
+    """Two states, one of them rare: the value is right on average, and its error is honest."""
+    gas = System(2, 0, 3, 4.0, 0.5)
+    rng = np.random.default_rng(3)
+    truth = []
+    values = []
+    errors = []
     for share in np.repeat((0.01, 0.03, 0.1), 60):
         rare = rng.random(32) < share
-        known = np.where(rare, 1.6, 0.8)
         lowered = np.where(rare, 2.0, 1.0) + 0.02 * rng.normal(size=32)
-        rows = Row(
-            variance=lowered,
-            squared=lowered[:, None],
-            lowered=lowered[:, None],
-            known=known,
-            products=np.stack([lowered, known], axis=1) * known[:, None],
-            moved=np.stack([lowered, lowered], axis=1),
-            alike=np.zeros((32, 3, 2, 1)),
-            spectrum=np.zeros((32, 400)),
-            response={},
-        )
-        many = rng.random(2048) < share
-        of_many = np.where(many, 1.6, 0.8)
-        result = second_order(
-            gas,
-            rows,
-            Known(of_many.mean(), of_many.std() / np.sqrt(2048), of_many.var()),
-            Correction(0.0, 0.0, 0.0),
-            Relaxation(0.0, 0.0),
-        )
+        rows = rows_of(lowered, known=np.where(rare, 1.6, 0.8))
+        rare_of_many = rng.random(2048) < share
+        known = np.where(rare_of_many, 1.6, 0.8)
+        of_many = Known(known.mean(), known.std() / np.sqrt(2048), known.var())
+        result = second_order(gas, rows, of_many, NO_CORRECTION, NO_RELAXATION)
         truth.append(-(1 + share) / 2)
-        found.append((result.doubles, result.statistical))
-    value, error = np.transpose(found)
-    pulls = (value - truth) / error
+        values.append(result.doubles)
+        errors.append(result.statistical)
+    pulls = np.subtract(values, truth) / errors
     assert abs(pulls.mean()) < 0.6
     assert np.mean(np.abs(pulls) > 3) < 0.1
-    assert error.mean() < 5e-3
+    assert np.mean(errors) < 5e-3
+
+
+def rows_of(lowered, known):
+    """Rows that hold these sums of W^2 h and nothing else of interest."""
+    count = len(lowered)
+    return Row(
+        variance=lowered,
+        squared=lowered[:, None],
+        lowered=lowered[:, None],
+        known=known,
+        products=np.stack([lowered, known], axis=1) * known[:, None],
+        moved=np.stack([lowered, lowered], axis=1),
+        alike=np.zeros((count, 3, 2, 1)),
+        spectrum=np.zeros((count, BINS)),
+        response={},
+    )
 
 
 def excitations_of(gas):
-    """An untrained density matrix, whose wavefunctions are determinants: ideal p(K), W the bare
-    interaction."""
+    """An untrained density matrix: ideal p(K) of determinants, W the bare interaction."""
     config = Config(gas, RunConfig("unused"), model=SMALL)
     solver = build(config)
     params = solver.init(jax.random.key(0)).average
     return Excitations(solver.system, config, params, 0, LARGEST), solver
 
 
-def bare_levels(excitations, operators):
-    weights = np.zeros(count_operators(excitations.system))
-    weights[0] = operators
-    return Levels(np.array([0.0, 1.0, 1.0]), np.zeros((2, 2)), weights)
+def drawn_states(solver, params, key, count):
+    sample = jax.jit(jax.vmap(solver.model.occupations.sample, (None, 0)))
+    return np.asarray(sample(params.occupations, jax.random.split(key, count)))
+
+
+def bare_levels(excitations, interaction):
+    """Ideal and Hartree-Fock energies; of the operators the interaction, with this weight."""
+    operators = np.zeros(count_operators(excitations.system))
+    operators[0] = interaction
+    return Levels(np.array([0.0, 1.0, 1.0]), np.zeros((2, 2)), operators)
 
 
 def exact_sum(excitations, solver):
     """E_K sum W^2 h over every K of the plane waves of p(K), and its share that is in reach."""
-    system, orbitals = solver.system, solver.cutoff.orbitals
+    system = solver.system
+    orbitals = solver.cutoff.orbitals
     states = all_states(system.spins, len(orbitals.energy))
     levels = system.beta * orbitals.energy
     log_z = sum(float(log_partition(levels, count)) for count in system.spins)
     weight = np.exp(-np.sum(levels[states], axis=1) - log_z)
     likely = weight > 1e-6
     bare = bare_levels(excitations, 1.0)
-    values = [
-        known_part(excitations, bare, np.stack([state, state])).mean for state in states[likely]
-    ]
+    values = []
+    for state in states[likely]:
+        # twice, as one state gives no error
+        known = known_part(excitations, bare, np.stack([state, state]))
+        values.append(known.mean)
     return weight[likely] @ values, weight[likely].sum()
 
 
@@ -164,39 +180,40 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     expected, share = exact_sum(excitations, solver)
     assert share > 0.99
     keys = jax.random.split(jax.random.key(5), 100)
-    sample = jax.jit(jax.vmap(solver.model.occupations.sample, (None, 0)))
-    states = np.asarray(sample(excitations.params.occupations, keys))
+    states = drawn_states(solver, excitations.params, jax.random.key(5), 100)
     levels = bare_levels(excitations, 0.0)
     rows = [contribution(excitations, levels, state, key) for state, key in zip(states, keys)]
     rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    none = Correction(0.0, 0.0, 0.0)
-    found = second_order(system, rows, Known(0.0, 0.0, 0.0), none, Relaxation(0.0, 0.0))
-    assert (
-        abs(found.doubles * system.electrons + expected)
-        < 3.5 * found.statistical * system.electrons
-    )
-    assert found.statistical * system.electrons < 0.2 * expected
+    known = Known(0.0, 0.0, 0.0)
+    result = second_order(system, rows, known, NO_CORRECTION, NO_RELAXATION)
+    doubles = result.doubles * system.electrons
+    error = result.statistical * system.electrons
+    assert abs(doubles + expected) < 3.5 * error
+    assert error < 0.2 * expected
+
     # to first order the interaction changes by twice that: 2 F_2
-    change = rows.response["potential"]
+    change = rows.response["potential"] * system.electrons
     error = change.std(ddof=1) / np.sqrt(len(change))
-    assert abs(change.mean() * system.electrons + 2 * expected) < 3.5 * error * system.electrons
+    assert abs(change.mean() + 2 * expected) < 3.5 * error
+
     # where all is known nothing is left to chance
     exact = contribution(excitations, bare_levels(excitations, 1.0), states[0], keys[0])
     np.testing.assert_allclose(exact.lowered.sum(), exact.known, rtol=1e-9)
 
 
 def test_a_degenerate_shell_is_that_of_the_hamiltonian():
-    """Two electrons of one spin and one of the other, four states of one kinetic energy and
-    momentum."""
+    """Two electrons of one spin and one of the other: four states of one kinetic energy."""
     excitations, solver = excitations_of(SystemConfig(3, 2, 4.0, 0.02, "1/3"))
-    system, doubles_of = solver.system, excitations.doubles_of
+    system = solver.system
+    doubles_of = excitations.doubles_of
     beta = system.beta
     elements = pair_elements(system, bare_levels(excitations, 1.0).operators, doubles_of.strength)
     known = lambda doubles: doubles.elements(elements)
     gap = lambda doubles: doubles.ideal
     n = np.array([[0, 0], [1, 0], [-1, 0]])
-    value, by_pairs = shell_correction(doubles_of, n, known, gap, beta)
-    assert by_pairs == 0.0
+    correction = shell_correction(doubles_of, n, known, gap, beta)
+    assert correction.unsure == 0.0
+
     unit = (2 * np.pi / system.box) ** 2 / 2
     block = block_of(system, n.sum(axis=0), 6 * unit)
     shell = np.flatnonzero(block.kinetic == system.electrons * np.sum(n**2))
@@ -205,11 +222,11 @@ def test_a_degenerate_shell_is_that_of_the_hamiltonian():
     assert len(shell) > 2
     exact = (logsumexp(-beta * np.linalg.eigvalsh(matrix)) - np.log(len(shell))) / beta
     second = beta / 2 * np.sum(matrix**2) / len(shell)
+
     doubles = doubles_of.of_vectors(n)
-    others = pair_correction(np.where(doubles.allowed, known(doubles), 0.0), gap(doubles), beta)[
-        ~doubles.alike
-    ].sum()
-    assert value == pytest.approx(exact - second + others, rel=1e-9)
+    others = doubles.where(doubles.allowed & ~doubles.alike)
+    of_pairs = pair_correction(known(others), gap(others), beta).sum()
+    assert correction.value == pytest.approx(exact - second + of_pairs, rel=1e-9)
     assert abs(exact - second) > 0.1 * second
 
 
@@ -218,11 +235,12 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
     excitations, solver = excitations_of(SystemConfig(2, 2, 4.0, 0.5, "0"))
     state = solver.init(jax.random.key(0))
     frozen = SimpleNamespace(
-        system=solver.system, config=excitations.config, state=state, solver=solver
+        system=solver.system,
+        config=excitations.config,
+        state=state,
+        solver=solver,
     )
-    keys = jax.random.split(jax.random.key(6), SKIPPED + 36)
-    sample = jax.jit(jax.vmap(solver.model.occupations.sample, (None, 0)))
-    states = np.asarray(sample(state.average.occupations, keys))
+    states = drawn_states(solver, state.average, jax.random.key(6), SKIPPED_DRAWS + 36)
     log_prob = jax.jit(jax.vmap(solver.model.occupations.log_prob, (None, 0)))
     drawn = Drawn(states, np.asarray(log_prob(state.average.occupations, states)))
     nothing = lambda have, wanted: None
@@ -235,10 +253,11 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
     calls = iter(range(100))
     assert go("stopped", np.inf, lambda: next(calls) == 5) is None
     assert (tmp_path / "stopped" / "second-order-0.h5").exists()
-    resumed, whole = go("stopped", np.inf), go("whole", np.inf)
-    assert len(whole.rows.variance) == FEWEST_ROWS
+    resumed = go("stopped", np.inf)
+    whole = go("whole", np.inf)
+    assert len(whole.rows.variance) == MIN_ROWS
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     # an accuracy out of reach takes all states that were drawn, and keeps those at hand
     more = go("whole", 1e-12)
     assert len(more.rows.variance) == 36
-    np.testing.assert_array_equal(more.rows.lowered[:FEWEST_ROWS], whole.rows.lowered)
+    np.testing.assert_array_equal(more.rows.lowered[:MIN_ROWS], whole.rows.lowered)

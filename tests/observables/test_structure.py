@@ -1,5 +1,6 @@
-"""S(q) and g(r): against sums over pairs, geometry, exact limits of the ideal gas and of the
-plasmon."""
+"""S(q) and g(r) beside sums over pairs, geometry, and limits of the ideal gas and the plasmon."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from known_systems import GASES, POLARIZED_2D, SPINS_3D, lowest_shells, random_positions
 
-from heg.gas.ideal import occupation_numbers
+from heg.gas.ideal import log_partition, occupation_numbers
 from heg.gas.ideal_pairs import pair_occupations
 from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
@@ -35,19 +36,17 @@ def test_both_agree_with_sums_over_pairs(system, key):
     n = np.indices((2 * grid.highest + 1,) * system.dim).reshape(system.dim, -1).T - grid.highest
     length = 2 * np.pi / system.box * np.linalg.norm(n, axis=1)
     spins = [np.asarray(x[part]) for part in system.parts]
-    kinds = [(a, b) for place, a in enumerate(spins) for b in spins[place:]]
+    kinds = list(itertools.combinations_with_replacement(spins, 2))
     assert found.s.shape == (len(kinds), len(grid.shells.length))
     for kind, (a, b) in enumerate(kinds):
         separation = (a[:, None] - b).reshape(-1, system.dim)
         waves = np.cos(2 * np.pi / system.box * separation @ n.T).sum(axis=0)
+        longest = grid.highest * 2 * np.pi / system.box
+        inside = (length > 0) & (length <= longest * (1 + 1e-12))
         for shell in range(0, len(grid.shells.length), 7):
-            members = np.abs(length - grid.shells.length[shell]) < 0.02 * system.fermi_wavevector
-            members &= (length > 0) & (
-                length <= grid.highest * 2 * np.pi / system.box * (1 + 1e-12)
-            )
-            assert found.s[kind, shell] * system.electrons == pytest.approx(
-                waves[members].mean(), abs=1e-9
-            )
+            near = np.abs(length - grid.shells.length[shell]) < 0.02 * system.fermi_wavevector
+            expected = waves[inside & near].mean()
+            assert found.s[kind, shell] * system.electrons == pytest.approx(expected, abs=1e-9)
         r = separation - system.box * np.round(separation / system.box)
         distance = np.linalg.norm(r, axis=1)
         pairs = np.histogram(distance[distance > 0], grid.edges)[0] / (len(a) * len(b) * grid.share)
@@ -61,14 +60,13 @@ def test_pairs_moved_along_their_separation_by_a_known_length_show_it():
     x = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
     # 0 and 1 move apart by 0.3, 2 stays where the others do not reach it along y
     found = make_structure(system, grid)(x, x + jnp.array([[-0.1, 0.0], [0.2, 0.0], [0.0, 0.0]]))
-    place = int(1.0 / grid.edges[1])
-    assert found.displaced[0, place] / found.g[0, place] == pytest.approx(0.3)
+    bin_of_pair = int(1.0 / grid.edges[1])
+    displacement = found.displaced[0, bin_of_pair] / found.g[0, bin_of_pair]
+    assert displacement == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("electrons", [1, 3, 4])
 def test_pair_occupations_are_second_derivatives_of_the_partition_function(electrons):
-    from heg.gas.ideal import log_partition
-
     levels = np.array([0.0, 0.7, 0.7, 0.7, 1.9, 1.9, 3.0])
     number = np.asarray(occupation_numbers(jnp.asarray(levels), electrons))
     hessian = np.asarray(jax.hessian(log_partition)(jnp.asarray(levels), electrons))
@@ -82,16 +80,16 @@ def test_the_ideal_gas_of_two_electrons_is_that_of_the_sum_over_pairs_of_waves(d
     system = System(2, 0, dim, rs=1.0, theta=0.01, twist=(0.0,) * dim)
     grid = grid_of(system)
     found = ideal_structure(system, lowest_shells(system, 2 * dim + 1), grid, points=60)
-    first = (
-        1 - 2 / (2 * dim) / 2
-    )  # of 2 d vectors q, one has k and k + q occupied, and one k and k - q: c = 1 / d
+    # of 2 d vectors q, one has k and k + q occupied, and one k and k - q: c = 1 / d
+    first = 1 - 2 / (2 * dim) / 2
     assert found.s[0, 0] == pytest.approx(first, abs=1e-6)
     np.testing.assert_allclose(found.s[0, 1:], 1.0, atol=1e-6)
     assert np.sum(found.g[0] * grid.share) == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_plasmon_is_classical_when_hot_and_at_rest_when_cold():
-    hot, cold = (System(7, 7, 3, 2.0, theta, (0.0,) * 3) for theta in (1e4, 1e-4))
+    hot = System(7, 7, 3, 2.0, 1e4, (0.0,) * 3)
+    cold = System(7, 7, 3, 2.0, 1e-4, (0.0,) * 3)
     q = np.array([0.1, 0.2])
     density = 14 / hot.box**3
     np.testing.assert_allclose(

@@ -20,19 +20,18 @@ from heg.gas.system import System
 from heg.model.flow import FlowSize, make_flow
 from heg.model.kinetic import make_kinetic_energy
 from heg.model.local_energy import make_local_energy
-from heg.observables.evaluation import _against_ideal, difference, zero_variance
+from heg.observables.evaluation import against_ideal, difference, zero_variance
+from heg.observables.quantities import Quantity
 from heg.observables.quasiparticles import landau_fit, trained_levels
 from heg.observables.structure import grid_of
-from heg.observables.thermodynamics import Observed, Quantity, contact, heat_capacities, pressure
+from heg.observables.thermodynamics import Observed, contact, heat_capacities, pressure
 from heg.statistics import jackknife
 
 
 @pytest.mark.parametrize("system", [SPINS_2D, POLARIZED_3D], ids=["2D-spins", "3D-polarized"])
 def test_virial_pressure_is_the_derivative_of_F_at_fixed_dimensionless_parameters(system, key):
-    size, reduced = (
-        FlowSize(layers=2, width=8),
-        lowest_shells(dataclasses.replace(system, rs=1.0), 9),
-    )
+    size = FlowSize(layers=2, width=8)
+    reduced = lowest_shells(dataclasses.replace(system, rs=1.0), 9)
     flow = make_flow(system, size)
     params = jax.tree.map(lambda leaf: leaf + 0.1, flow.init(key))
     state = jnp.concatenate([jnp.arange(count, dtype=jnp.int32) for count in system.spins])
@@ -40,16 +39,16 @@ def test_virial_pressure_is_the_derivative_of_F_at_fixed_dimensionless_parameter
 
     @jax.jit
     def energies(rs):
-        """Kinetic and potential energy where x / L is the same; p(K) and T are, so that the entropy
-        is no matter."""
+        """Kinetic and potential energy at the same x / L; the entropy stays as it is."""
         # the length of the cusp is 1 / coupling: to scale with the cell, the flow is made with a
         # coupling that does
         gas = dataclasses.replace(system, rs=rs, coupling=system.coupling * system.rs / rs)
         kinetic = make_kinetic_energy(gas, reduced.at_density(rs), make_flow(gas, size))
-        of, _ = make_local_energy(gas, kinetic)(params, gas.box * x, state)
-        return jnp.real(of.kinetic), of.potential * system.coupling / gas.coupling
+        energy, _ = make_local_energy(gas, kinetic)(params, gas.box * x, state)
+        return jnp.real(energy.kinetic), energy.potential * system.coupling / gas.coupling
 
-    (kinetic, potential), scaled = energies(system.rs), energies(1.7 * system.rs)
+    kinetic, potential = energies(system.rs)
+    scaled = energies(1.7 * system.rs)
     assert abs(kinetic) > 0.1 and abs(potential) > 0.1
     np.testing.assert_allclose(scaled, (kinetic / 1.7**2, potential / 1.7), rtol=1e-10)
     length = lambda volume: volume ** (1 / system.dim) / system.box
@@ -59,8 +58,8 @@ def test_virial_pressure_is_the_derivative_of_F_at_fixed_dimensionless_parameter
     assert pressure(system, *per_electron) == pytest.approx(float(expected), rel=1e-10)
 
 
-def of_ideal(system, orbitals, states, log_p):
-    """Block means as they would be without interaction and flow."""
+def ideal_samples(system, orbitals, states, log_p):
+    """Observables of samples as they would be without interaction and flow."""
     e = np.sum(np.asarray(orbitals.energy)[np.asarray(states)], axis=1) / system.electrons
     s = -np.asarray(log_p) / system.electrons
     energies = {"E": e, "S": s, "kinetic": e, "potential": 0 * e}
@@ -76,17 +75,20 @@ def test_heat_capacity_of_the_ideal_gas_is_its_second_derivative(system):
         params, jax.random.split(jax.random.key(1), 20_000)
     )
     log_p = jax.jit(jax.vmap(model.occupations.log_prob, (None, 0)))(params, states)
-    blocks = of_ideal(system, orbitals, states, log_p)
-    found = jackknife(blocks, lambda mean: heat_capacities(system, mean))
+    blocks = ideal_samples(system, orbitals, states, log_p)
+    means = (blocks.energies, blocks.moments)
+    found = jackknife(means, lambda mean: heat_capacities(system, *mean))
     exact = heat_capacity(orbitals.energy, system.beta, system.spins) / system.electrons
     assert_equal_within_errors(found.value, found.error, exact, 0.03 * exact)
+
     # and it is the derivative of the energy
-    gas = lambda theta: dataclasses.replace(system, theta=theta)
+    def energy(theta):
+        gas = dataclasses.replace(system, theta=theta)
+        return thermodynamics(orbitals.energy, gas.beta, system.spins).energy
+
     step = 1e-4
-    low, high = (
-        thermodynamics(orbitals.energy, gas(system.theta + d).beta, system.spins).energy
-        for d in (-step, step)
-    )
+    low = energy(system.theta - step)
+    high = energy(system.theta + step)
     slope = (high - low) / (2 * step * system.fermi_energy) / system.electrons
     assert exact == pytest.approx(slope, rel=1e-6)
     # levels and Landau's functional of the ideal gas
@@ -119,9 +121,8 @@ def test_landau_finds_the_interaction_that_is_there():
 def test_a_shell_filled_in_part_but_always_alike_is_left_out_of_landaus_fit():
     system = System(2, 0, 3, rs=2.0, theta=0.02, twist=(0.0, 0.0, 0.0))
     orbitals = lowest_shells(system, 19)
-    states = np.array(
-        [[0, 1 + number % 6] for number in range(600)]
-    )  # a degenerate ground state: ln p is a constant
+    # a degenerate ground state: ln p is a constant
+    states = np.array([[0, 1 + number % 6] for number in range(600)])
     found = landau_fit(system, orbitals, states, np.full(600, -np.log(6)))
     assert len(found.k) == 0 and np.isnan(found.mass)
 
@@ -145,56 +146,61 @@ def test_extrapolation_to_zero_variance_of_a_line():
     found = zero_variance(rows)
     assert_equal_within_errors(found.mean, found.error, -1.0, 0.01)
     assert zero_variance(rows[:18]) is None
-    still = [
-        row | {"E_variance_cell_ha2": 0.0, "F_ha": -1.0} for row in rows
-    ]  # of one state that is an eigenstate
+    # of one state that is an eigenstate
+    still = [row | {"E_variance_cell_ha2": 0.0, "F_ha": -1.0} for row in rows]
     assert zero_variance(still).mean == pytest.approx(-1.0, rel=1e-12)
 
 
 @pytest.mark.parametrize(("theta", "ratio"), [(0.5, True), (1e-3, False)])
 def test_a_ground_state_has_no_entropy_to_compare_with(theta, ratio):
     system = System(5, 0, 2, rs=2.0, theta=theta, twist=(0.0, 0.0))
-    found = _against_ideal(
-        system, {name: Quantity(np.array(0.1), np.array(0.01), None, "") for name in "FS"}
-    )
+    quantity = Quantity(np.array(0.1), np.array(0.01), None, "")
+    found = against_ideal(system, {"F": quantity, "S": quantity})
     assert ("entropy_ratio" in found) == ratio and np.isfinite(found["f_xc"].value)
 
 
-def facts(system, free_energy, energy, entropy):
-    """A summary of a gas with given values."""
-    of = lambda value: {"mean": value, "error": 1e-3}
+def summary(system, ideal):
+    """Summary of a run of a gas whose values are those of the ideal gas."""
     gas = {
-        **{
-            "n_up": system.n_up,
-            "n_down": system.n_down,
-            "dim": system.dim,
-            "twist": list(system.twist),
-            "coupling": 0.0,
-        },
-        **{"rs_bohr": system.rs, "temperature_ha": system.temperature, "box_bohr": system.box},
+        "n_up": system.n_up,
+        "n_down": system.n_down,
+        "dim": system.dim,
+        "twist": list(system.twist),
+        "coupling": 0.0,
+        "rs_bohr": system.rs,
+        "temperature_ha": system.temperature,
+        "box_bohr": system.box,
     }
-    return {"system": gas, "F": of(free_energy), "E": of(energy), "S": of(entropy)}
+    values = {"F": ideal.free_energy, "E": ideal.energy, "S": ideal.entropy}
+    numbers = {
+        name: {"mean": value / system.electrons, "error": 1e-3} for name, value in values.items()
+    }
+    return {"system": gas} | numbers
 
 
 def test_differences_of_ideal_gases_give_pressure_and_heat_capacity():
-    def exact(rs, theta):
+    def ideal_run(rs, theta):
         system = System(7, 7, 3, rs, theta, (0.1, 0.2, 0.3))
-        orbitals = lowest_shells(system, 100)
-        return (
-            system,
-            orbitals,
-            [value / 14 for value in thermodynamics(orbitals.energy, system.beta, system.spins)],
-        )
+        levels = lowest_shells(system, 100).energy
+        ideal = thermodynamics(levels, system.beta, system.spins)
+        return system, levels, summary(system, ideal)
 
-    near, centre, far = (exact(rs, 0.5 * (rs / 2) ** 2) for rs in (1.999, 2.0, 2.001))
-    found = difference(facts(near[0], *near[2]), facts(far[0], *far[2]))
-    system = centre[0]
-    assert found["pressure"].mean == pytest.approx(pressure(system, centre[2][1], 0.0), rel=1e-5)
+    def at_same_temperature(rs):
+        return ideal_run(rs, 0.5 * (rs / 2) ** 2)
+
+    system, levels, centre = at_same_temperature(2.0)
+    _, _, near = at_same_temperature(1.999)
+    _, _, far = at_same_temperature(2.001)
+    found = difference(near, far)
+    expected = pressure(system, centre["E"]["mean"], 0.0)
+    assert found["pressure"].mean == pytest.approx(expected, rel=1e-5)
     assert found["pressure"].error > 0
-    cold, hot = (exact(2.0, theta) for theta in (0.499, 0.501))
-    found = difference(facts(cold[0], *cold[2]), facts(hot[0], *hot[2]))
-    expected = heat_capacity(centre[1].energy, system.beta, system.spins) / 14
+
+    _, _, cold = ideal_run(2.0, 0.499)
+    _, _, hot = ideal_run(2.0, 0.501)
+    found = difference(cold, hot)
+    expected = heat_capacity(levels, system.beta, system.spins) / 14
     assert found["heat_capacity"].mean == pytest.approx(expected, rel=1e-4)
     assert found["heat_capacity_of_entropy"].mean == pytest.approx(expected, rel=1e-4)
     with pytest.raises(ValueError, match="must differ either in r_s"):
-        difference(facts(cold[0], *cold[2]), facts(far[0], *far[2]))
+        difference(cold, far)

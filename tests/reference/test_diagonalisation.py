@@ -70,8 +70,10 @@ def test_matrix_elements_are_integrals_of_the_coulomb_energy(gas, key):
     strongest = np.argsort(-np.abs(block.hamiltonian[0, 1:]))[:3] + 1
     states = [0, *strongest]
     psi = np.array([determinant(block.n[state]) for state in states])
-    potential = np.asarray(jax.lax.map(lambda x: coulomb_energy(x, gas), x, batch_size=4000))
-    mean, error = mean_and_error(np.conj(psi[0]) * psi * potential, axis=1)
+    energy_of_one = lambda x: coulomb_energy(x, gas)
+    potential = np.asarray(jax.lax.map(energy_of_one, x, batch_size=4000))
+    samples = np.conj(psi[0]) * psi * potential
+    mean, error = mean_and_error(samples, axis=1)
     expected = block.hamiltonian[0, states]
     expected[0] -= unit(gas) * block.kinetic[0] / gas.electrons
     assert np.all(np.abs(expected[:2]) > 3 * error[:2])
@@ -84,12 +86,14 @@ def test_second_order_is_the_sum_over_the_determinants_of_a_larger_basis(gas):
     small = block_of(gas, total, 8.01 * unit(gas))
     highest = small.kinetic.max() / gas.electrons
     large = block_of(gas, total, BEYOND * highest * unit(gas) * (1 + 1e-9))
-    known = large.n.reshape(len(large.n), -1).tolist()
-    inside = [known.index(word) for word in small.n.reshape(len(small.n), -1).tolist()]
+    known = large.n.tolist()
+    inside = [known.index(determinant) for determinant in small.n.tolist()]
     outside = np.setdiff1d(np.arange(len(large.n)), inside)
     levels, vectors = np.linalg.eigh(small.hamiltonian)
-    amplitude = large.hamiltonian[np.ix_(outside, inside)] @ vectors
-    denominator = np.diagonal(large.hamiltonian)[outside, None] - levels
+    coupling = large.hamiltonian[np.ix_(outside, inside)]
+    amplitude = coupling @ vectors
+    energy = np.diagonal(large.hamiltonian)[outside]
+    denominator = energy[:, None] - levels
     expected = -np.sum(amplitude**2 / denominator, axis=0)
     low = levels < levels[0] + highest / 2 * unit(gas)
     assert 1 < low.sum() < len(levels)
@@ -118,14 +122,17 @@ def test_without_coupling_it_is_the_ideal_gas_of_any_twist(gas, theta, twist):
 
 @each_gas
 def test_diagonal_free_energy_is_the_sum_over_all_states(gas):
-    gas = dataclasses.replace(gas, theta=0.3, twist=(0.1, -0.3, 0.2)[: gas.dim])
-    orbitals = lowest_shells(gas, 22 if gas.dim == 2 else 30)
+    twist = (0.1, -0.3, 0.2)
+    gas = dataclasses.replace(gas, theta=0.3, twist=twist[: gas.dim])
+    orbitals = lowest_shells(gas, {2: 22, 3: 30}[gas.dim])
     states = all_states(gas.spins, len(orbitals.k))
     k = orbitals.k[states]
-    energy = np.sum(k**2, axis=(1, 2)) / 2 + gas.electrons * madelung(gas) / 2
+    kinetic = np.sum(k**2, axis=(1, 2)) / 2
+    energy = kinetic + gas.electrons * madelung(gas) / 2
     for part in gas.parts:
-        first, second = np.triu_indices(part.stop - part.start, 1)
-        apart = k[:, part][:, first] - k[:, part][:, second]
+        of_spin = k[:, part]
+        first, second = np.triu_indices(of_spin.shape[1], 1)
+        apart = of_spin[:, first] - of_spin[:, second]
         transfer = np.linalg.norm(apart, axis=-1)
         v = 4 * np.pi / transfer**2 if gas.dim == 3 else 2 * np.pi / transfer
         energy -= np.sum(v, axis=1) / gas.box**gas.dim

@@ -17,7 +17,7 @@ from heg.cli.measure import measure as heg_measure
 from heg.config import RunConfig, SystemConfig
 from heg.observables import evaluation
 from heg.observables.structure import grid_of
-from heg.runs import files, text_files
+from heg.runs import files, hdf5, text_files
 from heg.runs.measure import measure
 from heg.runs.solve import solve
 from heg.statistics import independent, jackknife
@@ -122,7 +122,7 @@ def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
     assert measure(bits, 256, NOTHING, NEVER).facts["samples"] == 256
     asked = iter([False, False, True])
     assert measure(bits, 320, NOTHING, lambda: next(asked)) is None
-    assert files.stored_length(bits / "observed-3.h5", "energies/F") == 18
+    assert hdf5.stored_length(bits / "observed-3.h5", "energies/F") == 18
     parts = measure(bits, 320, NOTHING, NEVER)
     for name, quantity in whole.quantities.items():
         np.testing.assert_array_equal(quantity.value, parts.quantities[name].value, err_msg=name)
@@ -183,9 +183,12 @@ def test_a_directory_that_cannot_be_written_names_the_remedy(run, measured, monk
 
 def test_the_report_is_the_same_in_any_locale(run, measured, tmp_path):
     code = (
-        "from pathlib import Path\nfrom heg.report import run_report\nfrom heg.runs import text_files\n"
+        "from pathlib import Path\n"
+        "from heg.report import run_report\n"
+        "from heg.runs import text_files\n"
         f"run, page = Path({str(run)!r}), Path({str(tmp_path / 'page.html')!r})\n"
-        "run_report.write(page, text_files.load_json(run / 'observables.json'), text_files.read_text(run / 'config.toml'), {})"
+        "numbers = text_files.load_json(run / 'observables.json')\n"
+        "run_report.write(page, numbers, text_files.read_text(run / 'config.toml'), {})"
     )
     pages = []
     for variables in (
@@ -214,11 +217,11 @@ def test_the_report_says_how_far_an_error_can_be_trusted(run, measured):
 def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):
     shutil.copytree(run, tmp_path / "other")
     path = tmp_path / "other" / "observed-3.h5"
-    size = files.stored_length(path, "energies/F")
+    size = hdf5.stored_length(path, "energies/F")
     with h5py.File(path, "a") as file:
         file.attrs["parameters"] = "of another run"
     assert measure(tmp_path / "other", 272, NOTHING, NEVER).facts["samples"] == 272
-    assert files.stored_length(path.with_name("observed-3.h5.unused"), "energies/F") == size
+    assert hdf5.stored_length(path.with_name("observed-3.h5.unused"), "energies/F") == size
 
 
 def test_an_error_of_few_blocks_is_refused_before_anything_is_drawn(run, measured, tmp_path):

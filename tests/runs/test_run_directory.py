@@ -1,122 +1,18 @@
-"""Runs that start from other runs, and trainings that end once F has settled."""
+"""The files of a run directory."""
 
-import dataclasses
-
-import jax
-import numpy as np
-import pytest
-from small_runs import small_config
-
-from heg.config import RunConfig, SystemConfig
-from heg.model.density_matrix import Params
-from heg.runs import files
-from heg.runs.run_directory import start_from, transfer
-from heg.runs.solve import solve
-from heg.statistics import Estimate
-from heg.training.convergence import SHORTEST, drift, settled
-from heg.training.step import build
-
-NEVER, NOTHING = lambda: False, lambda *_: None
+from heg.runs.run_directory import RunDirectory
 
 
-def config(run_dir, system=SystemConfig(2, 2, 2.0, 0.5, "1"), **run):
-    return dataclasses.replace(
-        small_config(system, flow_layers=1),
-        run=RunConfig(str(run_dir), **{"steps": 3, "samples": 16, **run}),
-    )
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run."""
-    run_dir = tmp_path_factory.mktemp("runs") / "a"
-    solve(config(run_dir), NOTHING, NOTHING, NEVER)
-    return run_dir
-
-
-def test_no_step_from_a_run_gives_the_free_energy_of_its_parameters(run, tmp_path):
-    summary = solve(config(tmp_path / "b", start=str(run), steps=0), NOTHING, NOTHING, NEVER)
-    assert summary["F"] == summary["initial"]["F"]
-    before = build(config(run))
-    state = files.load_tree(files.checkpoints(run)[0], before.template)[0]
-    begun = files.load_tree(tmp_path / "b" / "checkpoint-0.h5", before.template)[0]
-    for here, there in zip(
-        jax.tree.leaves(begun.params), jax.tree.leaves(state.average), strict=True
+def test_checkpoints_are_listed_newest_first(tmp_path):
+    for name in (
+        "checkpoint-20.h5",
+        "checkpoint-100.h5",
+        "checkpoint-x.h5",
+        "checkpoint-300-mine.h5",
+        "samples-100.h5",
     ):
-        np.testing.assert_array_equal(here, there)
-
-
-def test_a_run_goes_on_when_the_one_it_started_from_is_gone(run, tmp_path):
-    moved, there = tmp_path / "b", tmp_path / "a"
-    run.rename(there)
-    solve(config(moved, start=str(there), steps=1), NOTHING, NOTHING, NEVER)
-    there.rename(run)
-    summary = solve(config(moved, start=str(there), steps=2), NOTHING, NOTHING, NEVER)
-    assert summary["steps"] == 2
-
-
-def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
-    """The shift of a level belongs to a plane wave, whatever its place in the order of energy."""
-    solver = build(config(run))
-    orbitals = solver.cutoff.orbitals
-    levels = np.arange(1.0, len(orbitals.n) + 1)[None]
-    params = Params({"~": {"levels": levels, "w": np.ones(2)}}, {"flow": np.ones(3)})
-    for system in (
-        SystemConfig(2, 2, 5.0, 1.5, "1"),
-        SystemConfig(2, 2, 5.0, 0.2, "1", (0.3, -0.2)),
-    ):
-        other = build(config(run, system)).cutoff.orbitals
-        moved = transfer(params, orbitals, other)
-        assert np.all(moved.flow["flow"] == 1) and np.all(moved.occupations["~"]["w"] == 1)
-        found = moved.occupations["~"]["levels"][0]
-        for n, level in zip(other.n, found, strict=True):
-            same = np.flatnonzero(np.all(orbitals.n == n, axis=1))
-            assert level == (levels[0, same[0]] if len(same) else 0.0)
-    assert np.any(found > 0) and start_from(
-        run, build(config(run, SystemConfig(2, 2, 5.0, 1.5, "1")))
-    )
-
-
-@pytest.mark.parametrize(
-    ("system", "flow_layers", "words"),
-    [
-        (SystemConfig(3, 2, 2.0, 0.5, "1"), 1, "it has n_up 2, this run 3; give one of equal n_up"),
-        (SystemConfig(2, 3, 2.0, 0.5, "1"), 1, "it has dim 2, this run 3"),
-        (SystemConfig(2, 2, 2.0, 0.5, "1"), 2, r"another \[model\]"),
-    ],
-    ids=["electrons", "dim", "model"],
-)
-def test_a_run_of_another_kind_is_refused(run, system, flow_layers, words):
-    solver = build(small_config(system, flow_layers=flow_layers))
-    with pytest.raises(ValueError, match=words):
-        start_from(run, solver)
-
-
-def history(values, error):
-    return [{"F_ha": str(value), "F_error_ha": str(error)} for value in values]
-
-
-def test_a_training_has_settled_when_drift_and_error_are_below_the_accuracy():
-    falling = [-1 + 0.5 ** (step / 5) for step in range(60)]
-    expected = np.mean(falling[40:]) - np.mean(falling[20:40])
-    assert drift(history(falling, 1e-3)) == pytest.approx(
-        Estimate(expected, 1e-3 * np.sqrt(2 / 20))
-    )
-    assert settled(history(falling, 1e-3), 1.01 * abs(expected)) and not settled(
-        history(falling, 1e-3), 0.015
-    )
-    # flat, but too noisy to tell
-    assert settled(history([0.0] * 60, 0.01), 0.0033) and not settled(
-        history([0.0] * 60, 0.01), 0.0031
-    )
-    assert not settled(history([0.0] * (SHORTEST - 1), 1e-9), 1.0)
-
-
-def test_a_settled_training_ends_early_and_its_continuation_adds_no_step(tmp_path):
-    wanted = config(tmp_path / "a", steps=SHORTEST + 20, accuracy=10.0)
-    summary = solve(wanted, NOTHING, NOTHING, NEVER)
-    assert summary["steps"] == SHORTEST
-    again = solve(wanted, NOTHING, NOTHING, NEVER)
-    assert again["steps"] == SHORTEST and again["F"] == summary["F"]
-    sharper = config(tmp_path / "a", steps=SHORTEST + 2, accuracy=1e-9)
-    assert solve(sharper, NOTHING, NOTHING, NEVER)["steps"] == SHORTEST + 2
+        (tmp_path / name).touch()
+    assert [path.name for path in RunDirectory(tmp_path).checkpoints()] == [
+        "checkpoint-100.h5",
+        "checkpoint-20.h5",
+    ]

@@ -14,10 +14,12 @@ import pytest
 from small_runs import small_config
 
 from heg.config import RunConfig, SystemConfig
-from heg.errors import StorageError
-from heg.runs import files, text_files
+from heg.errors import RunError, StorageError
+from heg.runs import files, hdf5, text_files
 from heg.runs import solve as loop
+from heg.runs.run_directory import RunDirectory
 from heg.training.step import Solver, build
+from heg.training.verdict import REDRAWN_FEW
 
 
 def config(run_dir, steps=8):
@@ -62,8 +64,8 @@ def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypa
     ("seen", "cause"),
     [
         ({"lost": 2}, "2 samples could not be drawn"),
-        ({"redrawn": loop.REDRAWN_FEW + 1}, "4 of 16 draws had no verified inverse"),
-        ({"redrawn": loop.REDRAWN_FEW}, None),
+        ({"redrawn": REDRAWN_FEW + 1}, "4 of 16 draws had no verified inverse"),
+        ({"redrawn": REDRAWN_FEW}, None),
     ],
     ids=["lost", "too-many-redrawn", "few-redrawn"],
 )
@@ -87,9 +89,9 @@ def test_a_step_whose_draws_fail_is_undone_and_a_few_repeated_ones_are_not_troub
 
 def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "build", troubled({5, 6, 7}, finite=np.array(False)))
-    with pytest.raises(loop.RunError, match=r"steps 5 to 7 failed .* --max-norm 0\.05"):
+    with pytest.raises(RunError, match=r"steps 5 to 7 failed .* --max-norm 0\.05"):
         solve(config(tmp_path / "a"))
-    assert [path.name for path in files.checkpoints(tmp_path / "a")] == ["checkpoint-4.h5"]
+    assert [path.name for path in RunDirectory(tmp_path / "a").checkpoints()] == ["checkpoint-4.h5"]
     monkeypatch.setattr(loop, "build", build)
     smaller = config(tmp_path / "a")
     smaller = dataclasses.replace(
@@ -115,7 +117,7 @@ def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path):
         first, run=dataclasses.replace(first.run, save_every=1, keep=2, keep_every=3)
     )
     solve(first)
-    names = [path.name for path in files.checkpoints(tmp_path / "a")]
+    names = [path.name for path in RunDirectory(tmp_path / "a").checkpoints()]
     assert names == [f"checkpoint-{step}.h5" for step in (8, 7, 6, 3)]
     sampler = dataclasses.replace(first.sampler, batch=24)
     summary, said = solve(
@@ -129,7 +131,7 @@ def test_fewer_final_samples_are_the_first_of_those_at_hand(tmp_path):
     asked = config(tmp_path / "a")
     solve(asked)
     path = tmp_path / "a" / "samples-8.h5"
-    before, energies = path.read_bytes(), files.load_arrays(path)[0]["E"]
+    before, energies = path.read_bytes(), hdf5.load_arrays(path)[0]["E"]
     summary, _ = solve(dataclasses.replace(asked, run=dataclasses.replace(asked.run, samples=7)))
     assert summary["samples"] == 7 and summary["E"]["mean"] == pytest.approx(
         energies[:7].mean(), rel=1e-12
@@ -140,7 +142,7 @@ def test_fewer_final_samples_are_the_first_of_those_at_hand(tmp_path):
 def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_path):
     solve(config(tmp_path / "a"))
     history, directory = (tmp_path / "a" / "history.csv").read_bytes(), tmp_path / "a"
-    for path in files.checkpoints(directory):
+    for path in RunDirectory(directory).checkpoints():
         path.write_text("not HDF5")
     summary, said = solve(config(directory))
     assert summary["steps"] == 8 and "No checkpoint is left: the run begins anew." in said
@@ -158,11 +160,10 @@ def test_a_directory_in_use_is_refused_and_a_dead_run_is_recognised(tmp_path):
     with files.locked(tmp_path / "a"):
         with pytest.raises(StorageError, match=r"is in use by process \d+ on .* since"):
             solve(config(tmp_path / "a"))
-    (tmp_path / "a" / "lock").write_text("process 1 on elsewhere since 2020-01-01 00:00:00")
+    holder = "process 1 on elsewhere since 2020-01-01 00:00:00"
+    (tmp_path / "a" / "lock").write_text(holder)
     _, said = solve(config(tmp_path / "a", steps=0))
-    assert said == [
-        "The run that was here did not end in order (process 1 on elsewhere since 2020-01-01 00:00:00)."
-    ]
+    assert said == [f"The run that was here did not end in order ({holder})."]
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkeypatch):
@@ -172,18 +173,18 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkey
     def full(file, name, value):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.h5py.File, "__setitem__", full)  # the file is there by then
+    monkeypatch.setattr(hdf5.h5py.File, "__setitem__", full)  # the file is there by then
     with pytest.raises(
         OSError, match=r"checkpoint-4\.h5 cannot be written \(No space left on device\)"
     ):
-        files.save_tree(tmp_path / "a" / "checkpoint-4.h5", {"x": np.zeros(2)})
+        hdf5.save_tree(tmp_path / "a" / "checkpoint-4.h5", {"x": np.zeros(2)})
     assert (tmp_path / "a" / "checkpoint-4.h5").read_bytes() == before
     assert not list((tmp_path / "a").glob(".*"))
 
 
 def test_samples_of_other_parameters_are_not_taken_for_those_of_this_run(tmp_path):
     solve(config(tmp_path / "a"))
-    for path in files.checkpoints(tmp_path / "a"):
+    for path in RunDirectory(tmp_path / "a").checkpoints():
         path.unlink()
     other = config(tmp_path / "a")
     other = dataclasses.replace(
@@ -206,7 +207,7 @@ def test_a_file_stop_ends_the_run_in_order_and_is_taken_away(tmp_path):
     summary, _ = solve(config(tmp_path / "a"))
     assert (
         summary == {}
-        and files.checkpoints(tmp_path / "a")
+        and RunDirectory(tmp_path / "a").checkpoints()
         and not (tmp_path / "a" / "STOP").exists()
     )
     assert solve(config(tmp_path / "a"))[0]["steps"] == 8
@@ -214,7 +215,7 @@ def test_a_file_stop_ends_the_run_in_order_and_is_taken_away(tmp_path):
 
 def test_the_random_numbers_are_named_and_those_of_another_generator_are_refused(tmp_path):
     solve(config(tmp_path / "a"))
-    newest = files.checkpoints(tmp_path / "a")[0]
+    newest = RunDirectory(tmp_path / "a").checkpoints()[0]
     with h5py.File(newest, "a") as file:
         assert file.attrs["random_numbers"] == "threefry2x32, partitionable"
         file.attrs["random_numbers"] = "rbg"

@@ -1,5 +1,6 @@
-r"""Matrix elements of H between a determinant and its doubles, by sampling; compiled once for a gas
-and a model.
+r"""Matrix elements of H between a determinant and its doubles, by sampling.
+
+The programs are compiled once for a gas and a model.
 
 With z = f(x) and any number b,
 
@@ -20,6 +21,7 @@ chance, and has the weight
 with which all terms are bounded where the nodes of the two do not meet.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,6 +29,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Complex, Float, Int
 
 from heg.config import ModelConfig
 from heg.gas.ideal import choose_cutoff
@@ -38,7 +41,7 @@ from heg.model.local_energy import make_local_energy
 from heg.model.wavefunction import make_log_slater
 from heg.observables.second_order.doubles import count_doubles, make_ratios
 from heg.observables.second_order.pair_operators import make_pair_operators
-from heg.observables.structure import grid_of, make_structure
+from heg.observables.structure import Grid, grid_of, make_structure
 from heg.parallel.devices import jit, map_walkers, sum_walkers, walkers_at_once
 from heg.sampling.exact_draws import make_draw
 from heg.training.control_variates import make_controls
@@ -52,34 +55,39 @@ class Looked(NamedTuple):
     Attributes:
       x, z: bohr.                                           [B, N, d]
       weight: w.                                            [B]
-      energy: E_loc, hartree per cell, complex.             [B]
+      energy: E_loc, hartree per cell.                      [B] complex
       potential: its Coulomb part.                          [B]
       of_state: 1, ideal and Hartree-Fock interaction energy of K, hartree.    [B, 3]
-      operators: local values of heg.observables.second_order.pair_operators.        [B, O] complex
-      redrawn, lost: draws repeated, draws given up.        [] int
+      operators: local values of heg.observables.second_order.pair_operators.    [B, O] complex
+      redrawn: draws that were repeated.                    [] int
+      lost: draws that were given up.                       [] int
     """
 
-    x: jax.Array
-    z: jax.Array
-    weight: jax.Array
-    energy: jax.Array
-    potential: jax.Array
-    of_state: jax.Array
-    operators: jax.Array
-    redrawn: jax.Array
-    lost: jax.Array
+    x: Float[Array, "batch electrons dim"]
+    z: Float[Array, "batch electrons dim"]
+    weight: Float[Array, " batch"]
+    energy: Complex[Array, " batch"]
+    potential: Float[Array, " batch"]
+    of_state: Float[Array, "batch 3"]
+    operators: Complex[Array, "batch operators"]
+    redrawn: Int[Array, ""]
+    lost: Int[Array, ""]
 
 
 class Sums(NamedTuple):
-    """Over samples, of a = Re[(E_loc - b)^* Phi_K' / Phi_K] for each double: of a and of a^2.  [D]
-    each"""
+    """Sums over samples of a = Re[(E_loc - b)^* Phi_K' / Phi_K] for each double.
 
-    first: jax.Array
-    second: jax.Array
+    Attributes:
+      first: of a.                                          [D]
+      second: of a^2.                                       [D]
+    """
+
+    first: Float[Array | np.ndarray, " doubles"]
+    second: Float[Array | np.ndarray, " doubles"]
 
 
 class Response(NamedTuple):
-    """How observables go along with a weight of the samples: their covariances with it.
+    """Covariances of observables with a weight of the samples.
 
     Attributes:
       potential: hartree per cell.                          []
@@ -87,9 +95,9 @@ class Response(NamedTuple):
       g: of g(r), by pairs of spins and bin.                [spin pairs, bins]
     """
 
-    potential: jax.Array
-    s: jax.Array
-    g: jax.Array
+    potential: Float[Array, ""]
+    s: Float[Array, "spin_pairs shells"]
+    g: Float[Array, "spin_pairs bins"]
 
 
 class AmplitudePrograms(NamedTuple):
@@ -108,16 +116,20 @@ class AmplitudePrograms(NamedTuple):
 
 
 def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
-    """The plane waves of p(K), in front, and all that a transfer up to |n|^2 = `largest` reaches
-    from them."""
+    """All plane waves that a transfer up to |n|^2 = `largest` reaches from those of p(K).
+
+    Those of p(K) come first and in their order.
+    """
+    # the last orbital has the longest k, as they are in order of energy
     unit = 2 * np.pi / gas.box
-    reach = unit * (np.linalg.norm(orbitals.n[-1] + np.asarray(gas.twist)) + np.sqrt(largest))
+    highest = np.linalg.norm(orbitals.n[-1] + np.asarray(gas.twist))
+    reach = unit * (highest + np.sqrt(largest))
     return plane_waves(gas, reach**2 / 2)
 
 
 @functools.lru_cache(maxsize=2)
 def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> AmplitudePrograms:
-    """For all gases that differ by r_s or coupling alone.
+    """Compiled functions for all gases that differ by r_s or coupling alone.
 
     Args:
       gas: with r_s = 1 and coupling = 1.
@@ -125,60 +137,130 @@ def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> Ampli
       batch: samples of one K.
       largest: |n|^2 of the largest momentum transfer.
     """
-    grid = grid_of(gas)
-    orbitals = wide_orbitals(gas, choose_cutoff(gas, sizes.orbital_tolerance).orbitals, largest)
-    chunk = walkers_at_once(gas, batch)
-    few = walkers_at_once(gas, batch // 2, 8 * RATIO_NUMBERS * count_doubles(gas, largest))
+    drawn_orbitals = choose_cutoff(gas, sizes.orbital_tolerance).orbitals
+    # the ratios of a walker take far more memory than its local energy
+    ratio_bytes = 8 * RATIO_NUMBERS * count_doubles(gas, largest)
+    sampling = _Sampling(
+        flow_size=FlowSize(sizes.flow_layers, sizes.flow_width),
+        orbitals=wide_orbitals(gas, drawn_orbitals, largest),
+        grid=grid_of(gas),
+        largest=largest,
+        energies_at_once=walkers_at_once(gas, batch),
+        # `project` and `respond` take one half of the samples each
+        ratios_at_once=walkers_at_once(gas, batch // 2, ratio_bytes),
+    )
+    return AmplitudePrograms(
+        look=jit(sampling.look),
+        project=jit(sampling.project),
+        respond=jit(sampling.respond),
+    )
 
-    def look(system, flow_params, states, guides, keys):
-        waves = orbitals.at_density(system.rs)
-        flow = make_flow(system, FlowSize(sizes.flow_layers, sizes.flow_width))
-        local_energy = make_local_energy(system, make_kinetic_energy(system, waves, flow))
-        controls = make_controls(system, waves)
-        operators = make_pair_operators(system, waves)
-        log_slater = make_log_slater(system, waves)
-        choices, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        by_guide = jax.vmap(jax.random.bernoulli)(choices)
-        drawn = jnp.where(by_guide[:, None], guides, states)
-        draws = make_draw(system, waves, flow, chunk)(flow_params, drawn, keys)
 
-        def look_at(walker):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sampling:
+    """The functions of AmplitudePrograms before they are compiled.
+
+    Each builds its model anew from the System it is given, whose r_s and coupling are traced: so
+    one compilation serves all densities.
+
+    Attributes:
+      flow_size: of the model.
+      orbitals: plane waves of p(K) and of all doubles, at r_s = 1.
+      grid: of the structure factor and the pair correlation, at r_s = 1.
+      largest: |n|^2 of the largest momentum transfer.
+      energies_at_once: walkers whose local energies a device computes at once.
+      ratios_at_once: walkers whose ratios it computes at once.
+    """
+
+    flow_size: FlowSize
+    orbitals: Orbitals
+    grid: Grid
+    largest: int
+    energies_at_once: int
+    ratios_at_once: int
+
+    def look(self, system, flow_params, states, guides, keys):
+        orbitals = self.orbitals.at_density(system.rs)
+        flow = make_flow(system, self.flow_size)
+        kinetic_energy = make_kinetic_energy(system, orbitals, flow)
+        local_energy = make_local_energy(system, kinetic_energy)
+        controls = make_controls(system, orbitals)
+        operators = make_pair_operators(system, orbitals)
+        log_slater = make_log_slater(system, orbitals)  # ln |Phi|
+        draw = make_draw(system, orbitals, flow, self.energies_at_once)
+
+        # every x from its state or from its guide, with equal chance
+        split = jax.vmap(jax.random.split, out_axes=1)
+        toss = jax.vmap(jax.random.bernoulli)
+        coin_keys, draw_keys = split(keys)
+        is_by_guide = toss(coin_keys)
+        drawn = jnp.where(is_by_guide[:, None], guides, states)
+        draws = draw(flow_params, drawn, draw_keys)
+
+        def values_at(walker):
             x, state, guide = walker
             energy, z = local_energy(flow_params, x, state)
-            of_state = controls(z, state).of_state
-            weight = 2 * jax.nn.sigmoid(2 * (log_slater(z, state) - log_slater(z, guide)))
-            return z, weight, energy.total, energy.potential, of_state, operators(z, state)
+            # w = 2 / (1 + |Psi_G / Psi_K|^2); the Jacobian of the flow drops out
+            log_ratio = log_slater(z, state) - log_slater(z, guide)
+            return {
+                "z": z,
+                "weight": 2 * jax.nn.sigmoid(2 * log_ratio),
+                "energy": energy.total,
+                "potential": energy.potential,
+                "of_state": controls(z, state).of_state,
+                "operators": operators(z, state),
+            }
 
-        found = map_walkers(look_at, (draws.x, states, guides), chunk)
-        return Looked(draws.x, *found, draws.redrawn, draws.lost)
+        values = map_walkers(values_at, (draws.x, states, guides), self.energies_at_once)
+        return Looked(x=draws.x, **values, redrawn=draws.redrawn, lost=draws.lost)
 
-    def project(system, z, state, deviation):
-        ratios = make_ratios(system, orbitals.at_density(system.rs), largest)
+    def project(self, system, z, state, deviation):
+        ratios = self._ratios(system)
 
-        def sums(walkers, weight):
+        def sums(walkers, counted):
+            """Sums over some walkers; `counted` is 0 for those that fill up the devices."""
             z, deviation = walkers
             ratio = jax.vmap(ratios, (0, None))(z, state)
-            terms = jnp.real(jnp.conj(weight * deviation)[:, None] * ratio)
-            return Sums(jnp.sum(terms, axis=0), jnp.sum(terms**2, axis=0))
+            # real, as W is: the imaginary part is noise
+            factor = jnp.conj(counted * deviation)
+            terms = jnp.real(factor[:, None] * ratio)
+            first = jnp.sum(terms, axis=0)
+            second = jnp.sum(terms**2, axis=0)
+            return Sums(first, second)
 
-        return sum_walkers(sums, (z, deviation), few)
+        return sum_walkers(sums, (z, deviation), self.ratios_at_once)
 
-    def respond(system, x, z, potential, weight, state, weights):
-        ratios = make_ratios(system, orbitals.at_density(system.rs), largest)
-        structure = make_structure(system, grid.at_density(system.rs))
+    def respond(self, system, x, z, potential, weight, state, weights):
+        ratios = self._ratios(system)
+        grid = self.grid.at_density(system.rs)
+        structure = make_structure(system, grid)
 
-        def of_walker(walker):
+        def values_at(walker):
             x, z = walker
             of_x = structure(x, z)
-            return jnp.real(ratios(z, state)) @ weights, of_x.s, of_x.g
+            # all doubles at once, as a response is linear in the amplitudes
+            ratio = jnp.real(ratios(z, state)) @ weights
+            return {
+                "ratio": ratio,
+                "s": of_x.s,
+                "g": of_x.g,
+            }
 
-        ratio, s, g = map_walkers(of_walker, (x, z), few)
-        return Response(*(_covariance(values, weight * ratio) for values in (potential, s, g)))
+        values = map_walkers(values_at, (x, z), self.ratios_at_once)
+        # a covariance, so that the mean of the observable need not be known
+        weighted_ratio = weight * values["ratio"]
+        return Response(
+            potential=_covariance(potential, weighted_ratio),
+            s=_covariance(values["s"], weighted_ratio),
+            g=_covariance(values["g"], weighted_ratio),
+        )
 
-    return AmplitudePrograms(jit(look), jit(project), jit(respond))
+    def _ratios(self, system):
+        orbitals = self.orbitals.at_density(system.rs)
+        return make_ratios(system, orbitals, self.largest)
 
 
 def _covariance(values, weight):
-    """Unbiased, over the first axis."""
+    """Unbiased covariance with the weight, over the first axis."""
     count = len(weight)
     return jnp.tensordot(weight - weight.mean(), values, axes=1) / (count - 1)

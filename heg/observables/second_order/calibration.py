@@ -1,10 +1,13 @@
-"""Energies of the states, and what the known operators explain of the local energy, by regression
-on samples."""
+"""Energies of the states, and what the known operators explain of the local energy.
+
+Both come from a regression on samples of x at drawn states and at their doubles.
+"""
 
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from heg.observables.second_order.excitations import Excitations
 from heg.observables.second_order.levels import Levels
@@ -12,71 +15,103 @@ from heg.observables.second_order.pair_operators import usable_operators
 
 REPEATED = 16  # samples of x at each state
 STATES = 128  # drawn, and as many excited
+LEAST_SPREAD = 1e-9  # relative; a regressor that varies less among the states is constant
 
 
 class _Samples(NamedTuple):
-    """Of states, REPEATED of each along the second axis."""
+    """Samples of x at several states.
+
+    Attributes:
+      energy: E_loc, hartree.                               [S, REPEATED] complex
+      operators: local values of the known operators.       [S, REPEATED, O] complex
+      of_state: 1, ideal and Hartree-Fock interaction energy, hartree.    [S, 3]
+      drawn: whether the state was drawn from p(K).         [S] bool
+    """
 
     energy: np.ndarray
     operators: np.ndarray
     of_state: np.ndarray
-    drawn: np.ndarray  # of each state: was it drawn from p(K)?
+    drawn: np.ndarray
 
 
-def calibrate(excitations: Excitations, states: np.ndarray, key: jax.Array) -> Levels:
-    """Fits e_K = c + alpha epsilon_K + gamma U_K, and the operators to what is left.
+def calibrate(
+    excitations: Excitations, states: Int[np.ndarray, "batch electrons"], key: jax.Array
+) -> Levels:
+    """Fit e_K = c + alpha epsilon_K + gamma U_K, and the operators to what is left.
 
     Args:
       excitations: of the run.
-      states: draws of K, of which STATES are used.         [B, N]
+      states: draws of K, of which STATES are used.
       key: of the random numbers.
+    Raises:
+      RunError: draws failed.
     """
+    # drawn states of one call of the program, which takes as many excited ones beside them
     together = excitations.count // REPEATED // 2
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    calls = -(-STATES // together)
+    seed = np.asarray(jax.random.key_data(key))
+    generator = np.random.default_rng(seed)
     parts = []
-    for number in range(-(-STATES // together)):
-        drawn = states[number * together : (number + 1) * together]
-        excited = np.stack([excitations.excite(state, generator) for state in drawn])
-        parts.append(_sample(excitations, drawn, excited, jax.random.fold_in(key, number)))
-    samples = _Samples(*(np.concatenate(column) for column in zip(*parts)))
+    for number in range(calls):
+        start = number * together
+        drawn = states[start : start + together]
+        excited = [excitations.excite(state, generator) for state in drawn]
+        part_key = jax.random.fold_in(key, number)
+        parts.append(_sample(excitations, drawn, np.stack(excited), part_key))
+    samples = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return _fit(samples, usable_operators(excitations.system))
 
 
 def _sample(excitations, drawn, excited, key):
-    states = np.repeat(np.concatenate([drawn, excited]), REPEATED, axis=0)
-    # the programs take so many states and no others
-    filled = np.resize(states, (excitations.count, states.shape[1]))
+    distinct = np.concatenate([drawn, excited])
+    states = np.repeat(distinct, REPEATED, axis=0)
+    count, electrons = states.shape
+    # the program takes a fixed number of states: the last call is filled up with some of them
+    filled = np.resize(states, (excitations.count, electrons))
     looked = excitations.look(filled, filled, key)
 
     def by_state(leaf):
-        kept = np.asarray(leaf)[: len(states)]
+        kept = np.asarray(leaf)[:count]
         return kept.reshape(-1, REPEATED, *kept.shape[1:])
 
     return _Samples(
         energy=by_state(looked.energy),
         operators=by_state(looked.operators),
         of_state=by_state(looked.of_state)[:, 0],
-        drawn=np.arange(len(states) // REPEATED) < len(drawn),
+        drawn=np.arange(len(distinct)) < len(drawn),
     )
 
 
 def _fit(samples, usable):
     """Levels from samples of states.
 
-    The operators are fitted within the drawn states alone: these the flow serves, and couples
-      others in another way.
+    The operators are fitted within the drawn states alone. The flow was trained on these, and
+    leaves another local energy in excited ones.
     """
-    operators = _centred(samples.operators[samples.drawn][..., usable])
-    weights = np.zeros(len(usable))
-    weights[usable] = _least_squares(operators, _centred(samples.energy[samples.drawn]))
-    left = np.real(samples.energy - samples.operators @ weights)
-    coefficients, covariance = _linear_fit(samples.of_state, left.mean(axis=1))
-    return Levels(coefficients, covariance[1:, 1:], weights)
+    drawn = samples.drawn
+    operators = samples.operators[drawn]
+    # within the states, so that differences between them do not count as noise
+    regressors = _centred(operators[..., usable])
+    deviations = _centred(samples.energy[drawn])
+    weights = np.zeros(usable.shape)
+    weights[usable] = _least_squares(regressors, deviations)
+
+    explained = samples.operators @ weights
+    left = np.real(samples.energy - explained)
+    energies = left.mean(axis=1)
+    coefficients, covariance = _linear_fit(samples.of_state, energies)
+    return Levels(
+        weights=coefficients,
+        covariance=covariance[1:, 1:],
+        operators=weights,
+    )
 
 
 def _centred(values):
-    """Less the mean of each state, all states one after the other.  [states, REPEATED, ...] ->
-    [samples, ...]"""
+    """Samples less the mean of their state, all states one after the other.
+
+    [states, REPEATED, ...] -> [samples, ...]
+    """
     deviations = values - values.mean(axis=1, keepdims=True)
     return deviations.reshape(-1, *values.shape[2:])
 
@@ -85,26 +120,51 @@ def _least_squares(regressors, values):
     """Real weights of complex regressors [S, R] for complex values [S]."""
     scale = np.sqrt(np.mean(np.abs(regressors) ** 2, axis=0))
     scale = np.where(scale > 0, scale, 1.0)
-    both = np.concatenate([regressors.real, regressors.imag]) / scale
+    # real and imaginary parts are two samples of each
+    design = np.concatenate([regressors.real, regressors.imag]) / scale
     target = np.concatenate([values.real, values.imag])
-    return np.linalg.lstsq(both, target, rcond=1e-6)[0] / scale
+    solution = np.linalg.lstsq(design, target, rcond=1e-6)[0]
+    return solution / scale
 
 
 def _linear_fit(regressors, values):
-    """Coefficients and their covariance; without room for a fit, those of the ideal and
-    Hartree-Fock energies."""
+    """Coefficients and their covariance.  [states, 3], [states] -> [3], [3, 3]
+
+    The fit is to the difference from the ideal and Hartree-Fock energies (alpha = gamma = 1), which
+    remain where a regressor does not vary.
+    """
     prior = np.array([0.0, 1.0, 1.0])
-    deviations = regressors - regressors.mean(axis=0)
-    scale = np.sqrt(np.mean(deviations**2, axis=0))
-    used = scale > 1e-9 * np.abs(regressors).max(axis=0)
-    design = np.column_stack([np.ones(len(values)), deviations[:, used] / scale[used]])
     target = values - regressors @ prior
+    deviations = regressors - regressors.mean(axis=0)
+    spread = np.sqrt(np.mean(deviations**2, axis=0))
+    largest = np.abs(regressors).max(axis=0)
+    used = spread > LEAST_SPREAD * largest
+
+    # a constant, and the regressors that vary, in units of their spread
+    scale = spread[used]
+    scaled = deviations[:, used] / scale
+    constant = np.ones(len(values))
+    design = np.column_stack([constant, scaled])
+    solution, scaled_covariance = _ordinary_least_squares(design, target)
+
+    coefficients = prior.copy()
+    coefficients[used] += solution[1:] / scale
+    covariance = np.zeros((3, 3))
+    scales = np.outer(scale, scale)
+    covariance[np.ix_(used, used)] = scaled_covariance[1:, 1:] / scales
+    # the constant of the design belongs to the mean of the regressors, c to zero
+    ideal_and_fock = regressors[:, 1:] @ coefficients[1:]
+    coefficients[0] = np.mean(values - ideal_and_fock)
+    return coefficients, covariance
+
+
+def _ordinary_least_squares(design, target):
+    """Coefficients and their covariance.  [states, R], [states] -> [R], [R, R]"""
+    count, regressors = design.shape
+    degrees_of_freedom = max(count - regressors, 1)
+    # pseudo, as ideal and Hartree-Fock energies may go along with each other
     inverse = np.linalg.pinv(design.T @ design, rcond=1e-10)
     solution = inverse @ design.T @ target
     residual = target - design @ solution
-    spread = residual @ residual / max(len(values) - design.shape[1], 1)
-    coefficients, covariance = prior.copy(), np.zeros((3, 3))
-    coefficients[used] += solution[1:] / scale[used]
-    covariance[np.ix_(used, used)] = spread * inverse[1:, 1:] / np.outer(scale[used], scale[used])
-    coefficients[0] = np.mean(values - regressors[:, 1:] @ coefficients[1:])
-    return coefficients, covariance
+    variance = residual @ residual / degrees_of_freedom
+    return solution, variance * inverse

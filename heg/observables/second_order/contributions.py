@@ -1,9 +1,15 @@
-"""What single states contribute to the free energy to second order."""
+"""What single states contribute to the free energy to second order.
 
+`contribution` samples one K; `known_part` and `beyond_second_order` are means over many K, from the
+known elements alone.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from heg.observables.second_order.amplitudes import Looked, Sums
 from heg.observables.second_order.degenerate import shell_correction
@@ -23,35 +29,36 @@ from heg.observables.second_order.perturbation import (
 from heg.observables.second_order.relaxation import Relaxation
 from heg.statistics import independent
 
-KNOWN_DOUBLES = 10**8  # of all K together whose known elements are computed
-FEWEST_KNOWN = 64  # K at least
+MAX_KNOWN_DOUBLES = 10**8  # of all K together whose known elements are computed
+MIN_KNOWN_STATES = 64  # K whose known elements are computed, however many doubles they have
 
 
 class Amplitudes(NamedTuple):
-    """W of the allowed doubles of one K from its samples.  [D] each
+    """W of the allowed doubles of one K from its samples.
 
     Attributes:
       doubles: those that are allowed.
-      known: the part of W that is known, hartree.
-      first, second: sums of a and a^2 over the samples, a having the mean W - known.
-      count: of the samples.
+      known: the part of W that is known, hartree.          [D]
+      first: sum over the samples of a, whose mean is W - known.    [D]
+      second: sum over the samples of a^2.                  [D]
+      samples: how many there are.
     """
 
     doubles: Doubles
-    known: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    count: int
+    known: Float[np.ndarray, " doubles"]
+    first: Float[np.ndarray, " doubles"]
+    second: Float[np.ndarray, " doubles"]
+    samples: int
 
     @property
-    def squares(self) -> np.ndarray:
+    def squares(self) -> Float[np.ndarray, " doubles"]:
         """W^2 without bias, hartree^2."""
-        return unbiased_square(self.known, self.first, self.second, self.count)
+        return unbiased_square(self.known, self.first, self.second, self.samples)
 
     @property
-    def sampled(self) -> np.ndarray:
+    def sampled(self) -> Float[np.ndarray, " doubles"]:
         """W, hartree."""
-        return self.known + self.first / self.count
+        return self.known + self.first / self.samples
 
 
 class Rows(NamedTuple):
@@ -59,86 +66,101 @@ class Rows(NamedTuple):
 
     Attributes:
       levels: energies of the states.
-      known, beyond: of `heg.observables.second_order.perturbation.second_order`.
+      known: the sum of W^2 h of the known elements over many K.
+      beyond: what degenerate states add.
       relaxation: of p(K).
       rows: with the states along the first axis.
     """
 
     levels: Levels
     known: Known
-    beyond: Correction | None
-    relaxation: Relaxation | None
-    rows: Row | None
+    beyond: Correction
+    relaxation: Relaxation
+    rows: Row
 
 
 def contribution(
-    excitations: Excitations, levels: Levels, state: np.ndarray, key: jax.Array
+    excitations: Excitations,
+    levels: Levels,
+    state: Int[np.ndarray, " electrons"],
+    key: jax.Array,
 ) -> Row:
     """The contribution of one K, from `excitations.count` samples of x.
 
     Args:
       excitations: of the run.
       levels: of heg.observables.second_order.calibration.
-      state: occupied orbitals.                             [N]
+      state: occupied orbitals.
       key: of the random numbers.
     Raises:
       RunError: draws failed.
     """
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     state = np.asarray(state)
-    both = (state, excitations.excite(state, generator))
-    looked = excitations.look(*(np.tile(each, (excitations.count, 1)) for each in both), key)
-    halves = _halves(excitations, levels, state, looked)
-    whole = Sums(*(a + b for a, b in zip(*halves)))
+    looked = _look(excitations, state, key)
+    halves = _half_sums(excitations, levels, state, looked)
+    whole = jax.tree.map(np.add, *halves)
+
+    # the programs compute all doubles of the list, as its length is the same for every K
     doubles = excitations.doubles_of(state)
     allowed = doubles.allowed
     known = doubles.elements(known_elements(excitations, levels))
     amplitudes = Amplitudes(
-        doubles=Doubles(*(values[allowed] for values in doubles)),
+        doubles=doubles.where(allowed),
         known=known[allowed],
         first=whole.first[allowed],
         second=whole.second[allowed],
-        count=excitations.count,
+        samples=excitations.count,
     )
+
+    # W h of each double from one half of the samples, for the observables of the other half
     h = thermal_denominator(levels.gap(doubles), excitations.system.beta)
-    weights = [
-        np.where(allowed, (known + 2 * half.first / excitations.count) * h, 0.0) for half in halves
-    ]
+    half_count = excitations.count / 2
+    weights = []
+    for half in halves:
+        sampled = known + half.first / half_count
+        weights.append(np.where(allowed, sampled * h, 0.0))
     response = _response(excitations, state, looked, weights)
     return _row(excitations, levels, amplitudes, looked, response)
 
 
 def known_elements(excitations: Excitations, levels: Levels) -> PairElements:
-    """Elements of the part of H that the operators explain."""
+    """Matrix elements of the part of H that the operators explain."""
     return pair_elements(excitations.system, levels.operators, excitations.doubles_of.strength)
 
 
-def known_part(excitations: Excitations, levels: Levels, states: np.ndarray) -> Known:
+def known_part(
+    excitations: Excitations, levels: Levels, states: Int[np.ndarray, "batch electrons"]
+) -> Known:
     """The sum of W^2 h of the known elements over many K.
 
     Args:
       excitations: of the run.
       levels: of heg.observables.second_order.calibration.
-      states: draws of K; of large gases the first of them, KNOWN_DOUBLES over the number of doubles.    [B, N]
+      states: draws of K; of large gases the first of them, MAX_KNOWN_DOUBLES over the number of
+        doubles.
     """
     elements = known_elements(excitations, levels)
-    affordable = KNOWN_DOUBLES // count_doubles(excitations.system, excitations.largest)
-    distinct, counts = np.unique(
-        states[: max(FEWEST_KNOWN, affordable)], axis=0, return_counts=True
+    doubles_of_one = count_doubles(excitations.system, excitations.largest)
+    affordable = MAX_KNOWN_DOUBLES // doubles_of_one
+    count = max(MIN_KNOWN_STATES, affordable)
+    used = states[:count]
+    # cold gases draw few states, each of them often
+    distinct, counts = np.unique(used, axis=0, return_counts=True)
+    sums = [_known_sum(excitations, levels, elements, state) for state in distinct]
+    values = np.repeat(sums, counts)
+    estimate = independent(values)
+    return Known(
+        mean=estimate.mean,
+        error=estimate.error,
+        variance=float(np.var(values)),
     )
-    values = []
-    for state in distinct:
-        doubles = excitations.doubles_of(state)
-        squares = np.where(doubles.allowed, doubles.elements(elements), 0.0) ** 2
-        h = thermal_denominator(levels.gap(doubles), excitations.system.beta)
-        values.append(squares @ h)
-    values = np.repeat(values, counts)
-    mean = independent(values)
-    return Known(mean.mean, mean.error, float(np.var(values)))
 
 
 def beyond_second_order(
-    excitations: Excitations, levels: Levels, alike: np.ndarray, states: np.ndarray
+    excitations: Excitations,
+    levels: Levels,
+    alike: Float[np.ndarray, "3 2 transfers"],
+    states: Int[np.ndarray, "batch electrons"],
 ) -> Correction:
     """What degenerate states add, mean over many K.
 
@@ -148,87 +170,162 @@ def beyond_second_order(
       excitations: of the run.
       levels: of heg.observables.second_order.calibration.
       alike: mean of `Row.alike`.
-      states: draws of K.                                   [B, N]
+      states: draws of K.
     """
-    system, doubles_of = excitations.system, excitations.doubles_of
     elements = known_elements(excitations, levels)
     _, mixed, squared = alike
+    # slope of the sampled elements against the known ones; 1 where there are none
     scale = np.divide(mixed, squared, out=np.ones_like(mixed), where=squared > 0)
 
-    def scaled(doubles):
+    def scaled_elements(doubles):
         by_transfer = scale[doubles.kind, doubles.transfer]
         return doubles.elements(elements) * np.where(doubles.alike, by_transfer, 1.0)
 
+    doubles_of = excitations.doubles_of
+    beta = excitations.system.beta
     distinct, counts = np.unique(states, axis=0, return_counts=True)
-    found = [
-        shell_correction(doubles_of, doubles_of.n[state], scaled, levels.gap, system.beta)
-        for state in distinct
-    ]
-    values, unsure = np.repeat(found, counts, axis=0).T
-    return Correction(float(values.mean()), independent(values).error, float(unsure.mean()))
-
-
-def _halves(excitations, levels, state, looked):
-    """Sums over the first and the second half of the samples."""
-    explained = looked.of_state @ levels.weights + looked.operators @ levels.operators
-    deviation = looked.weight * (looked.energy - explained)
-    half = excitations.count // 2
-    sums = []
-    for part in (slice(0, half), slice(half, None)):
-        found = excitations.programs.project(looked.z[part], state, deviation[part])
-        sums.append(jax.tree.map(np.asarray, found))
-    return sums
-
-
-def _response(excitations, state, looked: Looked, weights):
-    """Changes of observables: each half of the samples with the weights that the other gave."""
-    half = excitations.count // 2
-    found = []
-    for weight, other in zip(weights, (slice(half, None), slice(0, half))):
-        samples = (looked.x[other], looked.z[other], looked.potential[other], looked.weight[other])
-        found.append(excitations.programs.respond(*samples, state, weight))
-    return jax.tree.map(lambda a, b: -np.asarray(a + b), *found)
-
-
-def _row(excitations, levels, amplitudes, looked, response):
-    system, doubles = excitations.system, amplitudes.doubles
-    places = excitations.largest + 1
-    gap, squares = levels.gap(doubles), amplitudes.squares
-    h = thermal_denominator(gap, system.beta)
-    known = amplitudes.known**2 @ h
-    lowered = squares * h
-    moved = []
-    for direction in levels.directions():
-        shifted = gap + direction[0] * doubles.ideal + direction[1] * doubles.fock
-        moved.append(squares @ thermal_denominator(shifted, system.beta))
-    return Row(
-        variance=_variance(np.asarray(looked.energy), np.asarray(looked.weight)),
-        squared=np.bincount(doubles.transfer, squares, places),
-        lowered=np.bincount(doubles.transfer, lowered, places),
-        known=np.asarray(known),
-        products=np.array([lowered.sum(), known]) * known,
-        moved=np.array(moved),
-        alike=_alike(amplitudes, places),
-        spectrum=spectrum_of(squares, gap, spectrum_energies(system)),
-        response={
-            "potential": response.potential / system.electrons,
-            "S_q": response.s,
-            "g_r": response.g,
-        },
+    values = []
+    unsure = []
+    for state in distinct:
+        n = doubles_of.n[state]
+        correction = shell_correction(doubles_of, n, scaled_elements, levels.gap, beta)
+        values.append(correction.value)
+        unsure.append(correction.unsure)
+    estimate = independent(np.repeat(values, counts))
+    return Correction(
+        value=estimate.mean,
+        spread=estimate.error,
+        unsure=float(np.mean(np.repeat(unsure, counts))),
     )
 
 
-def _alike(amplitudes, places):
-    """`Row.alike`."""
-    doubles, known = amplitudes.doubles, amplitudes.known
-    near = doubles.alike
-    place = doubles.kind * places + doubles.transfer
-    products = (amplitudes.squares, amplitudes.sampled * known, known**2)
-    sums = [np.bincount(place, near * values, 2 * places) for values in products]
-    return np.reshape(sums, (3, 2, places))
+def _look(excitations: Excitations, state, key) -> Looked:
+    """Samples of x at one K, with a random double of it as their guide."""
+    # the guide is drawn from the key as well, so that a row can be repeated
+    seed = np.asarray(jax.random.key_data(key))
+    generator = np.random.default_rng(seed)
+    guide = excitations.excite(state, generator)
+    states = np.tile(state, (excitations.count, 1))
+    guides = np.tile(guide, (excitations.count, 1))
+    return excitations.look(states, guides, key)
+
+
+def _known_sum(excitations: Excitations, levels: Levels, elements: PairElements, state) -> float:
+    """Sum of W^2 h of the known elements of one K, hartree."""
+    doubles = excitations.doubles_of(state)
+    known = np.where(doubles.allowed, doubles.elements(elements), 0.0)
+    h = thermal_denominator(levels.gap(doubles), excitations.system.beta)
+    return known**2 @ h
+
+
+def _halves_of(count: int) -> tuple[slice, slice]:
+    """The first and the second half of the samples."""
+    return slice(0, count // 2), slice(count // 2, None)
+
+
+def _half_sums(excitations: Excitations, levels: Levels, state, looked: Looked) -> list[Sums]:
+    """Sums of the amplitudes over the first and over the second half of the samples."""
+    # b: any number will do, and the one that E_loc follows closely leaves the least noise
+    of_state = looked.of_state @ levels.weights
+    of_operators = looked.operators @ levels.operators
+    deviation = looked.weight * (looked.energy - (of_state + of_operators))
+    project = excitations.programs.project
+    halves = []
+    for half in _halves_of(excitations.count):
+        sums = project(looked.z[half], state, deviation[half])
+        halves.append(Sums(np.asarray(sums.first), np.asarray(sums.second)))
+    return halves
+
+
+def _response(
+    excitations: Excitations, state, looked: Looked, weights: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Changes of observables, each half of the samples with the weights that the other gave.
+
+    Weights and observables of the same samples would be correlated, and their product biased.
+    """
+    first, second = _halves_of(excitations.count)
+    covariances = []
+    for half_weights, other in zip(weights, (second, first)):
+        covariance = excitations.programs.respond(
+            looked.x[other],
+            looked.z[other],
+            looked.potential[other],
+            looked.weight[other],
+            state,
+            half_weights,
+        )
+        covariances.append(covariance)
+    # the change is -2 W O h, and each half gives W O h
+    one, other = covariances
+    return {
+        "potential": -np.asarray(one.potential + other.potential) / excitations.system.electrons,
+        "S_q": -np.asarray(one.s + other.s),
+        "g_r": -np.asarray(one.g + other.g),
+    }
+
+
+def _row(
+    excitations: Excitations,
+    levels: Levels,
+    amplitudes: Amplitudes,
+    looked: Looked,
+    response: dict[str, np.ndarray],
+) -> Row:
+    system = excitations.system
+    doubles = amplitudes.doubles
+    squares = amplitudes.squares
+    sizes = excitations.largest + 1  # |n|^2 from 0 to the largest
+    gap = levels.gap(doubles)
+    h = thermal_denominator(gap, system.beta)
+    lowered = squares * h
+    known = amplitudes.known**2 @ h
+    return Row(
+        variance=_variance(np.asarray(looked.energy), np.asarray(looked.weight)),
+        squared=np.bincount(doubles.transfer, squares, sizes),
+        lowered=np.bincount(doubles.transfer, lowered, sizes),
+        known=np.asarray(known),
+        products=np.array([lowered.sum(), known]) * known,
+        moved=_moved(levels, doubles, squares, system.beta),
+        alike=_alike(amplitudes, sizes),
+        spectrum=spectrum_of(squares, gap, spectrum_energies(system)),
+        response=response,
+    )
+
+
+def _moved(levels: Levels, doubles: Doubles, squares, beta):
+    """Sum of W^2 h with the energies one standard error away.  [2]"""
+    gap = levels.gap(doubles)
+    sums = []
+    for alpha, gamma in levels.directions():
+        moved_gap = gap + alpha * doubles.ideal + gamma * doubles.fock
+        sums.append(squares @ thermal_denominator(moved_gap, beta))
+    return np.array(sums)
+
+
+def _alike(amplitudes: Amplitudes, sizes: int):
+    """Sums over the doubles of the kinetic energy of K, as in Row.alike.  [3, 2, Q]"""
+    doubles = amplitudes.doubles
+    known = amplitudes.known
+    alike = doubles.alike
+    index = doubles.kind * sizes + doubles.transfer
+
+    def by_transfer(values):
+        sums = np.bincount(index, alike * values, 2 * sizes)
+        return sums.reshape(2, sizes)
+
+    return np.stack(
+        [
+            by_transfer(amplitudes.squares),
+            by_transfer(amplitudes.sampled * known),
+            by_transfer(known**2),
+        ]
+    )
 
 
 def _variance(energy, weight):
-    """Of complex energies with weights of mean 1."""
-    deviation = energy - np.average(energy, weights=weight)
-    return weight @ np.abs(deviation) ** 2 / (len(weight) - 1)
+    """Variance of complex energies with weights of mean 1."""
+    mean = np.average(energy, weights=weight)
+    deviation = energy - mean
+    squares = np.abs(deviation) ** 2
+    return weight @ squares / (len(weight) - 1)

@@ -1,14 +1,16 @@
-"""What second order makes of the results: F + F_2, and the observables to first order in the
-perturbation."""
+"""Results with the second order: F + F_2, and observables to first order in the perturbation."""
 
 import numpy as np
 
 from heg.gas.system import System
+from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.second_order.contributions import Rows
 from heg.observables.second_order.perturbation import Row, SecondOrder, response
 from heg.observables.structure import Grid
-from heg.observables.thermodynamics import Quantity, contact
-from heg.statistics import Estimate, jackknife
+from heg.observables.thermodynamics import contact
+from heg.statistics import Derived, Estimate, jackknife
+
+OPPOSITE_SPINS = 1  # of the pairs of spins in g(r): up and up, up and down, down and down
 
 
 def corrected(
@@ -18,47 +20,66 @@ def corrected(
     found: SecondOrder,
     rows: Row,
 ) -> dict[str, Quantity]:
-    """F_2, F + F_2 and f_xc with it, and the observables to first order."""
-    hartree = "hartree per electron"
-    f_2 = Estimate(found.value, found.error)
-    added = {"F_2": number(f_2, hartree)}
+    """F_2, F + F_2 and f_xc with it, and the observables to first order.
+
+    Args:
+      system: the gas.
+      grid: of S(q) and g(r).
+      quantities: variational results, by name.
+      found: F_2 and its error.
+      rows: with the states along the first axis of every leaf.
+    """
+    second_order: dict[str, Result] = {"F_2": Estimate(found.value, found.error)}
     for name in ("F", "f_xc"):
-        bound = quantities[name]
-        added[f"{name}_second_order"] = number(
-            Estimate(bound.value + f_2.mean, np.hypot(bound.error, f_2.error)), hartree
-        )
+        total = _sum(quantities[name], found.value, found.error)
+        second_order[f"{name}_second_order"] = total
+    added = with_units(second_order, system.dim)
     for name, change in response(rows).items():
-        bound = quantities[name]
-        covariance = change.covariance
-        if bound.covariance is not None:
-            covariance = covariance + bound.covariance
-        value = bound.value + change.value
-        error = np.hypot(bound.error, change.error)
-        added[f"{name}_first_order"] = Quantity(
-            value, error, covariance if value.size > 1 else None, bound.unit
-        )
+        added[f"{name}_first_order"] = _to_first_order(quantities[name], change)
     if system.n_down:
-        change = jackknife(rows.response["g_r"], lambda g: contact(system, grid, g[1]))
-        bound = quantities["contact"]
-        added["contact_first_order"] = number(
-            Estimate(bound.value + change.value, np.hypot(bound.error, change.error)), bound.unit
-        )
+        # the fit at small r is linear in g: that of the change is the change of the fit
+        of_contact = lambda g: contact(system, grid, g[OPPOSITE_SPINS])
+        change = jackknife(rows.response["g_r"], of_contact)
+        total = _sum(quantities["contact"], change.value, change.error)
+        added |= with_units({"contact_first_order": total}, system.dim)
     return added
 
 
 def second_order_facts(second: dict, beyond: Rows | None) -> dict:
-    """F_2 and the parts of its error, and how it was found, as observables.json has them."""
+    """F_2, the parts of its error and what it was computed from, for observables.json.
+
+    Args:
+      second: fields of SecondOrder.
+      beyond: the states; none: the second order was left out, and there are no facts.
+    """
     if beyond is None:
         return {}
     numbers = {name: np.asarray(value).tolist() for name, value in second.items()}
+    _, alpha, gamma = beyond.levels.weights
     return numbers | {
         "states": len(beyond.rows.variance),
-        "alpha": float(beyond.levels.weights[1]),
-        "gamma": float(beyond.levels.weights[2]),
+        "alpha": float(alpha),
+        "gamma": float(gamma),
         "largest_transfer_squared": len(second["by_transfer"]) - 1,
     }
 
 
-def number(estimate: Estimate, unit: str) -> Quantity:
-    """A single number as a quantity."""
-    return Quantity(np.asarray(estimate.mean), np.asarray(estimate.error), None, unit)
+def _sum(bound: Quantity, change, error) -> Estimate:
+    """A variational number and its change, as if their errors were independent."""
+    total = float(bound.value + change)
+    return Estimate(total, float(np.hypot(bound.error, error)))
+
+
+def _to_first_order(bound: Quantity, change: Derived) -> Quantity:
+    """A variational array or number and its change, as if their errors were independent."""
+    value = bound.value + change.value
+    # results without a covariance have independent errors, which go into `error` alone
+    covariance = change.covariance
+    if bound.covariance is not None:
+        covariance = covariance + bound.covariance
+    return Quantity(
+        value=value,
+        error=np.hypot(bound.error, change.error),
+        covariance=covariance if value.size > 1 else None,
+        unit=bound.unit,
+    )

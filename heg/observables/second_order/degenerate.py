@@ -6,98 +6,177 @@ energies e,
 .. math:: -T \Big[\ln \mathrm{tr}\, e^{-\beta(e + V)} - \ln \sum_K e^{-\beta e_K}\Big]
 
 takes the place of the second order within the shell. Shells are averaged as if each changed the
-partition function by
-little: exact where one shell holds all of p(K), and to fourth order in V else.
+partition function by little: exact where one shell holds all of p(K), and to fourth order in V
+else.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
 from heg.observables.second_order.doubles import DoublesOf
 from heg.observables.second_order.perturbation import thermal_denominator
 
 MAX_STATES = 64  # of a shell that is diagonalised
-MATTERS = 0.01  # share of the second-order sum above which the shell is diagonalised
+MIN_SHELL_SHARE = 0.01  # of the second-order sum; smaller shells are not diagonalised
 
 
-def pair_correction(elements: np.ndarray, gap: np.ndarray, beta: float) -> np.ndarray:
-    """T ln[cosh(beta sqrt(gap^2 / 4 + W^2)) / cosh(beta gap / 2)] - W^2 h(gap) of each pair.  [D],
-    hartree
+class ShellCorrection(NamedTuple):
+    """What degenerate states add to the sum of W^2 h of one K, hartree.
 
-    It is the exact free energy of two states beyond second order.
+    Attributes:
+      value: of the shell of K and of all pairs outside of it.
+      unsure: size of the part of it that pairs stand for instead of the shell.
     """
-    log_cosh = lambda x: np.logaddexp(x, -x)
+
+    value: float
+    unsure: float
+
+
+def pair_correction(
+    elements: Float[np.ndarray, "*doubles"], gap: Float[np.ndarray, "*doubles"], beta: float
+) -> Float[np.ndarray, "*doubles"]:
+    """Exact free energy of each pair of states beyond second order, hartree.
+
+    It is T ln[cosh(beta sqrt(gap^2 / 4 + W^2)) / cosh(beta gap / 2)] - W^2 h(gap).
+
+    Args:
+      elements: W, hartree.
+      gap: difference of the energies, hartree.
+      beta: 1/hartree.
+    """
+    log_cosh = lambda x: np.logaddexp(x, -x)  # and ln 2, which drops out
     exact = log_cosh(beta * np.hypot(gap / 2, elements)) - log_cosh(beta * gap / 2)
     return exact / beta - elements**2 * thermal_denominator(gap, beta)
 
 
 def shell_correction(
     doubles_of: DoublesOf,
-    state: np.ndarray,
+    state: Int[np.ndarray, "electrons dim"],
     known: Callable,
     gap: Callable,
     beta: float,
-) -> tuple[float, float]:
-    """What degenerate states add to the sum of W^2 h of one K, hartree, and the part of it that
-    pairs stand for.
+) -> ShellCorrection:
+    """What degenerate states add to the sum of W^2 h of one K.
 
     Args:
       doubles_of: of the gas.
-      state: integer vectors of K.                          [N, d]
+      state: integer vectors of K.
       known: Doubles -> elements, hartree.                  [D]
       gap: Doubles -> differences of the energies, hartree.    [D]
       beta: 1/hartree.
     """
     doubles = doubles_of.of_vectors(state)
+    gaps = gap(doubles)
     elements = np.where(doubles.allowed, known(doubles), 0.0)
-    by_pairs = pair_correction(elements, gap(doubles), beta)
+    by_pairs = pair_correction(elements, gaps, beta)
+    second_order = elements**2 @ thermal_denominator(gaps, beta)
+
+    # a shell costs many eigenvalues: pairs do where it adds little
     alike = doubles.alike
-    total = elements**2 @ thermal_denominator(gap(doubles), beta)
-    if np.abs(by_pairs[alike].sum()) <= MATTERS * total:
-        return float(by_pairs.sum()), 0.0
-    shell = _shell(doubles_of, state, known, gap)
+    pairs_of_shell = float(by_pairs[alike].sum())
+    if abs(pairs_of_shell) <= MIN_SHELL_SHARE * second_order:
+        return ShellCorrection(float(by_pairs.sum()), 0.0)
+    shell = _connected_shell(doubles_of, state, known, gap)
     if shell is None:
-        of_alike = float(by_pairs[alike].sum())
-        return float(by_pairs.sum()), abs(of_alike)
-    energies, matrix = shell
-    levels = np.linalg.eigvalsh(np.diag(energies) + matrix)
-    exact = (logsumexp(-beta * levels) - logsumexp(-beta * energies)) / beta
-    weights = np.exp(-beta * energies - logsumexp(-beta * energies))
-    between = thermal_denominator(energies[:, None] - energies, beta)
-    second = weights @ np.sum(matrix**2 * between, axis=1)
-    return float(by_pairs[~alike].sum() + exact - second), 0.0
+        return ShellCorrection(float(by_pairs.sum()), abs(pairs_of_shell))
+
+    # the second order of the shell is in the rows already
+    other_pairs = by_pairs[~alike].sum()
+    value = other_pairs + shell.lowering(beta) - shell.second_order(beta)
+    return ShellCorrection(float(value), 0.0)
 
 
-def _shell(doubles_of, state, known, gap):
-    """Energies relative to K and known elements of all states that doubles of its kinetic energy
-    lead to.
+class _Shell(NamedTuple):
+    """States of one kinetic energy that the known elements mix.
+
+    Attributes:
+      energies: relative to the first of them, hartree.     [m]
+      matrix: known elements, zero on the diagonal, hartree.    [m, m]
+    """
+
+    energies: np.ndarray
+    matrix: np.ndarray
+
+    def lowering(self, beta):
+        """How much mixing lowers the free energy, hartree."""
+        mixed = np.linalg.eigvalsh(np.diag(self.energies) + self.matrix)
+        return (logsumexp(-beta * mixed) - logsumexp(-beta * self.energies)) / beta
+
+    def second_order(self, beta):
+        """The same to second order in the matrix, hartree."""
+        probabilities = np.exp(-beta * self.energies - logsumexp(-beta * self.energies))
+        gaps = self.energies[:, None] - self.energies
+        by_state = np.sum(self.matrix**2 * thermal_denominator(gaps, beta), axis=1)
+        return probabilities @ by_state
+
+
+@dataclasses.dataclass
+class _Search:
+    """The states of a shell as they are found.
+
+    Attributes:
+      states: integer vectors, ordered within each spin.    [N, d] each
+      energies: relative to the first state, hartree.
+      index: number of each state by its `_name`.
+      elements: by the numbers of the two states, hartree.
+    """
+
+    states: list[np.ndarray]
+    energies: list[float]
+    index: dict[tuple, int]
+    elements: dict[tuple[int, int], float]
+
+    @classmethod
+    def from_state(cls, state):
+        return cls(states=[state], energies=[0.0], index={_name(state): 0}, elements={})
+
+    def connect(self, number, state, energy, element):
+        """Add a state, new or known already, and its element with the state of a number."""
+        name = _name(state)
+        if name not in self.index:
+            self.index[name] = len(self.states)
+            self.states.append(state)
+            self.energies.append(energy)
+        column = self.index[name]
+        self.elements[number, column] = element
+
+    def shell(self):
+        matrix = np.zeros((len(self.states), len(self.states)))
+        for pair, element in self.elements.items():
+            matrix[pair] = element
+        return _Shell(np.array(self.energies), matrix)
+
+
+def _connected_shell(doubles_of, state, known, gap):
+    """All states that doubles of the kinetic energy of K lead to, one after the other.
 
     None if there are more than MAX_STATES.
     """
     state, _ = doubles_of.ordered(state)
-    names = {_name(state): 0}
-    states, energies, entries = [state], [0.0], []
-    for number in range(MAX_STATES + 1):
-        if number == len(states):
-            break
-        doubles = doubles_of.of_vectors(states[number])
-        elements, gaps = known(doubles), gap(doubles)
-        for place in np.flatnonzero(doubles.alike):
-            other, sign = doubles_of.ordered(doubles_of.excited(states[number], place))
-            name = _name(other)
-            if name not in names:
-                names[name] = len(states)
-                states.append(other)
-                energies.append(energies[number] + gaps[place])
-            entries.append((number, names[name], sign * elements[place]))
-        if len(states) > MAX_STATES:
+    search = _Search.from_state(state)
+    number = 0
+    while number < len(search.states):  # the list grows as doubles of its states are found
+        state = search.states[number]
+        doubles = doubles_of.of_vectors(state)
+        elements = known(doubles)
+        gaps = gap(doubles)
+        energies = search.energies[number] + gaps
+        of_same_energy = np.flatnonzero(doubles.alike)
+        for double in of_same_energy:
+            excited = doubles_of.excited(state, double)
+            # the same determinant may come with its electrons in another order
+            other, sign = doubles_of.ordered(excited)
+            element = sign * elements[double]
+            search.connect(number, other, energies[double], element)
+        if len(search.states) > MAX_STATES:
             return None
-    matrix = np.zeros((len(states), len(states)))
-    for row, column, element in entries:
-        matrix[row, column] = element
-    return np.array(energies), matrix
+        number += 1
+    return search.shell()
 
 
 def _name(state):

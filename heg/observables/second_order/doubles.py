@@ -20,97 +20,124 @@ j by (pair, q).
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from heg.gas.plane_waves import ENERGY_TOLERANCE, Orbitals, make_waves
 from heg.gas.system import System
-from heg.observables.second_order.pair_operators import PairElements, interaction_strength
+from heg.observables.second_order.pair_operators import (
+    PairElements,
+    integer_vectors,
+    interaction_strength,
+)
 
 
-def transfers(dim: int, largest: int) -> np.ndarray:
-    """Integer vectors with 0 < |n|^2 <= `largest`; the opposite of each has its place from the end.
-    [Q, d]"""
-    span = int(np.sqrt(largest))
-    n = np.indices((2 * span + 1,) * dim).reshape(dim, -1).T - span
+def transfers(dim: int, largest: int) -> Int[np.ndarray, "transfers dim"]:
+    """Integer vectors with 0 < |n|^2 <= `largest`, in lexicographic order.
+
+    Reversed, the list holds the opposite of each vector in its place.
+    """
+    n = integer_vectors(dim, int(np.sqrt(largest)))
     squared = np.sum(n**2, axis=1)
     return n[(0 < squared) & (squared <= largest)]
 
 
 def count_doubles(system: System, largest: int) -> int:
-    """Places in the list of doubles, among them those that Pauli forbids."""
-    pairs = sum(count * (count - 1) // 2 for count in system.spins)
+    """Length of the list of doubles, those that Pauli forbids included."""
+    equal = sum(count * (count - 1) // 2 for count in system.spins)
     opposite = system.n_up * system.n_down
-    return (pairs + opposite) * len(transfers(system.dim, largest))
+    return (equal + opposite) * len(transfers(system.dim, largest))
 
 
 def make_ratios(system: System, orbitals: Orbitals, largest: int) -> Callable:
     """Phi_K' / Phi_K of all doubles, as a function of (z [N, d], state [N]).  [D] complex"""
-    angle = 2 * np.pi / system.box * transfers(system.dim, largest)
+    unit = 2 * np.pi / system.box
+    wavevectors = unit * transfers(system.dim, largest)
     plane_wave_matrix = make_waves(system, orbitals)
 
-    def replaced(z, state):
-        """The ratio when orbital j is replaced by k_i + q.  [i, j, Q]"""
-        matrix = plane_wave_matrix(z, state)
-        count = len(state)
-        weight = matrix.T[:, None] * jnp.linalg.inv(matrix)
-        waves = jnp.exp(1j * (z @ angle.T))
-        return (weight.reshape(count**2, count) @ waves).reshape(count, count, -1)
+    def replacements(z, state):
+        """R: orbital j of one spin replaced by k_i + q, for every i, j and q.  [N, N, Q]
 
-    def equal_spins(table):
-        first, second = np.triu_indices(len(table), 1)
-        direct = table[first, first] * table[second, second, ::-1]
-        return direct - table[first, second] * table[second, first, ::-1]
+        With e^{ik_a z} = e^{ik_i z} e^{iqz} all of them are one product of matrices.
+        """
+        count = len(state)
+        matrix = plane_wave_matrix(z, state)
+        inverse = jnp.linalg.inv(matrix)
+        weights = matrix.T[:, None] * inverse
+        waves = jnp.exp(1j * (z @ wavevectors.T))
+        table = weights.reshape(count**2, count) @ waves
+        return table.reshape(count, count, -1)
 
     def ratios(z, state):
-        tables = [replaced(z[part], state[part]) for part in system.parts]
-        parts = [equal_spins(table) for table in tables]
+        tables = [replacements(z[part], state[part]) for part in system.parts]
+        parts = [_equal_spin_ratios(table) for table in tables]
+        # opposite spins come first in the list of doubles
         if len(tables) == 2:
-            up, down = (jnp.einsum("iiq->iq", table) for table in tables)
-            parts.insert(0, up[:, None] * down[None, :, ::-1])
+            parts.insert(0, _opposite_spin_ratios(*tables))
         return jnp.concatenate([part.ravel() for part in parts])
 
     return ratios
 
 
+def _opposite_spin_ratios(up, down):
+    """R_ia R_jb, where only the orbitals of i and j themselves are replaced.  [N_up, N_down, Q]"""
+    first = jnp.einsum("iiq->iq", up)
+    second = jnp.einsum("jjq->jq", down)
+    return first[:, None] * second[None, :, ::-1]  # the second electron takes -q
+
+
+def _equal_spin_ratios(table):
+    """R_ia R_jb - R_ib R_ja for i < j.  [pairs, Q]"""
+    first, second = np.triu_indices(len(table), 1)
+    # i and j keep their places, or trade them; the second electron takes -q in both
+    direct = table[first, first] * table[second, second, ::-1]
+    return direct - table[first, second] * table[second, first, ::-1]
+
+
 class Doubles(NamedTuple):
-    """What is known of the doubles of one K.
+    """Energies and momentum transfers of the doubles of one K.
 
     Attributes:
-      allowed: are a and b empty, and is the determinant counted here?    [D] bool
+      allowed: whether a and b are empty and the determinant is counted here.    [D] bool
       ideal: difference of the kinetic energies, hartree.   [D]
       fock: difference of the Hartree-Fock interaction energies, hartree.    [D]
       transfer: |n|^2 of q.                                 [D]
       exchanged: |n|^2 of q', 0 for opposite spins.         [D]
     """
 
-    allowed: np.ndarray
-    ideal: np.ndarray
-    fock: np.ndarray
-    transfer: np.ndarray
-    exchanged: np.ndarray
+    allowed: Bool[np.ndarray, "*doubles"]
+    ideal: Float[np.ndarray, "*doubles"]
+    fock: Float[np.ndarray, "*doubles"]
+    transfer: Int[np.ndarray, "*doubles"]
+    exchanged: Int[np.ndarray, "*doubles"]
 
     @property
-    def kind(self) -> np.ndarray:
-        """0 for equal, 1 for opposite spins.  [D] int"""
+    def kind(self) -> Int[np.ndarray, "*doubles"]:
+        """0 for equal, 1 for opposite spins."""
         return (self.exchanged == 0).astype(int)
 
     @property
-    def alike(self) -> np.ndarray:
-        """Allowed doubles of the kinetic energy of K.  [D] bool"""
+    def alike(self) -> Bool[np.ndarray, "*doubles"]:
+        """Allowed doubles of the kinetic energy of K."""
+        # rounding must not part equal energies, whatever their unit
         scale = np.max(np.abs(self.ideal), initial=1e-300)
         return self.allowed & (np.abs(self.ideal) < ENERGY_TOLERANCE * scale)
 
-    def elements(self, of_pairs: PairElements) -> np.ndarray:
-        """Matrix elements of a pair operator between K and its doubles, hartree.  [D]"""
-        equal = self.exchanged > 0
-        direct = np.where(
-            equal,
-            of_pairs.between(0, self.transfer, self.ideal),
-            of_pairs.between(1, self.transfer, self.ideal),
-        )
-        crossed = of_pairs.between(0, self.exchanged, self.ideal)
-        return direct - np.where(equal, crossed, 0.0)
+    def where(self, kept: Bool[np.ndarray, " doubles"]) -> "Doubles":
+        """The doubles for which `kept` is true."""
+        return Doubles(*(values[kept] for values in self))
+
+    def elements(self, operator: PairElements) -> Float[np.ndarray, "*doubles"]:
+        """Matrix elements of a pair operator between K and its doubles, hartree."""
+        # Slater and Condon: u(q) - u(q'), the second term for equal spins alone
+        is_equal = self.exchanged > 0
+        of_equal = operator.between(0, self.transfer, self.ideal)
+        of_opposite = operator.between(1, self.transfer, self.ideal)
+        direct = np.where(is_equal, of_equal, of_opposite)
+        crossed = operator.between(0, self.exchanged, self.ideal)
+        return direct - np.where(is_equal, crossed, 0.0)
 
 
 class DoublesOf:
@@ -120,112 +147,188 @@ class DoublesOf:
       system: the gas.
       orbitals: its plane waves.
       largest: |n|^2 of the largest transfer.
+
+    Attributes:
+      n: integer vectors of the plane waves.                [M, d]
+      transfers: integer vectors q.                         [Q, d]
+      strength: coupling times v(q) / L^d by |n|^2, hartree.
     """
 
     def __init__(self, system: System, orbitals: Orbitals, largest: int):
         self.system = system
         self.n = np.asarray(orbitals.n)
         self.transfers = transfers(system.dim, largest)
-        self.squared = np.sum(self.transfers**2, axis=1)
-        self.first, self.second = _pairs(system)
-        self.unit = (2 * np.pi / system.box) ** 2
-        # two electrons of a state of the kinetic energy of K are apart by no more than sqrt(2 sum
-        # n^2)
-        reach = np.sqrt(2 * max(system.electrons, 2)) * np.max(np.linalg.norm(self.n, axis=1))
-        farthest = reach + 2 * np.sqrt(largest)
-        self.strength = interaction_strength(system, int(farthest**2) + 1)
+        self.strength = interaction_strength(system, self._farthest(largest))
+        self._squared = np.sum(self.transfers**2, axis=1)
+        self._first, self._second = _electron_pairs(system)
 
-    def __call__(self, state: np.ndarray) -> Doubles:
-        """Those of K, given by its occupied orbitals [N]."""
+    def __call__(self, state: Int[np.ndarray, " electrons"]) -> Doubles:
+        """The doubles of K, given by its occupied orbitals."""
         return self.of_vectors(self.n[np.asarray(state)])
 
-    def of_vectors(self, n: np.ndarray) -> Doubles:
-        """Those of K, given by its integer vectors [N, d]."""
-        spins = [_Spin(self, n[part]) for part in self.system.parts]
-        parts = [self._equal(spin) for spin in spins]
+    def of_vectors(self, n: Int[np.ndarray, "electrons dim"]) -> Doubles:
+        """The doubles of K, given by its integer vectors."""
+        spins = [self._spin(n[part]) for part in self.system.parts]
+        parts = [self._equal_spins(spin) for spin in spins]
         if len(spins) == 2:
-            parts.insert(0, self._opposite(*spins))
-        return Doubles(*(np.concatenate([np.ravel(x) for x in column]) for column in zip(*parts)))
+            parts.insert(0, self._opposite_spins(*spins))
+        return jax.tree.map(_concatenated, *parts)
 
-    def excited(self, n: np.ndarray, place: int) -> np.ndarray:
-        """Integer vectors of the double at a place of the list, in the order of the electrons of K.
-        [N, d]"""
+    def excited(
+        self, n: Int[np.ndarray, "electrons dim"], index: int
+    ) -> Int[np.ndarray, "electrons dim"]:
+        """Integer vectors of one double of the list, in the order of the electrons of K."""
+        # q runs fastest
+        pair, transfer = divmod(index, len(self.transfers))
+        q = self.transfers[transfer]
+        first = self._first[pair]
+        second = self._second[pair]
         n = n.copy()
-        pair, q = divmod(place, len(self.transfers))
-        n[self.first[pair]] += self.transfers[q]
-        n[self.second[pair]] -= self.transfers[q]
+        n[first] += q
+        n[second] -= q
         return n
 
-    def ordered(self, n: np.ndarray) -> tuple[np.ndarray, int]:
-        """The same determinant with the vectors of each spin in order, and the sign of that
-        permutation."""
-        parts, sign = [], 1
+    def ordered(
+        self, n: Int[np.ndarray, "electrons dim"]
+    ) -> tuple[Int[np.ndarray, "electrons dim"], int]:
+        """The same determinant with the vectors of each spin in order.
+
+        Returns:
+          The integer vectors, and the sign of the permutation.
+        """
+        parts = []
+        sign = 1
         for part in self.system.parts:
-            order = np.lexsort(n[part].T[::-1])
-            parts.append(n[part][order])
-            sign *= round(np.linalg.det(np.eye(len(order))[order]))
+            spin = n[part]
+            order = np.lexsort(spin.T[::-1])  # the first component counts most
+            parts.append(spin[order])
+            # Phi changes its sign with each exchange of two orbitals
+            permutation = np.eye(len(order))[order]
+            sign *= round(np.linalg.det(permutation))
         return np.concatenate(parts), sign
 
-    def _opposite(self, up, down):
+    def _farthest(self, largest):
+        """Bound on the |n|^2 that separates two electrons of a double.
+
+        In a state of the kinetic energy of K two electrons are apart by sqrt(2 sum n^2) at most.
+        """
+        longest = np.max(np.linalg.norm(self.n, axis=1))
+        reach = np.sqrt(2 * max(self.system.electrons, 2)) * longest
+        farthest = reach + 2 * np.sqrt(largest)
+        return int(farthest**2) + 1
+
+    def _spin(self, n):
+        """Where the electrons of one spin may go, given their integer vectors [N, d]."""
+        moved = n[:, None] + self.transfers
+        apart_before = _squared_distances(n, n)
+        apart_after = _squared_distances(moved, n)
+        before = np.sum(self.strength[apart_before], axis=-1)
+        after = np.sum(self.strength[apart_after], axis=-1)
+        # an electron does not interact with the place that it left
+        with_itself = self.strength[self._squared]
+        with_others = after - with_itself
+        raised = before[:, None] - with_others
+        empty = np.all(apart_after > 0, axis=-1)
+        return _Spin(n, empty, raised)
+
+    def _opposite_spins(self, up, down):
+        """Doubles of an up and a down electron.  [N_up, N_down, Q]"""
         apart = up.n[:, None] - down.n
         ideal = self._kinetic(apart)
-        allowed = up.empty[:, None] & down.empty[None, :, ::-1]
-        fock = up.raised[:, None] + down.raised[None, :, ::-1]
-        transfer = np.broadcast_to(self.squared, ideal.shape)
-        return allowed, ideal, fock, transfer, np.zeros_like(transfer)
+        transfer = np.broadcast_to(self._squared, ideal.shape)
+        opposite = down.opposite
+        return Doubles(
+            allowed=up.empty[:, None] & opposite.empty,
+            ideal=ideal,
+            fock=up.raised[:, None] + opposite.raised,
+            transfer=transfer,
+            exchanged=np.zeros_like(transfer),
+        )
 
-    def _equal(self, spin):
+    def _equal_spins(self, spin):
+        """Doubles of two electrons of one spin.  [pairs, Q]"""
         first, second = np.triu_indices(len(spin.n), 1)
         apart = spin.n[first] - spin.n[second]
         ideal = self._kinetic(apart)
-        other = -apart[:, None] - self.transfers
-        exchanged = np.sum(other**2, axis=-1)
-        shorter = self.squared < exchanged
-        alike = self.squared == exchanged
-        earlier = _before(self.transfers, other)
-        allowed = spin.empty[first] & spin.empty[second, ::-1] & (shorter | (alike & earlier))
-        # what `raised` of each counts as if the other electron stayed
-        new = self.strength[np.sum((apart[:, None] + 2 * self.transfers) ** 2, axis=-1)]
-        old = self.strength[np.sum(apart**2, axis=1)][:, None]
-        fock = spin.raised[first] + spin.raised[second, ::-1]
-        fock = fock + 2 * self.strength[exchanged] - new - old
-        return allowed, ideal, fock, np.broadcast_to(self.squared, ideal.shape), exchanged
+        transfer = np.broadcast_to(self._squared, ideal.shape)
+
+        # q and q' end in the same determinant, which counts at the smaller one
+        other_transfer = -apart[:, None] - self.transfers
+        exchanged = _squared_length(other_transfer)
+        is_shorter = transfer < exchanged
+        is_equal = transfer == exchanged
+        is_first = _precedes(self.transfers, other_transfer)
+        is_smaller = is_shorter | (is_equal & is_first)
+        opposite = spin.opposite
+        both_empty = spin.empty[first] & opposite.empty[second]
+
+        # `raised` of each electron has the other one still at its old place
+        raised = spin.raised[first] + opposite.raised[second]
+        apart_after = apart[:, None] + 2 * self.transfers
+        before = self.strength[_squared_length(apart)]
+        after = self.strength[_squared_length(apart_after)]
+        fock = raised + 2 * self.strength[exchanged] - after - before[:, None]
+        return Doubles(
+            allowed=both_empty & is_smaller,
+            ideal=ideal,
+            fock=fock,
+            transfer=transfer,
+            exchanged=exchanged,
+        )
 
     def _kinetic(self, apart):
-        """q^2 + q (k_i - k_j), the twist drops out."""
-        return self.unit * (self.squared + apart @ self.transfers.T)
+        """Change of the kinetic energy, q^2 + q (k_i - k_j), hartree.  [..., Q]"""
+        # the twist drops out of the difference
+        unit = (2 * np.pi / self.system.box) ** 2
+        return unit * (self._squared + apart @ self.transfers.T)
 
 
-class _Spin:
-    """One spin of K and where its electrons may go.
+class _Spin(NamedTuple):
+    """The electrons of one spin of K and where they may go.
 
     Attributes:
       n: integer vectors.                                   [N, d]
-      empty: is k_i + q empty?                              [N, Q]
+      empty: whether k_i + q is empty.                      [N, Q]
       raised: exchange energy of k_i + q with the others, less that of k_i, hartree.    [N, Q]
     """
 
-    def __init__(self, doubles, n):
-        moved = n[:, None] + doubles.transfers
-        to_all = np.sum((moved[:, :, None] - n) ** 2, axis=-1)
-        self.n = n
-        self.empty = np.all(to_all > 0, axis=-1)
-        before = np.sum(doubles.strength[np.sum((n[:, None] - n) ** 2, axis=-1)], axis=1)
-        after = np.sum(doubles.strength[to_all], axis=-1) - doubles.strength[doubles.squared]
-        self.raised = before[:, None] - after
+    n: np.ndarray
+    empty: np.ndarray
+    raised: np.ndarray
+
+    @property
+    def opposite(self):
+        """The same for the opposite of each q, which the second electron of a double takes."""
+        return _Spin(self.n, self.empty[:, ::-1], self.raised[:, ::-1])
 
 
-def _pairs(system):
-    """Electrons of every pair, in the order of the doubles.  [pairs], [pairs]"""
-    first, second = np.indices((system.n_up, system.n_down)).reshape(2, -1)
-    ends = [(first, system.n_up + second)] if system.n_down else []
+def _electron_pairs(system):
+    """First and second electron of every pair, in the order of the doubles.  [2, pairs]"""
+    pairs = []
+    if system.n_down:
+        up, down = np.indices((system.n_up, system.n_down))
+        pairs.append([up.ravel(), system.n_up + down.ravel()])
     for part in system.parts:
         first, second = np.triu_indices(part.stop - part.start, 1)
-        ends.append((part.start + first, part.start + second))
-    return tuple(np.concatenate(end) for end in zip(*ends))
+        pairs.append([part.start + first, part.start + second])
+    return np.concatenate(pairs, axis=1)
 
 
-def _before(n, other):
-    """Is n in front of `other`, component by component?"""
-    code = lambda vectors: vectors @ (2**15 ** np.arange(vectors.shape[-1])[::-1])
-    return code(n) < code(other)
+def _concatenated(*tables):
+    """All values of several tables in one list."""
+    return np.concatenate([np.ravel(table) for table in tables])
+
+
+def _squared_length(n):
+    return np.sum(n**2, axis=-1)
+
+
+def _squared_distances(n, others):
+    """|n - n_j|^2 to each of the others.  [..., d], [N, d] -> [..., N]"""
+    return _squared_length(n[..., None, :] - others)
+
+
+def _precedes(n, other):
+    """Whether n comes before `other` in lexicographic order."""
+    radix = 2**15 ** np.arange(n.shape[-1])[::-1]  # far above all components
+    return n @ radix < other @ radix

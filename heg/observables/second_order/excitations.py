@@ -1,10 +1,12 @@
 """A trained density matrix, its parameters frozen, and the double excitations of its states."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cached_property, partial
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from heg.config import Config
 from heg.gas.ideal import choose_cutoff
@@ -22,23 +24,26 @@ from heg.observables.second_order.perturbation import thermal_denominator
 from heg.parallel.devices import everywhere
 from heg.training.verdict import check_draws
 
-SAMPLES = {10: 512}  # of x at each K, in gases of at most so many electrons
-FEWEST_SAMPLES = 256  # in larger ones
-LONGEST = 3.0  # momentum transfers up to LONGEST k_F ...
+SMALL_GAS = 10  # electrons at most
+SAMPLES_OF_SMALL_GAS = 512  # of x at each K
+SAMPLES = 256  # of x at each K in larger gases
+LONGEST_TRANSFER = 3.0  # momentum transfers up to LONGEST_TRANSFER k_F ...
 FEW_DOUBLES = 8000  # ... and farther in small gases, as long as there are no more doubles
-MOST_DOUBLES = 2 * 10**6  # ... and less far in large ones
-FARTHEST = 10  # times 2 pi / L, the most in small gases
+MAX_DOUBLES = 2 * 10**6  # ... and less far in large ones
+FARTHEST_TRANSFER = 10  # times 2 pi / L, the most in small gases
 
 
 def largest_transfer(system: System) -> int:
     """|n|^2 of the largest momentum transfer by default."""
+    # the same for all densities
     gas = system.of_unit_density
-    needed = int((LONGEST * gas.fermi_wavevector * gas.box / (2 * np.pi)) ** 2)
-    few = [
-        reach**2 for reach in range(1, FARTHEST + 1) if count_doubles(gas, reach**2) <= FEW_DOUBLES
-    ]
-    largest = max(needed, *few, 1)
-    while largest > 1 and count_doubles(gas, largest) > MOST_DOUBLES:
+    reach = LONGEST_TRANSFER * gas.fermi_wavevector * gas.box / (2 * np.pi)
+    largest = max(1, int(reach**2))
+    for length in range(1, FARTHEST_TRANSFER + 1):
+        squared = length**2
+        if count_doubles(gas, squared) <= FEW_DOUBLES:
+            largest = max(largest, squared)
+    while largest > 1 and count_doubles(gas, largest) > MAX_DOUBLES:
         largest -= 1
     return largest
 
@@ -63,18 +68,19 @@ class Excitations:
 
     @property
     def count(self) -> int:
-        """Samples of x at each K, the same on all machines."""
-        return next(
-            (count for most, count in SAMPLES.items() if self.system.electrons <= most),
-            FEWEST_SAMPLES,
-        )
+        """Number of samples of x at each K, the same on all machines."""
+        return SAMPLES_OF_SMALL_GAS if self.system.electrons <= SMALL_GAS else SAMPLES
 
     @cached_property
     def programs(self) -> AmplitudePrograms:
-        """Compiled functions of the gas."""
+        """Compiled functions of this gas, without the System as their first argument."""
         gas = self.system.of_unit_density
         compiled = programs(gas, self.config.model, self.count, self.largest)
-        return AmplitudePrograms(*(partial(program, self.system) for program in compiled))
+        return AmplitudePrograms(
+            look=partial(compiled.look, self.system),
+            project=partial(compiled.project, self.system),
+            respond=partial(compiled.respond, self.system),
+        )
 
     @cached_property
     def drawn_orbitals(self) -> Orbitals:
@@ -92,37 +98,65 @@ class Excitations:
         """The doubles of any K of p(K)."""
         return DoublesOf(self.system, self.drawn_orbitals, self.largest)
 
-    def look(self, states: np.ndarray, guides: np.ndarray, key: jax.Array) -> Looked:
-        """Samples of x at states [B, N], B = `count`, drawn from these and their guides.
+    def look(
+        self,
+        states: Int[np.ndarray, "batch electrons"],
+        guides: Int[np.ndarray, "batch electrons"],
+        key: jax.Array,
+    ) -> Looked:
+        """Samples of x at given states, drawn from these and their guides.
 
+        Args:
+          states: `count` of them, occupied orbitals.
+          guides: one for each state.
+          key: of the random numbers.
         Raises:
           RunError: a draw failed for good, or too many were repeated.
         """
-        keys = jax.random.split(key, len(states))
-        states, guides = (everywhere(each.astype(np.int32)) for each in (states, guides))
-        found = self.programs.look(self.params.flow, states, guides, keys)
-        check_draws(self.step, int(found.lost), int(found.redrawn), len(states))
-        return found
+        # whole on every device, as the programs are compiled for that
+        looked = self.programs.look(
+            self.params.flow,
+            everywhere(states.astype(np.int32)),
+            everywhere(guides.astype(np.int32)),
+            jax.random.split(key, len(states)),
+        )
+        check_draws(self.step, int(looked.lost), int(looked.redrawn), len(states))
+        return looked
 
-    def excite(self, state: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """A random double of K, with the chance that it has in the bare second order; K where there
-        is none.
+    def excite(
+        self, state: Int[np.ndarray, " electrons"], generator: np.random.Generator
+    ) -> Int[np.ndarray, " electrons"]:
+        """A random double of K, with a chance that goes as its part of the bare second order.
 
         Args:
-          state: occupied orbitals.                         [N]
+          state: occupied orbitals.
           generator: of random numbers.
         Returns:
-          Occupied orbitals of the double, those of `orbitals`.    [N]
+          Occupied orbitals of the double, those of `orbitals`; K itself if it has no doubles.
         """
+        weight = self._bare_second_order(state)
+        if not weight.any():
+            return state
+        chance = weight / weight.sum()
+        index = generator.choice(len(chance), p=chance)
+        before = self.doubles_of.n[state]
+        n = self.doubles_of.excited(before, index)
+        parts = [self._occupied(n[part]) for part in self.system.parts]
+        return np.concatenate(parts)
+
+    def _bare_second_order(self, state) -> np.ndarray:
+        """W^2 h of the bare interaction and the kinetic energies.  [D], hartree"""
         doubles = self.doubles_of(state)
         strength = self.doubles_of.strength
+        # the strength at 0, in place of an exchange of opposite spins, is zero
         bare = strength[doubles.transfer] - strength[doubles.exchanged]
         h = thermal_denominator(doubles.ideal, self.system.beta)
-        chance = np.where(doubles.allowed, bare**2 * h, 0.0)
-        if not chance.any():
-            return state
-        place = generator.choice(len(chance), p=chance / chance.sum())
-        n = self.doubles_of.excited(self.doubles_of.n[state], place)
-        index = {tuple(vector): number for number, vector in enumerate(self.orbitals.n)}
-        parts = [sorted(index[tuple(vector)] for vector in n[part]) for part in self.system.parts]
-        return np.concatenate(parts)
+        return np.where(doubles.allowed, bare**2 * h, 0.0)
+
+    def _occupied(self, n: Iterable) -> list[int]:
+        """Indices among `orbitals` of the integer vectors of one spin, increasing."""
+        return sorted(self._orbital_indices[tuple(vector)] for vector in n)
+
+    @cached_property
+    def _orbital_indices(self) -> dict[tuple, int]:
+        return {tuple(vector): index for index, vector in enumerate(self.orbitals.n)}

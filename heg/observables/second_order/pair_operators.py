@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from heg.gas.coulomb import fourier_transform
 from heg.gas.plane_waves import Orbitals, make_waves
@@ -34,12 +35,12 @@ from heg.gas.system import System
 from heg.model.kinetic import log_determinant_derivatives
 from heg.training.control_variates import make_controls
 
-LONGEST = 2.5  # reciprocal vectors of the operators A and B, in units of k_F
-FEWEST = 3  # shells of these at least
+LONGEST_WAVE = 2.5  # reciprocal vectors of the operators A and B, in units of k_F
+MIN_SHELLS = 3  # of these vectors, however small the gas
 
 
 class Waves(NamedTuple):
-    """Reciprocal vectors of the operators A and B; of n and -n one.
+    """Reciprocal vectors of the operators A and B; one of each pair n and -n.
 
     Attributes:
       n: integer vectors.                                   [Q, d]
@@ -47,32 +48,51 @@ class Waves(NamedTuple):
       member: 1 where a vector belongs to a shell.          [H, Q]
     """
 
-    n: np.ndarray
-    size: np.ndarray
-    member: np.ndarray
+    n: Int[np.ndarray, "waves dim"]
+    size: Int[np.ndarray, " shells"]
+    member: Float[np.ndarray, "shells waves"]
+
+
+def integer_vectors(dim: int, span: int) -> Int[np.ndarray, "vectors dim"]:
+    """All integer vectors with |n_a| <= `span`, in lexicographic order."""
+    places = np.indices((2 * span + 1,) * dim)
+    return places.reshape(dim, -1).T - span
 
 
 def waves_of(system: System) -> Waves:
-    """The shortest shells, up to LONGEST k_F."""
+    """The shortest shells of reciprocal vectors, up to LONGEST_WAVE k_F."""
+    # the same for all densities
     gas = system.of_unit_density
-    reach = LONGEST * gas.fermi_wavevector * gas.box / (2 * np.pi)
-    span = int(max(reach, FEWEST)) + 1
-    n = np.indices((2 * span + 1,) * system.dim).reshape(system.dim, -1).T - span
-    n = n[len(n) // 2 + 1 :]  # in order, so that the opposites are in front
+    reach = LONGEST_WAVE * gas.fermi_wavevector * gas.box / (2 * np.pi)
+    span = 1 + int(max(reach, MIN_SHELLS))
+    n = integer_vectors(system.dim, span)
+    # zero is in the middle of the ordered list, and the opposite of each vector in the other half
+    middle = len(n) // 2
+    n = n[middle + 1 :]
     squared = np.sum(n**2, axis=1)
-    shells = np.unique(squared)
-    shells = shells[: max(FEWEST, np.searchsorted(shells, reach**2, side="right"))]
-    n, squared = n[squared <= shells[-1]], squared[squared <= shells[-1]]
-    return Waves(n, shells, (squared == shells[:, None]) * 1.0)
+
+    sizes = np.unique(squared)
+    within_reach = np.searchsorted(sizes, reach**2, side="right")
+    shells = max(MIN_SHELLS, within_reach)
+    sizes = sizes[:shells]
+    used = squared <= sizes[-1]
+    in_reach = squared[used]
+    is_member = in_reach == sizes[:, None]
+    return Waves(
+        n=n[used],
+        size=sizes,
+        member=is_member.astype(float),
+    )
 
 
 def count_operators(system: System) -> int:
-    """U, then A and B of equal and, where there are both spins, of opposite spins."""
-    return 1 + 2 * len(system.spins) * len(waves_of(system).size)
+    """Number of operators: U, then A and B for each kind of pair and each shell."""
+    kinds = len(system.spins)  # equal spins and, where there are both, opposite ones
+    return 1 + 2 * kinds * len(waves_of(system).size)
 
 
-def usable_operators(system: System) -> np.ndarray:
-    """Which operators can take noise out of the local energy.  [O] bool
+def usable_operators(system: System) -> Bool[np.ndarray, " operators"]:
+    """Which operators can take noise out of the local energy.
 
     Where opposite spins meet in two dimensions, U goes as 1 / r and its variance diverges. Without
     two electrons of equal spin, A and B of equal spins are zero.
@@ -80,7 +100,8 @@ def usable_operators(system: System) -> np.ndarray:
     usable = np.ones(count_operators(system), bool)
     usable[0] = system.dim == 3 or not system.n_down
     if system.n_up == 1:
-        usable[1 : 1 + 2 * len(waves_of(system).size)] = False
+        shells = len(waves_of(system).size)
+        usable[1 : 1 + 2 * shells] = False
     return usable
 
 
@@ -94,90 +115,133 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
     unit = 2 * np.pi / system.box
     squared = unit**2 * np.sum(shells.n**2, axis=1)
     plane_wave_matrix = make_waves(system, orbitals)
-    numbers, wavevectors = jnp.asarray(orbitals.n), jnp.asarray(orbitals.k)
+    integers = jnp.asarray(orbitals.n)
+    wavevectors = jnp.asarray(orbitals.k)
     controls = make_controls(system, orbitals)
     spin = np.repeat(np.arange(len(system.spins)), system.spins)
-    same = (spin[:, None] == spin) & ~np.eye(system.electrons, dtype=bool)
+    is_same_spin = spin[:, None] == spin
+    is_equal_pair = is_same_spin & ~np.eye(system.electrons, dtype=bool)
 
-    def velocity(z, state):
-        """grad ln Phi.  [N, d]"""
+    def log_gradient(z, state):
+        """The gradient of ln Phi at the electrons of one spin.  [N_spin, d]"""
         matrix = plane_wave_matrix(z, state)
         return log_determinant_derivatives(matrix, wavevectors[state]).first
 
-    def exchange(state):
-        """-<K|A_h|K>: pairs of equal spin whose momenta differ by a vector of the shell.  [H]"""
-        n = numbers[state]
-        transfer = jnp.where(same, jnp.sum((n[:, None] - n) ** 2, axis=-1), 0)
-        return jnp.stack([jnp.sum(transfer == size) for size in shells.size])
+    def kinetic_commutator(pairs, waves, partners, along):
+        """B by shell, sum_q q^2 A_q - sum_i grad_i A_h . grad_i ln Phi.  [H]
 
-    def by_shell(pairs, waves, met, along):
-        """A and B, from A_q, e^{iqz} of all electrons, sum of that over those they meet, and q .
-        grad ln Phi."""
-        drift = jnp.sum(-4 * jnp.imag(waves * jnp.conj(met)) * along, axis=1)
-        return [shells.member @ pairs + 0j, shells.member @ (squared * pairs - drift)]
+        Args:
+          pairs: A_q.                                       [Q]
+          waves: e^{iqz} of each electron.                  [Q, N]
+          partners: sum of e^{iqz} over those that it is paired with.    [Q, N]
+          along: q . grad_i ln Phi.                         [Q, N]
+        """
+        # 4, as each pair is in A twice and of q and -q only one is in the list
+        gradient = -4 * jnp.imag(waves * jnp.conj(partners))
+        drift = jnp.sum(gradient * along, axis=1)
+        return shells.member @ (squared * pairs - drift)
 
     def operators(z, state):
+        """All local values at z.  [O]"""
         waves = jnp.exp(1j * unit * (shells.n @ z.T))
-        gradient = jnp.concatenate([velocity(z[part], state[part]) for part in system.parts])
+        densities = [jnp.sum(waves[:, part], axis=1) for part in system.parts]
+        gradients = [log_gradient(z[part], state[part]) for part in system.parts]
+        gradient = jnp.concatenate(gradients)
         along = unit * (shells.n @ gradient.T)
-        density = [jnp.sum(waves[:, part], axis=1) for part in system.parts]
-        own = jnp.stack(density, axis=1)[:, spin]
-        equal = 2 * (sum(jnp.abs(rho) ** 2 for rho in density) - system.electrons)
-        values = by_shell(equal, waves, own, along)
-        values[0] += exchange(state)
-        if len(density) == 2:
-            other = jnp.stack(density[::-1], axis=1)[:, spin]
-            opposite = 4 * jnp.real(density[0] * jnp.conj(density[1]))
-            values += by_shell(opposite, waves, other, along)
+
+        # sum_{i != j} e^{iq(z_i - z_j)} of q and -q together, within a spin
+        of_own_spin = jnp.stack(densities, axis=1)[:, spin]
+        squares = sum(jnp.abs(density) ** 2 for density in densities)
+        equal = 2 * (squares - system.electrons)  # without each electron's pair with itself
+        exchange = _exchange(integers[state], is_equal_pair, shells.size)
+        values = [
+            shells.member @ equal + 0j + exchange,
+            kinetic_commutator(equal, waves, of_own_spin, along),
+        ]
+        if len(densities) == 2:
+            # the same for an up and a down electron, each pair from both ends
+            up, down = densities
+            of_other_spin = jnp.stack([down, up], axis=1)[:, spin]
+            opposite = 4 * jnp.real(up * jnp.conj(down))
+            values += [
+                shells.member @ opposite + 0j,
+                kinetic_commutator(opposite, waves, of_other_spin, along),
+            ]
         potential = controls(z, state).deviations[:1] + 0j
         return jnp.concatenate([potential, *values])
 
     return operators
 
 
+def _exchange(n, is_equal_pair, sizes):
+    """-<K|A_h|K>: pairs of equal spin whose momenta differ by a vector of the shell.  [H]"""
+    apart = n[:, None] - n
+    transfer = jnp.where(is_equal_pair, jnp.sum(apart**2, axis=-1), 0)
+    counts = [jnp.sum(transfer == size) for size in sizes]
+    return jnp.stack(counts)
+
+
 class PairElements(NamedTuple):
-    """Matrix elements of a sum of the operators, by |n|^2 of the momentum transfer; zero beyond the
-    last.
+    """Matrix elements of a sum of the operators by |n|^2 of the momentum transfer.
+
+    A and B have none beyond the last |n|^2 of their tables.
 
     Attributes:
       coulomb: weight of U, times v(q) / L^d, hartree.
       plain: of A for equal and for opposite spins, hartree.         [2, largest |n|^2 + 1]
-      kinetic: of B, to be multiplied by the difference of kinetic energies.    [2, largest |n|^2 + 1]
+      kinetic: of B, in units of the difference of the kinetic energies.    [2, largest |n|^2 + 1]
     """
 
-    coulomb: np.ndarray
-    plain: np.ndarray
-    kinetic: np.ndarray
+    coulomb: Float[np.ndarray, " transfers"]
+    plain: Float[np.ndarray, "kinds sizes"]
+    kinetic: Float[np.ndarray, "kinds sizes"]
 
-    def between(self, kind: int, transfer: np.ndarray, ideal: np.ndarray) -> np.ndarray:
+    def between(
+        self,
+        kind: int,
+        transfer: Int[np.ndarray, "*doubles"],
+        ideal: Float[np.ndarray, "*doubles"],
+    ) -> Float[np.ndarray, "*doubles"]:
         """u(q) of a pair of electrons.
 
         Args:
           kind: 0 for equal, 1 for opposite spins.
-          transfer: |n|^2 of q, integers.                   [...]
-          ideal: difference of the kinetic energies, hartree.    [...]
+          transfer: |n|^2 of q.
+          ideal: difference of the kinetic energies, hartree.
         """
-        place = np.minimum(transfer, self.plain.shape[1] - 1)
-        return self.coulomb[transfer] + self.plain[kind, place] + ideal * self.kinetic[kind, place]
+        last = self.plain.shape[1] - 1
+        size = np.minimum(transfer, last)
+        return self.coulomb[transfer] + self.plain[kind, size] + ideal * self.kinetic[kind, size]
 
 
-def pair_elements(system: System, weights: np.ndarray, strength: np.ndarray) -> PairElements:
-    """Of the sum of all operators with the given weights.
+def pair_elements(
+    system: System,
+    weights: Float[np.ndarray, " operators"],
+    strength: Float[np.ndarray, " transfers"],
+) -> PairElements:
+    """Matrix elements of the sum of all operators with the given weights.
 
     Args:
-      weights: in the order of `make_pair_operators`.       [O]
-      strength: coupling times v(q) / L^d by |n|^2, hartree.
+      system: the gas.
+      weights: in the order of `make_pair_operators`.
+      strength: of `interaction_strength`.
     """
     size = waves_of(system).size
-    tables = np.zeros((2, 2, size[-1] + 2))  # the last place stays zero
-    by_kind = weights[1:].reshape(len(system.spins), 2, len(size))
+    kinds = len(system.spins)
+    by_kind = weights[1:].reshape(kinds, 2, len(size))
+    tables = np.zeros((2, 2, size[-1] + 2))  # the last entry stays zero
     # a sum over ordered pairs has each pair twice
-    tables[: len(by_kind), :, size] = 2 * by_kind
-    return PairElements(weights[0] * strength, tables[:, 0], tables[:, 1])
+    tables[:kinds, :, size] = 2 * by_kind
+    return PairElements(
+        coulomb=weights[0] * strength,
+        plain=tables[:, 0],
+        kinetic=tables[:, 1],
+    )
 
 
-def interaction_strength(system: System, largest: int) -> np.ndarray:
+def interaction_strength(system: System, largest: int) -> Float[np.ndarray, " transfers"]:
     """Coupling times v(q) / L^d by |n|^2 from 0 to `largest`, hartree; zero at 0."""
-    length = 2 * np.pi / system.box * np.sqrt(np.arange(1, largest + 1))
-    strength = system.coupling * fourier_transform(length, system.dim) / system.box**system.dim
+    wavevector = 2 * np.pi / system.box * np.sqrt(np.arange(1, largest + 1))
+    volume = system.box**system.dim
+    strength = system.coupling * fourier_transform(wavevector, system.dim) / volume
     return np.append(0.0, strength)

@@ -49,19 +49,24 @@ the shift, Carter-Fenk and Head-Gordon, J. Chem. Phys. 158, 234108 (2023), doi:1
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
+from jaxtyping import Float
 
 from heg.gas.system import System
 from heg.observables.second_order.relaxation import Relaxation
 from heg.statistics import Derived, jackknife
 
-BINS = 400  # of the spectrum, over eight decades
+BINS = 400  # of the spectrum
+SPECTRUM_RANGE = (1e-5, 1e3)  # of the spectrum, in units of Fermi energy plus temperature
+SMALLEST_ARGUMENT = 1e-8  # of tanh(x) / x, which is 1 below it to machine precision
+ITERATIONS = 100  # of the shift of the denominators; each halves its error at least
+ROUNDING = 1e-12  # relative variance from row to row that counts as none
+TINY = 1e-300  # in place of a divisor that is zero
 LEFT_OUT_ENERGY = 1.5  # of what is left out, in units of the mean Delta of the doubles
 
 
 class Row(NamedTuple):
-    """What one K says. Energies are in hartree per cell.
+    """The contribution of one K, or of many along the first axis. Energies are those of the cell.
 
     Attributes:
       variance: of E_loc within K, hartree^2.               []
@@ -69,21 +74,23 @@ class Row(NamedTuple):
       lowered: sum of W^2 h, likewise; -F_2 is its mean.    [Q]
       known: the same sum of the known elements alone.      []
       products: of the sum of W^2 h and of `known` with `known`.    [2]
-      moved: sum of W^2 h with the energies moved along `heg.observables.second_order.levels.Levels.directions`.    [2]
+      moved: sum of W^2 h with the energies moved along
+        `heg.observables.second_order.levels.Levels.directions`.    [2]
       alike: over the doubles of the kinetic energy of K: sums of W^2, of W times its known part,
         and of the square of that, for equal and opposite spins, by |n|^2 of q.    [3, 2, Q]
-      spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of `spectrum_energies`.    [BINS]
+      spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of
+        `spectrum_energies`.                                [BINS]
       response: changes of observables to first order, by name.
     """
 
-    variance: np.ndarray
-    squared: np.ndarray
-    lowered: np.ndarray
-    known: np.ndarray
-    products: np.ndarray
-    moved: np.ndarray
-    alike: np.ndarray
-    spectrum: np.ndarray
+    variance: Float[np.ndarray, "*rows"]
+    squared: Float[np.ndarray, "*rows transfers"]
+    lowered: Float[np.ndarray, "*rows transfers"]
+    known: Float[np.ndarray, "*rows"]
+    products: Float[np.ndarray, "*rows 2"]
+    moved: Float[np.ndarray, "*rows 2"]
+    alike: Float[np.ndarray, "*rows 3 2 transfers"]
+    spectrum: Float[np.ndarray, "*rows bins"]
     response: dict[str, np.ndarray]
 
 
@@ -91,7 +98,8 @@ class Known(NamedTuple):
     """The sum of W^2 h of the known elements over many K, hartree per cell.
 
     Attributes:
-      mean, error: over the K.
+      mean: over the K.
+      error: of that mean.
       variance: from K to K, hartree^2.
     """
 
@@ -118,7 +126,7 @@ class SecondOrder(NamedTuple):
     """F_2, hartree per electron, and the parts of its error.
 
     Attributes:
-      value: F_2, half of what is left out included.
+      value: F_2, half of what is left out and the relaxation of p(K) included.
       error: all parts, added in squares.
       of_rows: standard error over the K that are sampled.
       statistical: that with the errors of the means over many K.
@@ -130,10 +138,11 @@ class SecondOrder(NamedTuple):
       doubles: the sum over doubles alone.
       correction: for degenerate states.
       relaxation: of p(K).
-      shifted: the same with shifted denominators.
+      shifted: the sum over doubles with shifted denominators.
       known: the part of the doubles that needs no sampling.
       within: sum of W^2 over the doubles as a share of the variance of E_loc within K.
-      by_transfer: sum over doubles up to each |n|^2 of q, and its standard error.    [Q], [Q]
+      by_transfer: sum over doubles up to each |n|^2 of q.  [Q]
+      by_transfer_error: its standard error.                [Q]
     """
 
     value: float
@@ -151,59 +160,84 @@ class SecondOrder(NamedTuple):
     shifted: float
     known: float
     within: float
-    by_transfer: np.ndarray
-    by_transfer_error: np.ndarray
+    by_transfer: Float[np.ndarray, " transfers"]
+    by_transfer_error: Float[np.ndarray, " transfers"]
 
 
-def thermal_denominator(gap: np.ndarray, beta: float) -> np.ndarray:
+def thermal_denominator(gap: Float[np.ndarray, "*gaps"], beta: float) -> Float[np.ndarray, "*gaps"]:
     """h(Delta), 1/hartree: beta / 2 at 0, 1 / |Delta| far above the temperature.
 
     Args:
       gap: Delta, hartree.
       beta: 1/hartree.
     """
-    half = np.maximum(beta * np.abs(gap) / 2, 1e-8)
+    # tanh(x) / x without a division by zero
+    half = np.maximum(beta * np.abs(gap) / 2, SMALLEST_ARGUMENT)
     return beta / 2 * np.tanh(half) / half
 
 
 def unbiased_square(
-    known: np.ndarray, first: np.ndarray, second: np.ndarray, count: int
-) -> np.ndarray:
-    """W^2 from `count` samples.
+    known: Float[np.ndarray, "*doubles"],
+    first: Float[np.ndarray, "*doubles"],
+    second: Float[np.ndarray, "*doubles"],
+    count: int,
+) -> Float[np.ndarray, "*doubles"]:
+    """W^2 from samples of a = W - known, without the bias that the square of a mean has.
 
     Args:
-      known: the part of W that is known.                   [D]
-      first, second: sums of a and of a^2, a having the mean W - known.    [D]
+      known: the part of W that is known.
+      first: sum of a.
+      second: sum of a^2.
+      count: of the samples.
     """
+    # the sum over m != n of a_m a_n is the square of the sum less the sum of the squares
     sampled = (first**2 - second) / (count * (count - 1))
     return known**2 + 2 * known * first / count + sampled
 
 
-def spectrum_energies(system: System) -> np.ndarray:
-    """Energies |Delta| of the spectrum, hartree.  [BINS]"""
+def spectrum_energies(system: System) -> Float[np.ndarray, " bins"]:
+    """Energies |Delta| of the spectrum, hartree."""
     unit = system.fermi_energy + system.temperature
-    return unit * np.geomspace(1e-5, 1e3, BINS)
+    return unit * np.geomspace(*SPECTRUM_RANGE, BINS)
 
 
-def spectrum_of(squares: np.ndarray, gap: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.  [D], [D], [BINS] ->
-    [BINS]"""
-    steps = np.log(np.abs(gap) / energies[0] + 1e-300) / np.log(energies[1] / energies[0])
-    steps = np.clip(steps, 0, len(energies) - 1.001)
-    lower = steps.astype(int)
-    share = steps - lower
-    below = np.bincount(lower, squares * (1 - share), len(energies))
-    return below + np.bincount(lower + 1, squares * share, len(energies))
+def spectrum_of(
+    squares: Float[np.ndarray, " doubles"],
+    gap: Float[np.ndarray, " doubles"],
+    energies: Float[np.ndarray, " bins"],
+) -> Float[np.ndarray, " bins"]:
+    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.
+
+    Args:
+      squares: W^2, hartree^2.
+      gap: Delta, hartree.
+      energies: of `spectrum_energies`.
+    """
+    # the energies are equidistant on a logarithmic scale
+    bins = len(energies)
+    step = np.log(energies[1] / energies[0])
+    ratio = np.abs(gap) / energies[0]
+    distance = np.log(ratio + TINY)
+    position = np.clip(distance / step, 0, bins - 1.001)
+    lower = position.astype(int)
+    share = position - lower
+    of_lower = squares * (1 - share)
+    of_upper = squares * share
+    by_lower = np.bincount(lower, of_lower, bins)
+    by_upper = np.bincount(lower + 1, of_upper, bins)
+    return by_lower + by_upper
 
 
-def shifted_sum(system: System, spectrum: np.ndarray) -> float:
+def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
     """-F_2 with every |Delta| raised by 4 |F_2| / N, hartree per cell."""
     energies = spectrum_energies(system)
-    lowered = 0.0
-    for _ in range(100):
-        raised = energies + 4 * max(lowered, 0.0) / system.electrons
-        before, lowered = lowered, float(spectrum @ thermal_denominator(raised, system.beta))
-        lowered = (before + lowered) / 2
+    lowered = 0.0  # -F_2; noise may make it negative, which shifts nothing
+    for _ in range(ITERATIONS):
+        shift = 4 * max(lowered, 0.0) / system.electrons
+        h = thermal_denominator(energies + shift, system.beta)
+        result = float(spectrum @ h)
+        # the mean of the old and the new, as the sum falls with the shift and would swing
+        lowered = (lowered + result) / 2
     return lowered
 
 
@@ -213,6 +247,7 @@ def second_order(
     """F_2 from rows of independent K.
 
     Args:
+      system: the gas.
       rows: with K along the first axis of every leaf.
       known: `Row.known` over many K.
       beyond: of heg.observables.second_order.degenerate, mean over many K.
@@ -220,37 +255,45 @@ def second_order(
     Raises:
       ValueError: fewer than two rows.
     """
-    plain = rows._replace(response={})
+    electrons = system.electrons
     count = len(rows.variance)
 
-    def parts(mean):
-        return np.array(list(_parts(system, mean, known, beyond, count).values()))
+    def parts_of(mean):
+        parts = _parts(system, mean, known, beyond, count)
+        return np.array(parts)
 
-    found = jackknife(plain, parts)
-    names = list(_parts(system, _mean(plain), known, beyond, count))
-    value = dict(zip(names, found.value.tolist()))
-    error = dict(zip(names, found.error.tolist()))
-    curve = jackknife(plain.lowered, lambda mean: -np.cumsum(mean) / system.electrons)
-    of_many = np.hypot(value["slope"] * known.error, beyond.spread) / system.electrons
-    errors = {
-        "statistical": float(np.hypot(error["value"], of_many)),
-        "levels": float(np.hypot(value["first_level"], value["second_level"])),
-        "left_out": max(abs(value["left_out"]), error["remainder"]),
-        "denominators": abs(value["shift"]),
-        "degenerate": abs(value["unsure"]),
-        "occupations": relaxed.error / system.electrons,
-    }
+    without_response = rows._replace(response={})
+    parts = jackknife(without_response, parts_of)
+    value = _Parts(*parts.value.tolist())
+    error = _Parts(*parts.error.tolist())
+    up_to_transfer = lambda mean: -np.cumsum(mean) / electrons
+    curve = jackknife(rows.lowered, up_to_transfer)
+
+    # the means over many K are independent of the rows and have errors of their own
+    of_many = np.hypot(value.slope * known.error, beyond.spread) / electrons
+    statistical = float(np.hypot(error.value, of_many))
+    levels = float(np.hypot(value.first_level, value.second_level))
+    left_out = max(abs(value.left_out), error.remainder)
+    denominators = abs(value.shift)
+    degenerate = abs(value.unsure)
+    occupations = relaxed.error / electrons
+    errors = [statistical, levels, left_out, denominators, degenerate, occupations]
     return SecondOrder(
-        value=value["value"] + relaxed.value / system.electrons,
-        error=float(np.linalg.norm(list(errors.values()))),
-        of_rows=error["value"],
-        **errors,
-        doubles=value["doubles"],
-        correction=value["correction"],
-        relaxation=relaxed.value / system.electrons,
-        shifted=value["doubles"] + value["shift"],
-        known=-known.mean / system.electrons,
-        within=value["within"],
+        value=value.value + relaxed.value / electrons,
+        error=float(np.linalg.norm(errors)),
+        of_rows=error.value,
+        statistical=statistical,
+        levels=levels,
+        left_out=left_out,
+        denominators=denominators,
+        degenerate=degenerate,
+        occupations=occupations,
+        doubles=value.doubles,
+        correction=value.correction,
+        relaxation=relaxed.value / electrons,
+        shifted=value.doubles + value.shift,
+        known=-known.mean / electrons,
+        within=value.within,
         by_transfer=curve.value,
         by_transfer_error=curve.error,
     )
@@ -258,43 +301,99 @@ def second_order(
 
 def response(rows: Row) -> dict[str, Derived]:
     """Changes of the observables to first order, with errors."""
-    return {name: jackknife(values, lambda mean: mean) for name, values in rows.response.items()}
+    unchanged = lambda mean: mean
+    return {name: jackknife(values, unchanged) for name, values in rows.response.items()}
 
 
-def _mean(rows):
-    return jax.tree.map(lambda leaf: leaf.mean(axis=0), rows)
+class _Parts(NamedTuple):
+    """Parts of F_2 that follow from means over the rows, hartree per electron.
+
+    Attributes:
+      value: F_2 without the relaxation of p(K).
+      doubles: the sum over doubles alone.
+      correction: for degenerate states.
+      left_out: half of an estimate of the most that is left out.
+      remainder: the same before noise below zero is cut off.
+      shift: change by the shift of the denominators.
+      unsure: of the correction for degenerate states.
+      first_level: change by the first of `Levels.directions`.
+      second_level: change by the second.
+      slope: of the control variate, a number.
+      within: share of the variance of E_loc that is in the doubles, a number.
+    """
+
+    value: float
+    doubles: float
+    correction: float
+    left_out: float
+    remainder: float
+    shift: float
+    unsure: float
+    first_level: float
+    second_level: float
+    slope: float
+    within: float
 
 
-def _parts(system, mean, known, beyond, count):
-    """Parts of F_2 per electron from means over `count` K; `slope` and `within` are shares."""
-    squared, sampled = float(np.sum(mean.squared)), float(np.sum(mean.lowered))
-    with_lowered, with_known = mean.products - np.array([sampled, mean.known]) * mean.known
+def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _Parts:
+    """Parts of F_2 from means over `count` K."""
+    per_electron = lambda lowered: -float(lowered) / system.electrons  # F_2 is minus the sum
+    squared = float(np.sum(mean.squared))
+    sampled = float(np.sum(mean.lowered))
+    variance = float(mean.variance)
+    slope = _slope(mean, known, count)
+    doubles = sampled + slope * (known.mean - mean.known)
+
+    # by the sum rule, what the variance of E_loc holds beyond the doubles
+    remainder = variance - squared
+    weight = _weight_of_left_out(system, squared, sampled)
+    left_out = max(remainder, 0.0) * weight
+
+    # both sums from the spectrum, so that its bins make no difference
+    h = thermal_denominator(spectrum_energies(system), system.beta)
+    unshifted = float(mean.spectrum @ h)
+    shift = shifted_sum(system, mean.spectrum) - unshifted
+
+    mismatch = _mismatch(mean.alike) * beyond.value
+    return _Parts(
+        value=per_electron(doubles + beyond.value + left_out),
+        doubles=per_electron(doubles),
+        correction=per_electron(beyond.value),
+        left_out=per_electron(left_out),
+        remainder=per_electron(remainder * weight),
+        shift=per_electron(shift),
+        unsure=per_electron(np.hypot(beyond.unsure, mismatch)),
+        first_level=per_electron(mean.moved[0] - sampled),
+        second_level=per_electron(mean.moved[1] - sampled),
+        slope=slope,
+        within=squared / max(variance, TINY),
+    )
+
+
+def _slope(mean: Row, known: Known, count: int) -> float:
+    """Slope of the sum of W^2 h against its known part, from row to row."""
+    sampled = float(np.sum(mean.lowered))
+    with_sampled, with_known = mean.products
+    covariance = with_sampled - sampled * mean.known
+    variance = with_known - mean.known * mean.known
     # as if one more row had shown the slope 1; rounding counts as no difference at all
-    prior = known.variance / count + 1e-12 * mean.known**2
-    slope = float((with_lowered + prior) / (with_known + prior)) if prior > 0 else 1.0
-    lowered = sampled + slope * (known.mean - mean.known)
-    # of what is left out
+    prior = known.variance / count + ROUNDING * mean.known**2
+    return float((covariance + prior) / (variance + prior)) if prior > 0 else 1.0
+
+
+def _weight_of_left_out(system: System, squared: float, sampled: float) -> np.ndarray:
+    """h(3/2 Delta') / 2, with Delta' where h has its mean over the doubles, 1/hartree."""
     energies = spectrum_energies(system)
     h = thermal_denominator(energies, system.beta)
-    typical = np.interp(-sampled / max(squared, 1e-300), -h, energies)
-    remainder = float(mean.variance) - squared
-    weight = thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
-    left_out = max(remainder, 0.0) * weight
-    shift = shifted_sum(system, mean.spectrum) - float(mean.spectrum @ h)
-    # scaled known elements stand for all of W among states of one energy
-    near, mixed, near_known = mean.alike
-    scaled = np.sum(np.divide(mixed**2, near_known, out=near.copy(), where=near_known > 0))
-    mismatch = min(abs(np.sum(near) / scaled - 1), 1.0) if scaled > 0 else 0.0
-    numbers = {
-        "value": lowered + beyond.value + left_out,
-        "doubles": lowered,
-        "correction": beyond.value,
-        "left_out": left_out,
-        "remainder": remainder * weight,
-        "shift": shift,
-        "unsure": np.hypot(beyond.unsure, mismatch * beyond.value),
-        "first_level": mean.moved[0] - sampled,
-        "second_level": mean.moved[1] - sampled,
-    }
-    found = {name: -float(number) / system.electrons for name, number in numbers.items()}
-    return found | {"slope": slope, "within": squared / max(float(mean.variance), 1e-300)}
+    # negated, as the interpolation takes increasing values
+    typical = np.interp(-sampled / max(squared, TINY), -h, energies)
+    return thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
+
+
+def _mismatch(alike) -> float:
+    """Share of W^2 among states of one energy that the scaled known elements miss, at most 1."""
+    sampled, mixed, known = alike
+    # where nothing is known, the sampled W^2 stands for itself
+    scaled = np.divide(mixed**2, known, out=sampled.copy(), where=known > 0)
+    total = np.sum(scaled)
+    return min(abs(np.sum(sampled) / total - 1), 1.0) if total > 0 else 0.0

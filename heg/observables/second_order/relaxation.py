@@ -21,6 +21,7 @@ section 2.11; the relative entropy, Cover and Thomas, Elements of Information Th
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
 from heg.gas.coulomb import fourier_transform, madelung
@@ -44,15 +45,17 @@ class Relaxation(NamedTuple):
     error: float
 
 
-def state_energies(system: System, orbitals: Orbitals, states: np.ndarray) -> np.ndarray:
+def state_energies(
+    system: System, orbitals: Orbitals, states: Int[np.ndarray, "batch electrons"]
+) -> Float[np.ndarray, "batch 2"]:
     """Ideal and Hartree-Fock interaction energy of determinants, hartree per cell.
 
     Args:
       system: the gas.
       orbitals: the plane waves of p(K).
-      states: occupied orbitals.                            [B, N]
+      states: occupied orbitals.
     Returns:
-      epsilon_K and U_K.                                    [B, 2]
+      epsilon_K and U_K.
 
     Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005),
       section 1.4; the images of an electron by the Madelung constant.
@@ -60,24 +63,31 @@ def state_energies(system: System, orbitals: Orbitals, states: np.ndarray) -> np
     ideal = orbitals.energy[states].sum(axis=1)
     exchange = np.zeros(len(states))
     for first in range(0, len(states), STATES_AT_ONCE):
-        some = slice(first, first + STATES_AT_ONCE)
+        batch = slice(first, first + STATES_AT_ONCE)
         for spin in system.parts:
-            exchange[some] += _exchange(system, orbitals.n[states[some, spin]])
+            n = orbitals.n[states[batch, spin]]
+            exchange[batch] += _exchange(system, n)
     images = system.electrons * madelung(system) / 2
-    fock = system.coupling * (images - exchange / system.box**system.dim)
+    volume = system.box**system.dim
+    fock = system.coupling * (images - exchange / volume)
     return np.column_stack([ideal, fock])
 
 
 def _exchange(system, n):
     """Sum of v(k_i - k_j) over the pairs of one spin.  [B, N_s, d] -> [B]"""
     first, second = np.triu_indices(n.shape[1], 1)
-    transfer = np.linalg.norm(n[:, first] - n[:, second], axis=-1)
+    apart = n[:, first] - n[:, second]
+    transfer = np.linalg.norm(apart, axis=-1)
     wavevector = 2 * np.pi / system.box * transfer
     return fourier_transform(wavevector, system.dim).sum(axis=1)
 
 
 def relaxation(
-    system: System, orbitals: Orbitals, levels: Levels, states: np.ndarray, log_p: np.ndarray
+    system: System,
+    orbitals: Orbitals,
+    levels: Levels,
+    states: Int[np.ndarray, "batch electrons"],
+    log_p: Float[np.ndarray, " batch"],
 ) -> Relaxation:
     """F[p*] - F[p] from draws of p(K).
 
@@ -85,27 +95,34 @@ def relaxation(
       system: the gas.
       orbitals: the plane waves of p(K).
       levels: energies of the states.
-      states: independent draws.                            [B, N]
-      log_p: ln p(K) of each.                               [B]
+      states: independent draws.
+      log_p: ln p(K) of each.
 
     Accuracy: the noise of the regression would count as missing relaxation; its mean is taken off.
     """
+    beta = system.beta
+    count = len(states)
     parts = state_energies(system, orbitals, states)
-    u = system.beta * (parts @ levels.weights[1:]) + log_p
+    energies = parts @ levels.weights[1:]
+    u = beta * energies + log_p
     u = u - u.mean()
-    count = len(u)
-    log_weight = -u - (logsumexp(-u) - np.log(count))
-    weight = np.exp(log_weight)  # p* / p, of mean 1
-    divergence = logsumexp(-u) - np.log(count)  # as the mean of u is zero
-    # what a draw adds to the divergence, for its standard error
+    # with the mean of u at zero, ln E[e^-u] is all of the divergence
+    divergence = logsumexp(-u) - np.log(count)
+    weight = np.exp(-u - divergence)  # p* / p, of mean 1
+
+    # the part of each draw in the divergence, for its standard error
     influence = weight + u
     statistical = np.std(influence, ddof=1) / np.sqrt(count)
+
     # a noisy level costs beta^2 / 2 of its variance on average
     spread = np.cov(parts.T)
-    noise = system.beta**2 / 2 * np.sum(levels.covariance * spread)
-    slope = system.beta * ((weight - 1) @ parts) / count
-    of_levels = np.hypot(np.sqrt(slope @ levels.covariance @ slope), noise)
-    beyond = divergence - np.var(u) / 2
+    noise = beta**2 / 2 * np.sum(levels.covariance * spread)
+    slope = beta * ((weight - 1) @ parts) / count
+    variance = slope @ levels.covariance @ slope
+    of_levels = np.hypot(np.sqrt(variance), noise)
+
+    beyond_second_order = divergence - np.var(u) / 2
+    errors = [statistical, of_levels, beyond_second_order]
     value = -system.temperature * (divergence - noise)
-    errors = np.array([statistical, of_levels, beyond])
-    return Relaxation(float(value), float(system.temperature * np.linalg.norm(errors)))
+    error = system.temperature * np.linalg.norm(errors)
+    return Relaxation(float(value), float(error))

@@ -1,0 +1,116 @@
+"""Files of a table of the equation of state: table.csv and table.h5."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heg.eos.table import Cell, Columns, Table, fit_series
+from heg.errors import StorageError
+from heg.gas.twists import Twist
+from heg.runs.hdf5 import Arrays, load_arrays, save_tree
+from heg.runs.text_files import write_text
+
+# units in words by the ends of the columns' names
+UNITS = {
+    "_ha": "hartree per electron",
+    "_kb": "k_B per electron",
+    "_bohr": "bohr",
+    "_sigma": "standard errors",
+    "_ha_per_bohr2": "hartree / bohr^2",
+    "_ha_per_bohr3": "hartree / bohr^3",
+}
+# energies that are not per electron
+UNITS_OF_NAMES = {"temperature_ha": "hartree", "fermi_energy_ha": "hartree"}
+
+
+def save(table: Table, path: Path, **attributes) -> None:
+    """Write the table to path.csv and path.h5.
+
+    Args:
+      table: the table.
+      path: the files, without the ends of their names.
+      attributes: of the HDF5 file.
+
+    Raises:
+      OSError: they cannot be written.
+    """
+    write_text(path.with_suffix(".csv"), _as_csv(table.columns))
+    arrays = {name: _without_unicode(values) for name, values in table.columns.items()}
+    units = {f"columns/{name}": {"unit": _unit(name)} for name in arrays}
+    twists = {}
+    for (n_up, n_down), of_cell in table.twists.items():
+        twists[f"{n_up}_{n_down}"] = {
+            "angle": np.array([twist.angle for twist in of_cell]),
+            "weight": np.array([twist.weight for twist in of_cell]),
+        }
+    tree = {"columns": arrays, "twists": twists}
+    save_tree(path.with_suffix(".h5"), tree, units, **attributes)
+
+
+def load_table(path: str | Path) -> Table:
+    """A table of heg-eos, from its table.h5.
+
+    Raises:
+      StorageError: the file is no table, or damaged.
+    """
+    arrays, _ = load_arrays(Path(path))
+    if "columns/rs_bohr" not in arrays:
+        raise StorageError(f"{path} holds no table: give the table.h5 of heg-eos")
+    columns = {}
+    for name, values in arrays.items():
+        if name.startswith("columns/"):
+            columns[name.split("/")[1]] = _with_unicode(values)
+    twists = _twists_in(arrays)
+    return Table(columns, twists, fit_series(columns, twists))
+
+
+def _twists_in(arrays: Arrays) -> dict[Cell, list[Twist]]:
+    """Twists of each cell, from the arrays twists/<n_up>_<n_down>/angle and weight."""
+    twists = {}
+    for name, angles in arrays.items():
+        if not (name.startswith("twists/") and name.endswith("/angle")):
+            continue
+        n_up, n_down = name.split("/")[1].split("_")
+        weights = arrays[name.replace("angle", "weight")]
+        twists[int(n_up), int(n_down)] = [
+            Twist(tuple(angle), weight) for angle, weight in zip(angles.tolist(), weights.tolist())
+        ]
+    return twists
+
+
+def _as_csv(columns: Columns) -> str:
+    """The columns as text of comma-separated values, with their names in the first line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values()):
+        writer.writerow([_cell_of_csv(value) for value in row])
+    return text.getvalue()
+
+
+def _cell_of_csv(value: Any) -> Any:
+    """A value of Python; an empty cell for what is not a number."""
+    plain = np.asarray(value).item()
+    return "" if plain != plain else plain
+
+
+def _without_unicode(values: np.ndarray) -> np.ndarray:
+    # HDF5 does not have NumPy's strings of Unicode
+    return values.astype("S") if values.dtype.kind == "U" else values
+
+
+def _with_unicode(values: np.ndarray) -> np.ndarray:
+    return values.astype("U") if values.dtype.kind == "S" else values
+
+
+def _unit(name: str) -> str:
+    """The unit of a column, in words, from the end of its name."""
+    if name in UNITS_OF_NAMES:
+        return UNITS_OF_NAMES[name]
+    for end, unit in UNITS.items():
+        if name.endswith(end):
+            return unit
+    return "none"
