@@ -61,12 +61,17 @@ def milliseconds(config: Config, repetitions: int) -> dict[str, float]:
     for number in range(repetitions + 1):
         key = jax.random.fold_in(jax.random.key(2), number)
         for name, program in programs.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(program(params, state.regression, key))
-            seconds = time.perf_counter() - begin
+            seconds = seconds_of(program, params, state.regression, key)
             times[name].append(1e3 * seconds / config.sampler.batch)
     # the first call of each compiles
     return {name: statistics.median(calls[1:]) for name, calls in times.items()}
+
+
+def seconds_of(program, *arguments) -> float:
+    """Seconds of one call, to its end."""
+    begin = time.perf_counter()
+    jax.block_until_ready(program(*arguments))
+    return time.perf_counter() - begin
 
 
 def disturbed(flow):

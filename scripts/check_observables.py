@@ -112,6 +112,11 @@ def joined(parts):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
+def flat(arrays) -> np.ndarray:
+    """All values of several arrays in one row."""
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
 def counted(name: str, case: Case, samples: int) -> np.ndarray:
     """The points of which FEWEST events are expected; the fluctuations of fewer are not
     Gaussian."""
@@ -166,7 +171,8 @@ def main(*, repetitions: int = 400, batch: int = 4096, seed: int = 0) -> None:
         # whole batches, as in heg-measure
         batches = -(-samples // batch)
         blocks = joined([case.measure(number) for number in range(batches)])
-        print(f"\n{title}, r_s {gas.rs:g}, Theta {gas.theta:g}, {samples} samples")
+        state = f"r_s {gas.rs:g}, Theta {gas.theta:g}"
+        print(f"\n{title}, {state}, {samples} samples")
         print(f"{'':26}{'points':>7}{'farthest':>10}{'chi^2/point':>20}{'error/max':>12}")
         for name, quantity in case.evaluate(blocks).items():
             print(compare(name, case, quantity, samples), flush=True)
@@ -181,10 +187,9 @@ def coverage(case: Case, repetitions: int, batch: int) -> None:
     kept = []
     for number in range(repetitions):
         result = case.evaluate(case.measure(number))
-        deviations = [np.abs(result[name].value - case.exact[name]) for name in names]
-        errors = [result[name].error for name in names]
-        error = np.concatenate([np.ravel(error) for error in errors])
-        within.append(np.concatenate([np.ravel(one) for one in deviations]) < error)
+        deviation = flat(np.abs(result[name].value - case.exact[name]) for name in names)
+        error = flat(result[name].error for name in names)
+        within.append(deviation < error)
         kept.append(error > 1e-12)
     within = np.array(within)
     kept = np.array(kept)

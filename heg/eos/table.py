@@ -287,31 +287,47 @@ def _fit_cell(cell: Cell, rows: np.ndarray, columns: Columns, twists: list[Twist
 
 
 def _surface_columns(table: Table) -> Columns:
-    """The columns that come from the surfaces, not a number in rows without one.
+    """The columns that come from the surfaces, not a number in rows without one."""
+    return _deviation_columns(table) | _derived_columns(table)
 
-    They are the deviations of e, s, p of the cell, which are measured, from the surface, in
-    standard errors, and c and B of the infinite gas.
+
+def _empty_columns(table: Table, names: list[str]) -> Columns:
+    """Columns without a number in any row."""
+    rows = len(table.columns["dim"])
+    return {name: np.full(rows, np.nan) for name in names}
+
+
+def _deviation_columns(table: Table) -> Columns:
+    """Deviations of e, s, p of the cell, which are measured, from the surface.
+
+    They are in standard errors: the surface knows f alone.
     """
     dim = int(table.columns["dim"][0])
-    volume_unit = f"ha_per_bohr{dim}"
-    units = {"e": "ha", "s": "kb", "p": volume_unit}
-    derived_units = {"c": "kb", "B": volume_unit}
-    names = [f"{letter}_deviation_sigma" for letter in units]
-    for letter, unit in derived_units.items():
-        names += [f"{letter}_{unit}", f"{letter}_error_{unit}"]
-    count = len(table.columns["dim"])
-    columns = {name: np.full(count, np.nan) for name in names}
+    units = {"e": "ha", "s": "kb", "p": f"ha_per_bohr{dim}"}
+    columns = _empty_columns(table, [f"{letter}_deviation_sigma" for letter in units])
     for series in table.series.values():
-        # c and B of a gas come from its largest cell, the deviations from each cell's own surface
-        stands_for_gas = series is table.largest(series.zeta)
         for row in series.rows:
             for letter, deviation in _deviations(table.columns, row, series, units).items():
                 columns[f"{letter}_deviation_sigma"][row] = deviation
-            if not stands_for_gas:
-                continue
+    return columns
+
+
+def _derived_columns(table: Table) -> Columns:
+    """c and B of the infinite gas, in the rows of the largest cell of each polarisation."""
+    dim = int(table.columns["dim"][0])
+    units = {"c": "kb", "B": f"ha_per_bohr{dim}"}
+    names = []
+    for letter, unit in units.items():
+        names += [f"{letter}_{unit}", f"{letter}_error_{unit}"]
+    columns = _empty_columns(table, names)
+    for series in table.series.values():
+        # a smaller cell does not stand for the gas: its rows stay empty
+        if series is not table.largest(series.zeta):
+            continue
+        for row in series.rows:
             place = [float(table.columns[name][row]) for name in ("rs_bohr", "theta", "zeta")]
             state = table.equation_of_state(*place)
-            for letter, unit in derived_units.items():
+            for letter, unit in units.items():
                 columns[f"{letter}_{unit}"][row] = state[letter].mean
                 columns[f"{letter}_error_{unit}"][row] = state[letter].error
     return columns

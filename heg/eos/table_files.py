@@ -40,13 +40,7 @@ def save(table: Table, path: Path, **attributes) -> None:
     write_text(path.with_suffix(".csv"), _as_csv(table.columns))
     arrays = {name: _without_unicode(values) for name, values in table.columns.items()}
     units = {f"columns/{name}": {"unit": _unit(name)} for name in arrays}
-    twists = {}
-    for (n_up, n_down), of_cell in table.twists.items():
-        twists[f"{n_up}_{n_down}"] = {
-            "angle": np.array([twist.angle for twist in of_cell]),
-            "weight": np.array([twist.weight for twist in of_cell]),
-        }
-    tree = {"columns": arrays, "twists": twists}
+    tree = {"columns": arrays, "twists": _twist_arrays(table.twists)}
     save_tree(path.with_suffix(".h5"), tree, units, **attributes)
 
 
@@ -67,8 +61,19 @@ def load_table(path: str | Path) -> Table:
     return Table(columns, twists, fit_series(columns, twists))
 
 
+def _twist_arrays(twists: dict[Cell, list[Twist]]) -> dict[str, dict[str, np.ndarray]]:
+    """Twists of each cell as arrays angle and weight, under the name <n_up>_<n_down>."""
+    arrays = {}
+    for (n_up, n_down), twists_of_cell in twists.items():
+        arrays[f"{n_up}_{n_down}"] = {
+            "angle": np.array([twist.angle for twist in twists_of_cell]),
+            "weight": np.array([twist.weight for twist in twists_of_cell]),
+        }
+    return arrays
+
+
 def _twists_in(arrays: Arrays) -> dict[Cell, list[Twist]]:
-    """Twists of each cell, from the arrays twists/<n_up>_<n_down>/angle and weight."""
+    """Twists of each cell, the inverse of `_twist_arrays`."""
     twists = {}
     for name, angles in arrays.items():
         if not (name.startswith("twists/") and name.endswith("/angle")):
