@@ -162,7 +162,8 @@ def measure(
     Raises:
       ValueError: there is no such run, fewer samples than an error needs, or the processes of a
         launcher ask for different measurements.
-      heg.errors.RunError, heg.errors.StorageError, OSError: it cannot go on.
+      heg.errors.RunError, heg.errors.StorageError, heg.errors.ParallelError,
+      OSError: it cannot go on.
     """
     samples = whole_number("samples", samples)
     if samples < 2:

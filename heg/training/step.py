@@ -387,8 +387,11 @@ def _step_info(system, model, state, walk, samples, finite):
 def build_optimizer(
     system: System, config: OptimizerConfig
 ) -> optax.GradientTransformationExtraArgs:
-    """The descent of F, given in units that make both blocks dimensionless: T for p(K), E_F +
-    1/r_s^{3/2} for the flow."""
+    """The descent of F by the configured optimiser.
+
+    Units make the gradients of both blocks dimensionless: T for p(K) and
+    2 (E_F + coupling / r_s^{3/2}) for the flow.
+    """
     unit_of_p = system.temperature
     unit_of_flow = 2 * (system.fermi_energy + system.coupling * system.rs**-1.5)
 
