@@ -354,7 +354,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def complain(error: Exception, code: int, program: str = "heg-solve") -> int:
+def complain(error: Exception, code: int, program: str) -> int:
     """Prints one sentence on standard error; the exit code."""
     if processes.is_first():
         print(f"{program}: {_in_one_line(error)}", file=sys.stderr)
