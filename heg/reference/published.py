@@ -71,7 +71,7 @@ class FitRange(NamedTuple):
     highest_theta: float
 
 
-FITTED = {
+FIT_RANGES = {
     "gdsmfb": FitRange(3, 0.1, 20.0, 8.0),
     "ksdt": FitRange(3, 1.0, 40.0, 8.0),
     "corrksdt": FitRange(3, 0.1, 20.0, 8.0),
@@ -175,7 +175,7 @@ def published(system: System) -> dict[str, float]:
 def out_of_range(dim: int, rs: float, theta: float) -> dict[str, str]:
     """A sentence for each fit of that dimension whose data do not reach to r_s (bohr) and Theta."""
     sentences = {}
-    for name, fit in FITTED.items():
+    for name, fit in FIT_RANGES.items():
         if fit.dim != dim:
             continue
         if fit.lowest_rs <= rs <= fit.highest_rs and theta <= fit.highest_theta:

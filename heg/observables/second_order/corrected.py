@@ -17,7 +17,7 @@ def corrected(
     system: System,
     grid: Grid,
     quantities: dict[str, Quantity],
-    found: SecondOrder,
+    result: SecondOrder,
     rows: Row,
 ) -> dict[str, Quantity]:
     """F_2, F + F_2 and f_xc with it, and the observables to first order.
@@ -26,12 +26,12 @@ def corrected(
       system: the gas.
       grid: of S(q) and g(r).
       quantities: variational results, by name.
-      found: F_2 and its error.
+      result: F_2 and its error.
       rows: with the states along the first axis of every leaf.
     """
-    second_order: dict[str, Result] = {"F_2": Estimate(found.value, found.error)}
+    second_order: dict[str, Result] = {"F_2": Estimate(result.value, result.error)}
     for name in ("F", "f_xc"):
-        total = _sum(quantities[name], found.value, found.error)
+        total = _sum(quantities[name], result.value, result.error)
         second_order[f"{name}_second_order"] = total
     added = with_units(second_order, system.dim)
     for name, change in response(rows).items():
