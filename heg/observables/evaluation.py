@@ -174,7 +174,7 @@ def evaluate(
     if beyond is not None:
         result = second_order(system, beyond.rows, beyond.known, beyond.beyond, beyond.relaxation)
         second = result._asdict()
-        quantities |= corrected(system, grid, quantities, result, beyond.rows)
+        quantities |= corrected(system, grid, quantities, result, beyond.rows, beyond.relaxation)
     return Measurement(
         system=system,
         orbitals=orbitals,

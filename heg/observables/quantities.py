@@ -78,6 +78,9 @@ NUMBERS = {
         "V / N", ENERGY, "potential energy to first order, an estimate"
     ),
     "S": Description("S / N", ENTROPY, "entropy", "S_kb"),
+    "S_relaxed": Description(
+        "S* / N", ENTROPY, "entropy of the best p(K) for the fitted energies, an estimate"
+    ),
     "pressure": Description("P", "hartree per bohr^d", "pressure (virial)"),
     "heat_capacity": Description("C / N", ENTROPY, "heat capacity, energy with entropy"),
     "heat_capacity_of_entropy": Description(

@@ -44,6 +44,10 @@ def test_the_best_probabilities_lower_the_free_energy_by_the_relative_entropy(sy
     assert expected <= 1e-12
     assert abs(found.value - expected) < 4 * found.error + 1e-10
     assert found.error < 0.2 * abs(expected) + 1e-10
+    p_best = np.exp(-system.beta * (energy - best))
+    entropy = -p_best @ np.log(p_best)
+    assert abs(found.entropy - entropy) < 4 * found.entropy_error + 1e-10
+    assert found.entropy_error < 0.05 * entropy
 
 
 def test_the_noise_of_the_energies_does_not_count_as_relaxation():
@@ -59,7 +63,7 @@ def test_the_noise_of_the_energies_does_not_count_as_relaxation():
     values, errors = [], []
     for alpha in rng.normal(1.0, np.sqrt(covariance[0, 0]), 100):
         levels = Levels(np.array([0.0, alpha, 0.0]), covariance, np.zeros(0))
-        value, error = relaxation(system, orbitals, levels, states[drawn], log_p[drawn])
+        value, error, *_ = relaxation(system, orbitals, levels, states[drawn], log_p[drawn])
         values.append(value)
         errors.append(error)
     pull = np.mean(values) / (np.std(values) / 10)

@@ -35,7 +35,7 @@ from heg.runs.second_order_rows import MIN_ROWS, SKIPPED_DRAWS, collect
 
 LARGEST = 4
 NO_CORRECTION = Correction(0.0, 0.0, 0.0)
-NO_RELAXATION = Relaxation(0.0, 0.0)
+NO_RELAXATION = Relaxation(0.0, 0.0, 0.0, 0.0)
 SMALL = ModelConfig(transformer_layers=0, flow_layers=0, orbital_tolerance=1e-2)
 GASES = {
     "2D 3u": SystemConfig(3, 2, 4.0, 0.5, "1", (0.1, 0.2)),

@@ -6,6 +6,7 @@ from heg.gas.system import System
 from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.second_order.contributions import Rows
 from heg.observables.second_order.perturbation import Row, SecondOrder, response
+from heg.observables.second_order.relaxation import Relaxation
 from heg.observables.structure import Grid
 from heg.observables.thermodynamics import contact
 from heg.statistics import Derived, Estimate, jackknife
@@ -19,6 +20,7 @@ def corrected(
     quantities: dict[str, Quantity],
     result: SecondOrder,
     rows: Row,
+    relaxed: Relaxation,
 ) -> dict[str, Quantity]:
     """F_2, F + F_2 and f_xc with it, and the observables to first order.
 
@@ -28,11 +30,16 @@ def corrected(
       quantities: variational results, by name.
       result: F_2 and its error.
       rows: with the states along the first axis of every leaf.
+      relaxed: of p(K).
     """
     second_order: dict[str, Result] = {"F_2": Estimate(result.value, result.error)}
     for name in ("F", "f_xc"):
         total = _sum(quantities[name], result.value, result.error)
         second_order[f"{name}_second_order"] = total
+    electrons = system.electrons
+    second_order["S_relaxed"] = Estimate(
+        relaxed.entropy / electrons, relaxed.entropy_error / electrons
+    )
     added = with_units(second_order, system.dim)
     for name, change in response(rows).items():
         added[f"{name}_first_order"] = _to_first_order(quantities[name], change)

@@ -28,21 +28,26 @@ from heg.gas.coulomb import fourier_transform, madelung
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.observables.second_order.levels import Levels
+from heg.statistics import Estimate
 
 STATES_AT_ONCE = 256  # bounds the memory of the differences of all pairs
 
 
 class Relaxation(NamedTuple):
-    """F[p*] - F[p], hartree per cell.
+    """The change from the trained probabilities p to the best ones p* for given energies.
 
     Attributes:
-      value: at most zero, apart from noise.
+      value: F[p*] - F[p], hartree per cell; at most zero, apart from noise.
       error: standard error over the draws, that of the energies, and what orders beyond the second
         make of it, added in squares.
+      entropy: -E[ln p*] over p*, k_B per cell.
+      entropy_error: standard error over the draws and that of the energies, added in squares.
     """
 
     value: float
     error: float
+    entropy: float
+    entropy_error: float
 
 
 def state_energies(
@@ -125,4 +130,24 @@ def relaxation(
     errors = [statistical, of_levels, beyond_second_order]
     value = -system.temperature * (divergence - noise)
     error = system.temperature * np.linalg.norm(errors)
-    return Relaxation(float(value), float(error))
+    entropy = _best_entropy(beta, levels, parts, log_p)
+    return Relaxation(float(value), float(error), entropy.mean, entropy.error)
+
+
+def _best_entropy(beta, levels, parts, log_p):
+    """Entropy of p* with its error, k_B per cell, from draws of p."""
+
+    def entropy_of(weights):
+        u = beta * (parts @ weights) + log_p
+        log_weight = -u - (logsumexp(-u) - np.log(len(u)))
+        weight = np.exp(log_weight)
+        information = -(log_p + log_weight)  # -ln p* of each draw
+        return weight, information, np.mean(weight * information)
+
+    coefficients = levels.weights[1:]
+    weight, information, mean = entropy_of(coefficients)
+    # the part of each draw: in the weighted mean, and in the normalisation of p*
+    influence = weight * (information - mean) + weight - 1
+    statistical = np.std(influence, ddof=1) / np.sqrt(len(influence))
+    changes = [entropy_of(coefficients + direction)[2] - mean for direction in levels.directions()]
+    return Estimate(float(mean), float(np.hypot(statistical, np.linalg.norm(changes))))
