@@ -22,7 +22,7 @@ def corrected(
     rows: Row,
     relaxed: Relaxation,
 ) -> dict[str, Quantity]:
-    """F_2, F + F_2 and f_xc with it, and the observables to first order.
+    """F_2, F + F_2 and f_xc with it, the entropy of the best p(K), observables to first order.
 
     Args:
       system: the gas.
