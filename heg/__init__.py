@@ -1,4 +1,4 @@
-"""heg: the equation of state of the uniform electron gas at finite temperature, variationally."""
+"""The equation of state of the homogeneous electron gas at finite temperature, variationally."""
 
 from importlib.metadata import version
 

@@ -46,7 +46,7 @@ from heg.training.cost import cost, product_rate
 from heg.training.step import build
 from heg.training.verdict import sentence_of
 
-HELP = """Variational free energy of the uniform electron gas at finite temperature.
+HELP = """Variational free energy of the homogeneous electron gas at finite temperature.
 
 Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [sampler] [optimizer]
 [run] with the names of the flags; flags win.  The same command again continues the run; so does
