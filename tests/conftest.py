@@ -8,6 +8,11 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# shapes and types of arguments and results are checked in these rooms, before heg is imported
+install_import_hook(["heg.gas"], "shape_checker.checked")
+
 from fake_solver import USERS, FakeSolver
 
 import heg  # noqa: F401  sets double precision before any array exists
