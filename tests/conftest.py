@@ -13,10 +13,10 @@ from jaxtyping import install_import_hook
 # shapes and types of arguments and results are checked in these rooms, before heg is imported
 install_import_hook(["heg.gas"], "shape_checker.checked")
 
-from fake_solver import USERS, FakeSolver
+from fake_solver import USERS, FakeSolver  # noqa: E402
 
-import heg  # noqa: F401  sets double precision before any array exists
-from heg.parallel.processes import start
+import heg  # noqa: E402, F401  sets double precision before any array exists
+from heg.parallel.processes import start  # noqa: E402
 
 start()
 

@@ -1,4 +1,4 @@
-"""The checker of types and array shapes that tests/conftest.py puts behind every function of heg."""
+"""The checker of types and array shapes that tests/conftest.py puts behind functions of heg."""
 
 import jax
 import numpy as np
