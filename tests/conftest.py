@@ -8,10 +8,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
+import shape_checker
 
-# shapes and types of arguments and results are checked in these rooms, before heg is imported
-install_import_hook(["heg.gas"], "shape_checker.checked")
+shape_checker.install()
 
 from fake_solver import USERS, FakeSolver  # noqa: E402
 
