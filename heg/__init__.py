@@ -8,6 +8,7 @@ from heg.eos.table import Table
 from heg.eos.table_files import load_table
 from heg.gas.ideal import choose_cutoff, thermodynamics
 from heg.gas.system import System
+from heg.reference.published import published_f_xc
 from heg.statistics import Estimate
 from heg.training.step import build
 
@@ -31,6 +32,7 @@ __all__ = [
     "measure",
     "plot",
     "plot_momentum",
+    "published_f_xc",
     "solve",
     "thermodynamics",
 ]

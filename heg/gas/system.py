@@ -96,6 +96,21 @@ def _shown(value):
     return str(value) if isinstance(value, numbers.Number) else repr(value)
 
 
+def fermi_wavevector(dim: int, rs: float, zeta: float) -> float:
+    """k_F of the majority spin of the infinite gas, 1/bohr.
+
+    Args:
+      dim: 2 or 3.
+      rs: Wigner-Seitz radius, bohr.
+      zeta: polarisation, 0 to 1.
+    """
+    if dim == 2:
+        power = 2 * (1 + zeta)  # (k_F r_s)^d
+    else:
+        power = 9 * math.pi / 4 * (1 + zeta)
+    return power ** (1 / dim) / rs
+
+
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class System:
@@ -258,11 +273,7 @@ class System:
     @property
     def fermi_wavevector(self) -> float:
         """k_F of the majority spin of the infinite gas, 1/bohr."""
-        if self.dim == 2:
-            power = 2 * (1 + self.polarization)  # (k_F r_s)^d
-        else:
-            power = 9 * math.pi / 4 * (1 + self.polarization)
-        return power ** (1 / self.dim) / self.rs
+        return fermi_wavevector(self.dim, self.rs, self.polarization)
 
     @property
     def fermi_energy(self) -> float:

@@ -2,7 +2,6 @@
 what is refused."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,7 +184,7 @@ def test_a_larger_cell_that_is_not_done_hides_no_row_of_a_smaller_one(tmp_path):
 
 
 def test_the_shipped_table_of_seven_electrons_answers_as_its_page_says():
-    table = load_table(Path(__file__).parents[2] / "docs" / "results" / "3d-polarised.h5")
+    table = load_table("3d-polarised")
     assert len(table.columns["rs_bohr"]) == 20 and np.all(table.columns["reached"] == 1)
     for rs, theta in ((1.5, 0.3), (3.0, 0.7), (6.0, 0.4)):
         published = gdsmfb(System(7, 0, 3, rs, theta, (0.0,) * 3))
@@ -224,3 +223,19 @@ def test_what_is_unsure_at_all_twists_alike_does_not_average_out():
     assert row["f_2_ha"] == pytest.approx(F_2)
     assert row["f_2_error_ha"] == pytest.approx(np.hypot(2e-4, 5e-4))
     assert row["f_xc_cell_bound_ha"] == pytest.approx(row["f_xc_cell_ha"] - F_2)
+
+
+@pytest.mark.parametrize("name", ["2d-polarised", "3d-polarised", "3d-unpolarised"])
+def test_a_shipped_table_is_read_by_its_name(name):
+    table = load_table(name)
+    dim, zeta = int(table.columns["dim"][0]), table.columns["zeta"][0]
+    assert name == f"{dim}d-{'polarised' if zeta else 'unpolarised'}"
+
+
+def test_a_wrong_name_lists_the_shipped_tables(tmp_path):
+    sentence = "2d-polarised, 3d-polarised, 3d-unpolarised$"
+    with pytest.raises(ValueError, match=sentence):
+        load_table("3d-unpolarized")
+    # a file that is meant stays a file
+    with pytest.raises((OSError, StorageError), match="table.h5"):
+        load_table(tmp_path / "table.h5")
