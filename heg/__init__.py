@@ -14,6 +14,12 @@ from heg.training.step import build
 
 __version__ = version("heg")
 
+
+def __dir__() -> list[str]:
+    """The public names alone, for completion in a notebook."""
+    return [*__all__, "__version__"]
+
+
 __all__ = [
     "Config",
     "Estimate",
