@@ -4,6 +4,8 @@ The constants are those of CODATA, as scipy.constants has them: 2022 from SciPy 
 Newell, Taylor and Tiesinga, arXiv:2409.03787.
 """
 
+import re
+
 from scipy.constants import physical_constants
 
 ELECTRONVOLT = 1 / physical_constants["Hartree energy in eV"][0]  # hartree
@@ -11,6 +13,8 @@ KELVIN = 1 / physical_constants["hartree-kelvin relationship"][0]  # k_B times 1
 CENTIMETRE = 0.01 / physical_constants["Bohr radius"][0]  # bohr
 RYDBERG = 0.5  # hartree
 ENERGY_UNITS = {"Ha": 1.0, "Ry": RYDBERG, "eV": ELECTRONVOLT, "K": KELVIN}  # hartree
+# a number and a unit, with a blank between them or without
+QUANTITY = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d]\S*)")
 LENGTH_UNITS = {"bohr": 1.0, "cm": CENTIMETRE}  # bohr
 
 
@@ -36,17 +40,14 @@ def temperature_of_words(words: str) -> float:
     Raises:
       ValueError: it is no number with a unit.
     """
-    number, _, unit = words.strip().partition(" ")
-    try:
-        value = float(number)
-    except ValueError:
-        value = None
-    if value is None or not unit:
+    match = QUANTITY.fullmatch(words.strip())
+    if match is None:
         raise ValueError(
             f"temperature is {words!r}: give a number and a unit, "
             f'such as "5 eV"; units are {", ".join(ENERGY_UNITS)}'
         )
-    return energy_in_hartree("temperature", value, unit.strip())
+    number, unit = match.groups()
+    return energy_in_hartree("temperature", float(number), unit)
 
 
 def density_units(dim: int) -> dict[str, float]:

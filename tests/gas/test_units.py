@@ -34,6 +34,7 @@ def test_the_units_of_a_temperature_agree():
     # 11604.518 K and 2/27.2114 Ry are 1 eV (CODATA 2022)
     one = temperature_of_words("1 eV")
     assert temperature_of_words("11604.518 K") == pytest.approx(one, rel=1e-6)
+    assert temperature_of_words("1eV") == temperature_of_words("1.0e0 eV") == one
     assert temperature_of_words("0.0734986 Ry") == pytest.approx(one, rel=1e-6)
     assert temperature_of_words("0.0367493 Ha") == pytest.approx(one, rel=1e-6)
 
