@@ -164,7 +164,9 @@ def _run(config):
             f"{estimate['memory_mib']:.0f} MiB for the largest arrays"
         )
         say(f"Expected: {time_and_memory}.")
-    say(f"Compiling the first step, which usually takes {COMPILING} s.")
+    # a run that is at its end compiles no step
+    if not processes.on_first((run_dir / "summary.json").exists):
+        say(f"Compiling the first step, which usually takes {COMPILING} s.")
     stop = stop_signals(config.run.max_seconds)
     summary = solve_run(config, say, _Progress(config.run.steps), stop)
     if not summary:

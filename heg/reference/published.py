@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heg.gas.system import RANGES, System, fermi_wavevector, real_number, whole_number
+from heg.gas.system import RANGES, Range, System, fermi_wavevector, real_number, whole_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,11 @@ class InfiniteGas:
     def __post_init__(self):
         if whole_number("dim", self.dim) not in (2, 3):
             raise ValueError(f"dim is {self.dim}: it must be 2 or 3")
-        ranges = {"rs": RANGES["rs"][:2], "theta": RANGES["theta"][:2], "polarization": (0.0, 1.0)}
-        for name, (low, high) in ranges.items():
-            value = real_number(name, getattr(self, name))
+        values = {"rs": self.rs, "theta": self.theta, "zeta": self.polarization}
+        ranges = {**RANGES, "zeta": Range(0.0, 1.0, "")}
+        for name, given in values.items():
+            value = real_number(name, given)
+            low, high, _ = ranges[name]
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}: it must lie between {low:g} and {high:g}")
 

@@ -96,7 +96,7 @@ def test_an_extrapolated_fit_is_announced():
         ((4, 1.0, 1.0, 0.0), "dim"),
         ((3, -1.0, 1.0, 0.0), "rs"),
         ((3, 1.0, 0.0, 0.0), "theta"),
-        ((3, 1.0, 1.0, 1.2), "polarization"),
+        ((3, 1.0, 1.0, 1.2), "zeta"),
     ],
 )
 def test_an_impossible_state_is_refused(state, field):
