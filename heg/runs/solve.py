@@ -279,7 +279,9 @@ class Run:
         if progress.step >= self.config.run.steps:
             return True
         accuracy = self.config.run.accuracy
-        return accuracy is not None and settled(progress.rows, accuracy)
+        return accuracy is not None and settled(
+            progress.rows, accuracy, self.solver.system.temperature
+        )
 
     def _take_step(self, progress: Progress) -> None:
         before = progress.state

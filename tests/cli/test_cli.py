@@ -129,7 +129,7 @@ def exit_code(arguments):
         ("batch", "1", "batch is 1"),
         ("flow_width", "0", "flow_width is 0"),
         ("thet", "3", "Did you mean --theta?"),
-        ("temperature", "5eV", "Unknown option: --temperature"),
+        ("temperature", "5 eV", "--temperature"),  # beside --theta
         ("steps", "many", "--steps"),
     ],
 )
@@ -144,7 +144,7 @@ def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, field,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--temperature 5eV --run-dir x", "Unknown option: --temperature."),
+        ("--temp 5eV --run-dir x", "Unknown option: --temp."),
         ("--thet=3", "Unknown option: --thet. Did you mean --theta?"),
         ("--electrons 2 --rs=1 --run-dir x", "missing --dim, --theta: see heg-solve --help"),
         ("--electrons 2 --rs 1 --dim 2 --run-dir x --theta", "--theta requires an argument"),
@@ -355,3 +355,35 @@ def test_json_is_all_that_standard_output_gets(tmp_path, capsys):
     assert result["cost"]["samples"] == 6 * 16 + 2 * 64  # steps, and twice the final samples
     assert "exact ideal gas" in words
     assert not run_dir.exists()
+
+
+def test_a_log_has_what_is_printed_and_grows(tmp_path, capsys):
+    log = tmp_path / "run.log"
+    words = [*command_line(tmp_path / "d"), "--log", str(log)]
+    assert exit_code([*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    first, rest = log.read_text().split("\n", 1)
+    assert first.startswith("# ") and " heg-solve --" in first and rest == shown
+    # complaints belong to it too, and streams are as before
+    assert exit_code([*words, "--batch", "1"]) == common.BAD_INPUT
+    complaint = capsys.readouterr().err
+    assert log.read_text().startswith(f"{first}\n{shown}") and log.read_text().endswith(complaint)
+    assert not isinstance(sys.stdout, common.Copied)
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path, capsys):
+    words = [*command_line(tmp_path / "d"), f"--log={tmp_path / 'none' / 'run.log'}"]
+    assert exit_code([*words, "--dry-run"]) == common.BAD_INPUT
+    assert "run.log: it cannot be written, No such file" in capsys.readouterr().err
+
+
+def test_a_shell_completes_the_flags(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert exit_code(["--install-completion", "--shell", "bash"]) == 0
+    script = tmp_path / ".local" / "share" / "bash-completion" / "completions" / "heg-solve"
+    asked = (
+        f"source {script}; COMP_WORDS=(heg-solve --temp); COMP_CWORD=1; _heg_solve; "
+        'echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["--temperature"]

@@ -96,8 +96,17 @@ def test_a_run_of_another_kind_is_refused(run, system, flow_layers, words):
         start_from(run, solver)
 
 
-def history(values, error):
-    return [{"F_ha": str(value), "F_error_ha": str(error)} for value in values]
+T = 0.5  # hartree
+
+
+def history(values, error, entropy=1.0):
+    """Of these F, and of S that is `entropy` in the last third and 1 before."""
+    rows = []
+    for step, value in enumerate(values):
+        s = entropy if step >= len(values) - len(values) // 3 else 1.0
+        row = {"F_ha": value, "F_error_ha": error, "S_kb": s, "S_error_kb": error}
+        rows.append({name: str(number) for name, number in row.items()})
+    return rows
 
 
 def test_a_training_has_settled_when_drift_and_error_are_below_the_accuracy():
@@ -106,14 +115,21 @@ def test_a_training_has_settled_when_drift_and_error_are_below_the_accuracy():
     assert drift(history(falling, 1e-3)) == pytest.approx(
         Estimate(expected, 1e-3 * np.sqrt(2 / 20))
     )
-    assert settled(history(falling, 1e-3), 1.01 * abs(expected)) and not settled(
-        history(falling, 1e-3), 0.015
-    )
+    assert settled(history(falling, 1e-3), 1.01 * abs(expected), T)
+    assert not settled(history(falling, 1e-3), 0.015, T)
     # flat, but too noisy to tell
-    assert settled(history([0.0] * 60, 0.01), 0.0033) and not settled(
-        history([0.0] * 60, 0.01), 0.0031
-    )
-    assert not settled(history([0.0] * (SHORTEST - 1), 1e-9), 1.0)
+    assert settled(history([0.0] * 60, 0.01), 0.0033, T)
+    assert not settled(history([0.0] * 60, 0.01), 0.0031, T)
+    assert not settled(history([0.0] * (SHORTEST - 1), 1e-9), 1.0, T)
+
+
+def test_a_training_whose_entropy_drifts_has_not_settled():
+    moving = history([0.0] * 60, 1e-3, entropy=1.1)
+    # T times the drift of S is 0.05 hartree
+    assert settled(moving, 0.051, T) and not settled(moving, 0.049, T)
+    # a drift within two errors, each of sqrt(2 / 20) of that of a step, may be chance
+    assert settled(history([0.0] * 60, 0.01, entropy=1.006), 0.0032, 10.0)
+    assert not settled(history([0.0] * 60, 0.01, entropy=1.007), 0.0032, 10.0)
 
 
 def test_a_settled_training_ends_early_and_its_continuation_adds_no_step(tmp_path):
