@@ -86,12 +86,25 @@ def log_partition(levels: Float[Array, " orbitals"], electrons: int) -> Float[Ar
     return log_partition_table(levels, electrons)[0, electrons]
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def occupation_numbers(
-    levels: Float[Array, " orbitals"], electrons: int
+    levels: Float[Array | np.ndarray, " orbitals"], electrons: int
 ) -> Float[Array, " orbitals"]:
     """Mean occupation of each orbital, -d ln Z / d(beta eps); `levels` are beta * energy."""
-    return -jax.grad(log_partition)(levels, electrons)
+    return _log_z_and_occupation(levels, electrons).occupation
+
+
+class _LogZAndOccupation(NamedTuple):
+    """ln Z [] and the mean occupation of each orbital [M]."""
+
+    log_z: jax.Array
+    occupation: jax.Array
+
+
+# one program for both: the second needs the first
+@functools.partial(jax.jit, static_argnums=1)
+def _log_z_and_occupation(levels, electrons):
+    log_z, slope = jax.value_and_grad(log_partition)(levels, electrons)
+    return _LogZAndOccupation(log_z, -slope)
 
 
 def thermodynamics(
@@ -120,9 +133,9 @@ def thermodynamics(
     log_z = 0.0
     mean_energy = 0.0
     for count in spins:
-        occupation = np.asarray(occupation_numbers(levels, count))[: len(energy)]
-        log_z += float(log_partition(levels, count))
-        mean_energy += occupation @ energy
+        result = _log_z_and_occupation(levels, count)
+        log_z += float(result.log_z)
+        mean_energy += np.asarray(result.occupation)[: len(energy)] @ energy
     free_energy = -log_z / beta
     entropy = beta * (mean_energy - free_energy)
     return IdealGas(
@@ -205,7 +218,7 @@ def _missing_probability(system, energy, window):
 
 def _log_ratio(levels, electrons):
     """ln (Z_{N-1} / Z_N) for the given levels (beta * energy)."""
-    table = log_partition_table(padded(levels), electrons)
+    table = np.asarray(log_partition_table(padded(levels), electrons))
     return float(table[0, electrons - 1] - table[0, electrons])
 
 
