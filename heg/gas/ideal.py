@@ -27,6 +27,7 @@ LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
 MAX_CANDIDATES = 4 * 10**6  # plane waves to choose from
 TAIL = 60.0  # levels above the Fermi level by more than TAIL * T weigh e^-60: no double sees them
 NEVER = 1e6  # beta * energy of a level that is never occupied: e^-NEVER is 0 in a double
+FEWEST_LEVELS = 256  # levels of the shortest table; with a shorter one nothing would be saved
 EXACT_TOLERANCE = 1e-12  # missing probability below which the ideal gas counts as complete
 WINDOW = 20.0  # levels within WINDOW * T settle the ratio Z_{N-1} / Z_N from above
 
@@ -223,12 +224,12 @@ def _log_ratio(levels, electrons):
 
 
 def padded(levels: Float[Array | np.ndarray, " orbitals"]) -> Float[np.ndarray, " padded"]:
-    """The levels with some that are never occupied, up to a power of two.
+    """The levels with some that are never occupied, up to a power of two, FEWEST_LEVELS at least.
 
     So few lengths occur, and few programs are compiled.
     """
     levels = np.asarray(levels)
-    length = 1 << (len(levels) - 1).bit_length()
+    length = max(FEWEST_LEVELS, 1 << (len(levels) - 1).bit_length())
     return np.pad(levels, (0, length - len(levels)), constant_values=NEVER)
 
 

@@ -72,10 +72,6 @@ def compiler_threads() -> Iterator[ThreadPoolExecutor]:
 def _kind(arguments):
     """What decides the program of a call: the structure of its arguments, shapes and types."""
     leaves, structure = jax.tree.flatten(arguments)
-    return structure, tuple(_type(leaf) for leaf in leaves)
-
-
-def _type(leaf):
-    """Shape and type of an array or a plain number; a plain number has a type of its own."""
-    aval = jax.typeof(leaf)
-    return aval.shape, aval.dtype, aval.weak_type
+    types = [jax.typeof(leaf) for leaf in leaves]
+    # plain numbers count as the doubles that they are, as they do where JAX checks such a call
+    return structure, tuple((of_leaf.shape, of_leaf.dtype) for of_leaf in types)

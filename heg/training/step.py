@@ -95,8 +95,10 @@ class Solver:
         key = key_of_run(0)
         walk = programs.draw.shapes(system, params, key)
         samples = programs.evaluate.shapes(system, params, walk.walkers)
+        min_det = programs.lowest.shapes(system, params.flow, walk.walkers)
         # the longest one first: with a core for each program the run waits for it
-        programs.update.ahead(threads, system, state, walk, samples)
+        programs.update.ahead(threads, system, state, walk, samples, min_det)
+        programs.lowest.ahead(threads, system, params.flow, walk.walkers)
         programs.init.ahead(threads, system, state.key)
         programs.draw.ahead(threads, system, params, key)
         programs.evaluate.ahead(threads, system, params, walk.walkers)
@@ -104,7 +106,7 @@ class Solver:
         if not self.exact:
             programs.chain.ahead(threads, system, params, walk.walkers, walk.width, key)
         # wanted last, after the training
-        programs.quality.ahead(threads, system, params, walk.walkers, key)
+        programs.quality.ahead(threads, system, params.flow, key, min_det)
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step; chains begin from a batch of exact draws."""
@@ -124,7 +126,8 @@ class Solver:
         else:
             walk = self.programs.chain(system, params, state.walkers, state.width, key)
         samples = self.programs.evaluate(system, params, walk.walkers)
-        return self.programs.update(system, state, walk, samples)
+        min_det = self.programs.lowest(system, params.flow, walk.walkers)
+        return self.programs.update(system, state, walk, samples, min_det)
 
     def measure(self, params: Params, key: jax.Array) -> tuple[Samples, Walk]:
         """One batch of exact draws at frozen parameters."""
@@ -143,7 +146,9 @@ class Solver:
           walkers: from which the lowest determinant is sought.
           key: of the uniform positions.
         """
-        return self.programs.quality(self.system, params, walkers, key)
+        system = self.system
+        min_det = self.programs.lowest(system, params.flow, walkers)
+        return self.programs.quality(system, params.flow, key, min_det)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +159,7 @@ class Programs:
 
     Attributes:
       cutoff: of the gas of r_s = 1.
-      init, draw, chain, evaluate, update, values, quality: as in StepFunctions.
+      init, draw, chain, evaluate, update, values, lowest, quality: as in StepFunctions.
     """
 
     cutoff: Cutoff
@@ -164,6 +169,7 @@ class Programs:
     evaluate: Program
     update: Program
     values: Program
+    lowest: Program
     quality: Program
 
 
@@ -218,6 +224,7 @@ def programs(
         evaluate=Program(functions.evaluate),
         update=Program(functions.update),
         values=Program(functions.values),
+        lowest=Program(functions.lowest),
         quality=Program(functions.quality),
     )
 
@@ -292,7 +299,12 @@ class StepFunctions:
         return evaluate(model, controls, params, walkers, self.chunk)
 
     def update(
-        self, system: System, state: TrainState, walk: Walk, samples: Samples
+        self,
+        system: System,
+        state: TrainState,
+        walk: Walk,
+        samples: Samples,
+        min_det: jax.Array,
     ) -> tuple[TrainState, StepInfo]:
         """The state after a step on these samples, and the record of the step."""
         model = self._model(system)
@@ -318,7 +330,7 @@ class StepFunctions:
         )
         # the record is of the parameters before the step, its check of the new ones too
         finite = _all_finite((samples, slope.gradient, params))
-        return after, _step_info(system, model, state, walk, samples, finite)
+        return after, _step_info(system, state, walk, samples, min_det, finite)
 
     def values(
         self, system: System, samples: Samples, regression: Regression
@@ -326,16 +338,23 @@ class StepFunctions:
         """Values of each sample per electron, as in heg.training.free_energy."""
         return per_electron(samples, regression, system)
 
-    def quality(self, system: System, params: Params, walkers: Walkers, key: jax.Array) -> Quality:
-        """Signs of folds of the flow, as in heg.sampling.folds."""
+    def lowest(self, system: System, flow: dict, walkers: Walkers) -> jax.Array:
+        """The lowest determinant of a layer found, as in heg.sampling.folds.
+
+        A program of its own, as each step wants it and the quality of the whole run.
+        """
+        return lowest_determinant(self._model(system), system, flow, walkers)
+
+    def quality(self, system: System, flow: dict, key: jax.Array, min_det: jax.Array) -> Quality:
+        """Signs of folds of the flow, as in heg.sampling.folds; min_det is that of `lowest`."""
         model = self._model(system)
         keys = jax.random.split(key, FOLD_SAMPLES)
         # uniform positions come in another number than the batch, and need a divisor of their own
         chunk = divisor(FOLD_SAMPLES, self.chunk)
         return Quality(
-            min_det=lowest_determinant(model, system, params.flow, walkers),
-            folded=folded_measure(model, system, params.flow, keys, chunk),
-            attraction=largest_attraction(model.flow, params.flow),
+            min_det=min_det,
+            folded=folded_measure(model, system, flow, keys, chunk),
+            attraction=largest_attraction(model.flow, flow),
         )
 
     def _orbitals(self, system: System) -> Orbitals:
@@ -396,7 +415,7 @@ def _all_finite(tree):
     return jnp.all(jnp.array(finite))
 
 
-def _step_info(system, model, state, walk, samples, finite):
+def _step_info(system, state, walk, samples, min_det, finite):
     energy = samples.energy.total
     values = per_electron(samples, state.regression, system)
     estimates = {name: batch_estimate(value) for name, value in values.items()}
@@ -410,7 +429,7 @@ def _step_info(system, model, state, walk, samples, finite):
         acceptance=walk.acceptance,
         redrawn=walk.redrawn,
         lost=walk.lost,
-        min_det=lowest_determinant(model, system, state.params.flow, walk.walkers),
+        min_det=min_det,
         finite=finite,
         worst=jnp.argmax(badness),
     )
