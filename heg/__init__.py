@@ -8,10 +8,17 @@ from heg.eos.table import Table
 from heg.eos.table_files import load_table
 from heg.gas.ideal import choose_cutoff, thermodynamics
 from heg.gas.system import System
+from heg.reference.published import published_f_xc
 from heg.statistics import Estimate
 from heg.training.step import build
 
 __version__ = version("heg")
+
+
+def __dir__() -> list[str]:
+    """The public names alone, for completion in a notebook."""
+    return [*__all__, "__version__"]
+
 
 __all__ = [
     "Config",
@@ -31,6 +38,7 @@ __all__ = [
     "measure",
     "plot",
     "plot_momentum",
+    "published_f_xc",
     "solve",
     "thermodynamics",
 ]

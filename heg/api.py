@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import numpy as np
 
 from heg.config import Config, SystemConfig, suggestion, tables
+from heg.display import as_html, optional_package
 from heg.gas.ideal import ideal_reference
 from heg.gas.system import System, whole_number
 from heg.observables.evaluation import Measurement
 from heg.observables.momentum import ideal_momentum
+from heg.observables.quantities import NUMBERS
 from heg.parallel import processes
 from heg.report import run_figures
+from heg.report.notebook import fragment
 from heg.runs import text_files
 from heg.runs.measure import measure as measure_run
 from heg.runs.run_directory import RunDirectory
@@ -60,6 +63,29 @@ class Run(NamedTuple):
         if name not in self.summary:
             raise ValueError(f"the run in {self.directory} is not finished: call heg.solve again")
         return Estimate(**self.summary[name])
+
+    def to_pandas(self) -> Any:
+        """The history as a pandas DataFrame, its index the step; units are in the names.
+
+        Raises:
+          ImportError: pandas is not installed (extra `pandas`).
+        """
+        frame = optional_package("pandas", "Run.to_pandas").DataFrame(dict(self.history))
+        return frame.set_index("step") if self.history else frame
+
+    def to_xarray(self) -> Any:
+        """The history as an xarray Dataset over the steps.
+
+        Raises:
+          ImportError: xarray is not installed (extra `xarray`).
+        """
+        xarray = optional_package("xarray", "Run.to_xarray")
+        columns = {name: ("step", values) for name, values in self.history.items()}
+        return xarray.Dataset(columns)
+
+    def _repr_html_(self) -> str:
+        """Results, verdict and training curve, for notebooks."""
+        return as_html(self)
 
     def __repr__(self) -> str:
         """A line: directory, steps, F and the verdict."""
@@ -162,7 +188,8 @@ def measure(
     Raises:
       ValueError: there is no such run, fewer samples than an error needs, or the processes of a
         launcher ask for different measurements.
-      heg.errors.RunError, heg.errors.StorageError, OSError: it cannot go on.
+      heg.errors.RunError, heg.errors.StorageError, heg.errors.ParallelError,
+      OSError: it cannot go on.
     """
     samples = whole_number("samples", samples)
     if samples < 2:
@@ -227,6 +254,24 @@ def plot_momentum(measurement: Measurement) -> "Figure":
     _require_kind("plot_momentum", measurement, Measurement)
     ideal = ideal_momentum(measurement.system, measurement.orbitals)
     return run_figures.momentum(measurement.quantities, ideal)
+
+
+@as_html.register
+def _run_in_html(run: Run) -> str:
+    """Results beside the ideal gas, the verdict and the training curve."""
+    steps = len(run.history["step"]) if run.history else 0
+    rows = []
+    for name in QUANTITIES if run.summary else ():
+        ideal = run.summary["ideal"][name]["mean"]
+        entry = NUMBERS[name]
+        rows.append((name, entry.title, str(run.estimate(name)), f"{ideal:.6g}", entry.unit))
+    return fragment(
+        title=f"Run {run.directory}, {steps} steps",
+        head=("", "quantity", "result", "ideal gas", "unit"),
+        rows=rows,
+        sentence=sentence_of(run.summary) if run.summary else "not finished",
+        draw=(lambda: plot(run)) if run.history else None,
+    )
 
 
 def _require_kind(function: str, given: Any, *kinds: type) -> None:

@@ -7,14 +7,14 @@ import contextlib
 import dataclasses
 import difflib
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
 from heg.checks import Whole, make_plain, one_of, require, within
-from heg.gas.system import MAX_ELECTRONS, System, whole_number
+from heg.gas.system import MAX_ELECTRONS, System, electrons_up, whole_number
+from heg.gas.units import temperature_of_words
 
 # no machine of today goes beyond these
 MAX_LAYERS = 100
@@ -22,7 +22,18 @@ MAX_WIDTH = 1024
 MAX_SAMPLES = 2**22
 MAX_STEPS = 2**40
 MAX_SEED = 2**63 - 1
-MAX_DENOMINATOR = 10**6  # of a polarisation given as a decimal number
+
+
+def _theta_of_word(_, tokens) -> float | str:
+    """Theta as a number, or a temperature with its unit, which SystemConfig turns into Theta."""
+    word = tokens[0].value
+    try:
+        theta = float(word)
+    except ValueError:
+        return word
+    if tokens[0].keyword == "--temperature":
+        raise ValueError(f'temperature is {word}: give its unit too, as in "{word} eV"')
+    return theta
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +46,11 @@ class SystemConfig:
     "dimensions, 2 or 3"
     rs: float
     "Wigner-Seitz radius r_s, bohr"
-    theta: float
-    "temperature over the Fermi energy of the majority spin, T/E_F"
+    theta: Annotated[float, Parameter(name=["--theta", "--temperature"], converter=_theta_of_word)]
+    (
+        "temperature over the Fermi energy of the majority spin, T/E_F; "
+        'or with its unit, Ha, Ry, eV or K, as in "5 eV"'
+    )
     polarization: str = "0"
     "spin polarisation, 0 ... 1 or a ratio such as 3/7"
     twist: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = ()
@@ -45,9 +59,17 @@ class SystemConfig:
     "scale of the Coulomb energy; 0 is the ideal gas"
 
     def __post_init__(self):
+        if isinstance(self.theta, str):
+            object.__setattr__(self, "theta", self._theta_of_temperature(self.theta))
         make_plain(self)
         object.__setattr__(self, "dim", whole_number("dim", self.dim))
         object.__setattr__(self, "polarization", str(self.polarization))
+
+    def _theta_of_temperature(self, words: str) -> float:
+        """T / E_F of a temperature with its unit."""
+        temperature = temperature_of_words(words)
+        # E_F needs no temperature
+        return temperature / dataclasses.replace(self, theta=1.0).build().fermi_energy
 
     def build(self) -> System:
         """The System of these settings.
@@ -57,28 +79,9 @@ class SystemConfig:
             polarisation.
         """
         within(self, 1, MAX_ELECTRONS, "electrons")
-        n_up = self._n_up()
+        n_up = electrons_up(self.electrons, self.polarization)
         n_down = self.electrons - n_up
         return System(n_up, n_down, self.dim, self.rs, self.theta, self.twist, self.coupling)
-
-    def _n_up(self) -> int:
-        """Number of electrons with spin up, from the polarisation."""
-        try:
-            zeta = Fraction(str(self.polarization).strip()).limit_denominator(MAX_DENOMINATOR)
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(
-                f"polarization is {self.polarization!r}: give a number or a ratio such as 3/7"
-            ) from None
-        # an exact fraction: 3/7 of 14 electrons is a whole number, 0.4286 of them is not
-        n_up = self.electrons * (1 + zeta) / 2
-        if not 0 <= zeta <= 1 or n_up.denominator != 1:
-            differences = range(self.electrons % 2, self.electrons + 1, 2)  # of the spins
-            allowed = ", ".join(str(Fraction(n, self.electrons)) for n in differences)
-            raise ValueError(
-                f"polarization is {self.polarization}: "
-                f"with {self.electrons} electrons it must be one of {allowed}"
-            )
-        return int(n_up)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +164,7 @@ class RunConfig:
     steps: Whole = 300
     "training steps; 0: the untrained values"
     accuracy: float | None = None
-    "end the training once F has settled to this, hartree per electron; steps is then a bound"
+    "end the training once F and T S have settled to this, hartree per electron; steps is a bound"
     start: str | None = None
     "run directory whose trained parameters the training starts from; none: the ideal gas"
     samples: Whole = 4096

@@ -108,10 +108,12 @@ def moved_in_step(config: Config, state) -> dict[str, float]:
     key = jax.random.key(1)
     walk = step.draw(system, state.params, key)
     samples = step.evaluate(system, state.params, walk.walkers)
+    min_det = step.lowest(system, state.params.flow, walk.walkers)
     lowered = {
         "draw": step.draw.lower(system, state.params, key),
         "evaluate": step.evaluate.lower(system, state.params, walk.walkers),
-        "update": step.update.lower(system, state, walk, samples),
+        "update": step.update.lower(system, state, walk, samples, min_det),
+        "lowest": step.lowest.lower(system, state.params.flow, walk.walkers),
     }
     devices = jax.device_count()
     return {

@@ -42,6 +42,7 @@ from heg.cli import common, eos, measure, solve
 from heg.config import Config, from_tables
 from heg.config import tables as tables_of
 from heg.eos.grid import TableConfig
+from heg.eos.table_files import SHIPPED
 from heg.errors import StorageError
 from heg.runs import text_files
 
@@ -356,7 +357,7 @@ def of_measurements(place: Path) -> tuple:
 
 def of_tables(place: Path) -> tuple:
     """load_table of a damaged file, and states outside of it."""
-    source = Path(__file__).parents[1] / "docs" / "results" / "3d-polarised.h5"
+    source = SHIPPED / "3d-polarised.h5"
     path = place / "table.h5"
     whole = source.read_bytes()
 

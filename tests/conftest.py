@@ -2,15 +2,20 @@
 
 import os
 
-# tests compile much and compute little: a quarter of their time is spared.  test_processes runs as
-# users do
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# tests compile much and compute little: without optimisation a run of a small gas takes 28 s of CPU
+# time, with some (level 1) 36 s.  Processes that tests start inherit it
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
+import shape_checker
 
-import heg  # noqa: F401  sets double precision before any array exists
-from heg.parallel.processes import start
+shape_checker.install()
+
+from fake_solver import USERS, FakeSolver  # noqa: E402
+
+import heg  # noqa: E402, F401  sets double precision before any array exists
+from heg.parallel.processes import start  # noqa: E402
 
 start()
 
@@ -19,3 +24,12 @@ start()
 def key():
     """The seed of every statistical test."""
     return jax.random.key(20240607)
+
+
+@pytest.fixture(scope="module")
+def fake_runs():
+    """All runs of a module are those of a solver without electrons."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in USERS:
+            patch.setattr(module, "build", FakeSolver)
+        yield

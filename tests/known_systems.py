@@ -37,6 +37,8 @@ GASES = {
     "3D-polarized": POLARIZED_3D,
     "3D-spins": SPINS_3D,
 }
+# where compilation is slow: a polarised gas is the part of equal spins of these
+GASES_OF_TWO_SPINS = {name: GASES[name] for name in ("2D-spins", "3D-spins")}
 
 
 def reference_rows(name: str) -> list[dict[str, str]]:

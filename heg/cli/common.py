@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import io
 import os
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import cyclopts
 import jax
@@ -25,6 +26,7 @@ FAILED = 1
 BAD_INPUT = 2
 CONTINUE = 75  # "temporary failure, try again" of sysexits.h
 PROGRESS_SECONDS = 60.0  # between lines of progress in a log
+UNITS_OF_TIME = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 NO_MEMORY = "the memory is not enough: lower batch, chunk or the sizes"
 
 
@@ -36,6 +38,8 @@ class Common:
     "print the result as JSON on standard output, all else on standard error"
     alone: Annotated[bool, Parameter(negative="")] = False
     "do not join the other processes of a launcher: each runs a job of its own"
+    log: Path | None = None
+    "add all that is printed, JSON apart, to the end of this file too"
 
 
 CommonFlags = Annotated[Common, Parameter(name="*")]
@@ -57,26 +61,37 @@ def command(program: str, parse: Callable, act: Callable, arguments: list[str] |
     arguments = sys.argv[1:] if arguments is None else arguments
     # the flag is looked for here: the command line is parsed only once the processes have met
     begin(program, alone="--alone" in arguments)
-    try:
-        code = _answer(parse, act, arguments)
-    except (ValueError, StorageError) as error:
-        code = complain(error, BAD_INPUT, program)
-    except (RunError, OSError) as error:
-        code = complain(error, FAILED, program)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not _is_lack_of_memory(error) or jax.process_count() > 1:
-            raise  # the other processes do not know of it
-        code = complain(MemoryError(NO_MEMORY), FAILED, program)
+    streams = sys.stdout, sys.stderr  # which a log replaces
+    code = _exit_code(program, parse, act, arguments)
+    # after a failure of the program itself they stay: its traceback belongs in the log
+    sys.stdout, sys.stderr = streams
     processes.end(code)
 
 
-def _answer(parse, act, arguments):
+def _exit_code(program, parse, act, arguments):
+    """Does what is asked for; what goes wrong becomes a sentence and an exit code."""
+    try:
+        return _answer(program, parse, act, arguments)
+    except (ValueError, StorageError) as error:
+        return complain(error, BAD_INPUT, program)
+    except (RunError, OSError) as error:
+        return complain(error, FAILED, program)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not _is_lack_of_memory(error) or jax.process_count() > 1:
+            raise  # the other processes do not know of it
+        return complain(MemoryError(NO_MEMORY), FAILED, program)
+
+
+def _answer(program, parse, act, arguments):
     """Does what is asked for, and prints the result if that is wanted; the exit code."""
     as_json = "--json" in arguments
     output = sys.stdout  # kept, as all else that is printed goes to standard error
     with _standard_output(to_errors=as_json and processes.is_first()):
         # processes with different commands would wait for each other for ever
         processes.agree(_words_by_position(arguments))
+        # the flag is looked for here, so that a log has the complaints about other flags too
+        if log := _value_of("--log", arguments):
+            processes.on_first(_begin_log, Path(log), [program, *arguments])
         # parsing reads files, which belong to the first process
         asked = processes.on_first(parse, arguments)
         if asked is None:
@@ -85,6 +100,48 @@ def _answer(parse, act, arguments):
     if as_json and result is not None:
         print(text_files.as_json(result), file=output)
     return code
+
+
+def _value_of(flag, arguments):
+    """The word after a flag, written as one word, --flag=WORD, or as two; None without it."""
+    for word, following in zip(arguments, [*arguments[1:], None]):
+        name, is_one_word, value = word.partition("=")
+        if name == flag:
+            return value if is_one_word else following
+    return None
+
+
+def _begin_log(path, words):
+    """Sends all that is printed to the end of a file too, after a line with time and command."""
+    try:
+        # by lines: what was printed is in the file whatever happens
+        file = open(path, "a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise ValueError(f"log is {path}: it cannot be written, {error.strerror}") from None
+    file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(words)}\n")
+    sys.stdout = cast(TextIO, Copied(sys.stdout, file))
+    sys.stderr = cast(TextIO, Copied(sys.stderr, file))
+
+
+class Copied(io.TextIOBase):
+    """A stream whose text goes to a file too.
+
+    It is no terminal: lines that are written over each other have no place in a file.
+    """
+
+    def __init__(self, stream: TextIO, file: TextIO):
+        self.stream = stream
+        self.file = file
+
+    def write(self, text: str) -> int:
+        """Writes to both; the number of characters."""
+        self.stream.write(text)
+        return self.file.write(text)
+
+    def flush(self) -> None:
+        """Nothing stays behind in either."""
+        self.stream.flush()
+        self.file.flush()
 
 
 def _standard_output(to_errors):
@@ -126,7 +183,7 @@ def _words_by_position(arguments):
 
 def new_app(name: str, help: str) -> App:
     """A command line that returns what it means, and raises what is wrong with it."""
-    return App(
+    app = App(
         name,
         help=help,
         usage="",
@@ -134,6 +191,8 @@ def new_app(name: str, help: str) -> App:
         print_error=False,
         result_action="return_value",
     )
+    app.register_install_completion_command(help="complete flags with Tab in this shell")
+    return app
 
 
 def check_limit(max_seconds: float | None) -> None:
@@ -311,6 +370,21 @@ class Interval:
         return True
 
 
+def duration(seconds: float) -> str:
+    """A time that is known within a factor of two or so, in words."""
+    name, unit = _largest_unit(seconds)
+    digits = f"{seconds / unit:.2g}" if seconds < 99.5 * unit else f"{seconds / unit:.0f}"
+    return f"about {digits} {name}"
+
+
+def _largest_unit(seconds):
+    """Name and length of the unit in which a time is two or more; seconds for the shortest."""
+    for name, unit in UNITS_OF_TIME:
+        if seconds >= 2 * unit:
+            return name, unit
+    return UNITS_OF_TIME[-1]
+
+
 def say(sentence: str) -> None:
     """Prints a sentence now, even if standard output is a file."""
     print(sentence, flush=True)
@@ -354,7 +428,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def complain(error: Exception, code: int, program: str = "heg-solve") -> int:
+def complain(error: Exception, code: int, program: str) -> int:
     """Prints one sentence on standard error; the exit code."""
     if processes.is_first():
         print(f"{program}: {_in_one_line(error)}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The command line of heg-eos: what a person types, and the grid and its table."""
 
+import dataclasses
 import functools
 import json
 import time
@@ -20,21 +21,25 @@ from heg.cli.common import (
     check_limit,
     command,
     courtesy,
+    duration,
     new_app,
     run_app,
     say,
     stop_signals,
 )
-from heg.config import ModelConfig, OptimizerConfig, SamplerConfig
+from heg.config import ModelConfig, OptimizerConfig, SamplerConfig, tables
+from heg.eos.forecast import forecast
 from heg.eos.grid import GridConfig, Point, TableConfig, points, twists
 from heg.eos.survey import Hooks, survey
 from heg.eos.table import Table, table_of
-from heg.eos.table_directory import check, finished, status
+from heg.eos.table_directory import check, finished, is_done, status
 from heg.eos.table_files import save
 from heg.eos.twist_average import Part, row_of
 from heg.gas.ideal import refuse_too_many
 from heg.parallel import processes
 from heg.report import table_figures, table_report
+from heg.runs import text_files
+from heg.training.cost import product_rate
 
 HELP = """Table of the equation of state over r_s and Theta.
 
@@ -47,20 +52,30 @@ Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same com
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """What is to be done about a table."""
+
+    status: Annotated[bool, Parameter(negative="")] = False
+    "show how far the points are and write the table of those done"
+    dry_run: Annotated[bool, Parameter(negative="")] = False
+    "print the resolved grid and its cost in points, orbitals, memory and time, compute nothing"
+    max_seconds: float | None = None
+    "stop in order after this time, with exit code 75"
+
+
 class Asked(NamedTuple):
     """A command line of heg-eos.
 
     Attributes:
       table: the grid and the settings of its runs.
       run_dir: directory of the table.
-      status: are the points only to be shown?
-      max_seconds: stop in order after this time; none: no limit.
+      action: what is to be done about it.
     """
 
     table: TableConfig
     run_dir: Path
-    status: bool
-    max_seconds: float | None
+    action: Action = Action()
 
 
 def parse(arguments: list[str]) -> Asked | None:
@@ -84,19 +99,11 @@ def parse(arguments: list[str]) -> Asked | None:
         model: Annotated[ModelConfig, group("model")] = ModelConfig(),
         sampler: Annotated[SamplerConfig, group("sampler")] = SamplerConfig(),
         optimizer: Annotated[OptimizerConfig, group("optimizer")] = OptimizerConfig(),
-        status: Annotated[
-            bool,
-            Parameter(
-                help="show how far the points are and write the table of those done", negative=""
-            ),
-        ] = False,
-        max_seconds: Annotated[
-            float | None, Parameter(help="stop in order after this time, with exit code 75")
-        ] = None,
+        action: Annotated[Action, Parameter(name="*")] = Action(),
         common: CommonFlags = Common(),
     ):
-        check_limit(max_seconds)
-        return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, status, max_seconds)
+        check_limit(action.max_seconds)
+        return Asked(TableConfig(grid, model, sampler, optimizer), run_dir, action)
 
     asked = run_app(app, arguments, TableConfig, stored="grid.toml")
     if asked is not None:
@@ -112,7 +119,9 @@ def table(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _act(asked):
-    return processes.on_first(_status, asked) if asked.status else _run(asked)
+    if asked.action.dry_run:
+        return _dry_run(asked.table)
+    return processes.on_first(_status, asked) if asked.action.status else _run(asked)
 
 
 def _run(asked):
@@ -121,10 +130,10 @@ def _run(asked):
     begin = time.monotonic()
     hooks = Hooks(
         say=say,
-        show=_Progress(every),
+        show=_Progress(every, processes.on_first(_missing, asked, every)),
         # surfaces are fitted once, through all points at the end
         done=lambda: _write(asked, every, surfaces=False),
-        stop=stop_signals(asked.max_seconds),
+        stop=stop_signals(asked.action.max_seconds),
     )
     unfinished = survey(asked.table, asked.run_dir, hooks)
     print(f"{time.monotonic() - begin:.0f} s")
@@ -132,18 +141,50 @@ def _run(asked):
     return processes.on_first(_end, asked, every, unfinished)
 
 
-class _Progress:
-    """A line of progress a minute: the point, what is going on, and how much of it is done."""
+def _missing(asked, every):
+    """Names of the points that are still to be computed, in their order."""
+    return [point.name for point in every if not is_done(asked.table, asked.run_dir, point)]
 
-    def __init__(self, every):
+
+class _Progress:
+    """A line of progress a minute.
+
+    It has the point, what is going on, how much of it is done, F of the latest step, and the time
+    left once a point is done.
+    """
+
+    def __init__(self, every, missing):
         self.count = len(every)
         self.number = {point.name: number for number, point in enumerate(every, start=1)}
+        self.missing = {name: index for index, name in enumerate(missing)}
+        self.free_energy = {}  # of the latest step, by point
+        self.begin = time.monotonic()
+        self.current = None  # name of the point, and when it was first heard of
+        self.since = self.begin
         self.interval = Interval()
 
-    def __call__(self, point, what, have, wanted):
+    def __call__(self, point, what, have, wanted, free_energy=None):
+        if point.name != self.current:
+            self.current = point.name
+            self.since = time.monotonic()
+        if free_energy is not None:
+            self.free_energy = {point.name: free_energy}
         if self.interval.is_over():
-            number = self.number[point.name]
-            say(f"point {number}/{self.count}  {point.name}  {what} {have}/{wanted}")
+            say(self._line(point, what, have, wanted))
+
+    def _line(self, point, what, have, wanted):
+        number = self.number[point.name]
+        line = f"point {number}/{self.count}  {point.name}  {what} {have}/{wanted}"
+        if point.name in self.free_energy:
+            line += f"  F/N {self.free_energy[point.name]} Ha"
+        done = self.missing.get(point.name, 0)  # points of this call before the present one
+        if done:
+            # points of one table cost about the same: their mean is a fair forecast
+            per_point = (self.since - self.begin) / done
+            spent = min(time.monotonic() - self.since, per_point)  # on the present one
+            left = per_point * (len(self.missing) - done) - spent
+            line += f"  {duration(left)} left"
+        return line
 
 
 def _end(asked, every, unfinished):
@@ -156,6 +197,45 @@ def _end(asked, every, unfinished):
         return CONTINUE, _plain(states)
     all_done = all(state.state == "done" for state in states.values())
     return 0 if all_done else FAILED, _plain(states)
+
+
+def _dry_run(table):
+    """Prints the grid as TOML, its cost in the comments; exit code and the same as a dict."""
+    rows = forecast(table, product_rate())
+    cost = {
+        "points": sum(row.points for row in rows),
+        "memory_mib": max(row.memory_mib for row in rows),
+        "seconds_least": sum(row.seconds_least for row in rows),
+        "seconds_most": sum(row.seconds_most for row in rows),
+    }
+    # comments of TOML: the output can be given to heg-eos as it is
+    print(text_files.as_toml(tables(table)))
+    for line in [*_lines_of_rows(rows), *_lines_of_cost(cost)]:
+        print(f"# {line}")
+    return 0, {"config": tables(table), "rows": [row._asdict() for row in rows], "cost": cost}
+
+
+def _lines_of_rows(rows):
+    """A line for each electrons, polarisation, Theta and twist."""
+    head = ["N", "zeta", "Theta", "twist", "points", "orbitals", "MiB", "from, s", "to, s"]
+    cells = [head]
+    for row in rows:
+        twist = ",".join(f"{angle:g}" for angle in row.twist) or "0"
+        numbers = (row.points, row.orbitals, row.memory_mib, row.seconds_least, row.seconds_most)
+        gas = [str(row.electrons), row.polarization, f"{row.theta:g}", twist]
+        cells.append(gas + [f"{number:.0f}" for number in numbers])
+    return aligned(cells).splitlines()
+
+
+def _lines_of_cost(cost):
+    return [
+        f"points = {cost['points']}",
+        f"memory = about {cost['memory_mib']:.0f} MiB for the largest arrays, beside the program",
+        f"time = {duration(cost['seconds_least'])} with the fewest steps and samples, "
+        f"{duration(cost['seconds_most'])} at the limits",
+        "       from nothing on these devices, within a factor of three or so; "
+        "the second order comes on top",
+    ]
 
 
 def _status(asked):

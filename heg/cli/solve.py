@@ -17,6 +17,7 @@ from heg.cli.common import (
     aligned,
     command,
     courtesy,
+    duration,
     new_app,
     run_app,
     save_figure,
@@ -33,6 +34,7 @@ from heg.config import (
     tables,
 )
 from heg.gas.ideal import ideal_reference, system_facts
+from heg.gas.units import density_in_units, energy_in_units
 from heg.observables.evaluation import infinite_gas
 from heg.observables.quantities import Quantity
 from heg.parallel import processes
@@ -53,6 +55,7 @@ Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [s
 --run-dir DIR alone, which reads config.toml there.  Energies are in hartree per electron.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
+COMPILING = "17 to 27"  # two cores or a GPU (docs/performance.md)
 JUDGED_STEPS = 3  # steps from which the time left can be judged
 NOTES = {
     "F": "free energy, Ha",
@@ -61,7 +64,6 @@ NOTES = {
     "potential": "potential, Ha",
     "S": "entropy, k_B",
 }
-UNITS_OF_TIME = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
 def solve(arguments: list[str] | None = None) -> NoReturn:
@@ -158,10 +160,13 @@ def _run(config):
     if not processes.on_first((run_dir / HISTORY).exists):
         estimate = cost(build(config), config, product_rate())
         time_and_memory = (
-            f"{_duration(estimate['seconds'])} on these devices, "
+            f"{duration(estimate['seconds'])} on these devices, "
             f"{estimate['memory_mib']:.0f} MiB for the largest arrays"
         )
         say(f"Expected: {time_and_memory}.")
+    # a run that is at its end compiles no step
+    if not processes.on_first((run_dir / "summary.json").exists):
+        say(f"Compiling the first step, which usually takes {COMPILING} s.")
     stop = stop_signals(config.run.max_seconds)
     summary = solve_run(config, say, _Progress(config.run.steps), stop)
     if not summary:
@@ -174,21 +179,6 @@ def _run(config):
         print(sentence_of(summary))
         _draw(run_dir, summary)
     return 0, summary
-
-
-def _duration(seconds):
-    """A time that is known within a factor of two or so."""
-    name, unit = _largest_unit(seconds)
-    digits = f"{seconds / unit:.2g}" if seconds < 99.5 * unit else f"{seconds / unit:.0f}"
-    return f"about {digits} {name}"
-
-
-def _largest_unit(seconds):
-    """Name and length of the unit in which a time is two or more; seconds for the shortest."""
-    for name, unit in UNITS_OF_TIME:
-        if seconds >= 2 * unit:
-            return name, unit
-    return UNITS_OF_TIME[-1]
 
 
 class _Begin(NamedTuple):
@@ -330,9 +320,17 @@ def _dry_run(config, dry=Dry()):
     estimate = cost(solver, config, product_rate())
     # comments of TOML: the output can be given to heg-solve as it is
     print(text_files.as_toml(tables(config)))
-    for line in [*_lines_of_system(facts, ideal), *_lines_of_cost(estimate)]:
+    units = _in_units(solver.system)
+    lines = [*_lines_of_system(facts, ideal), *_lines_of_units(units), *_lines_of_cost(estimate)]
+    for line in lines:
         print(f"# {line}")
-    return 0, {"config": tables(config), "system": facts, "ideal": ideal, "cost": estimate}
+    return 0, {
+        "config": tables(config),
+        "system": facts,
+        "in_units": units,
+        "ideal": ideal,
+        "cost": estimate,
+    }
 
 
 def _lines_of_system(facts, ideal):
@@ -341,11 +339,28 @@ def _lines_of_system(facts, ideal):
     return ["system", *lines, f"  exact ideal gas, per electron: {values}"]
 
 
+def _in_units(gas):
+    """Temperature, Fermi energy and density by the names of their units."""
+    return {
+        "temperature": energy_in_units(gas.temperature),
+        "fermi_energy": energy_in_units(gas.fermi_energy),
+        "density": density_in_units(gas.density, gas.dim),
+    }
+
+
+def _lines_of_units(units):
+    lines = []
+    for name, values in units.items():
+        numbers = " = ".join(f"{value:.6g} {unit}" for unit, value in values.items())
+        lines.append(f"  {name} = {numbers}")
+    return ["in other units (CODATA)", *lines]
+
+
 def _lines_of_cost(estimate):
     of_p = estimate["parameters_of_p"]
     of_flow = estimate["parameters_of_flow"]
     memory = f"about {estimate['memory_mib']:.0f} MiB for the largest arrays, beside the program"
-    seconds = f"{_duration(estimate['seconds'])} on these devices, within a factor of two or so"
+    seconds = f"{duration(estimate['seconds'])} on these devices, within a factor of two or so"
     return [
         "cost",
         f"  parameters = {of_p} of p(K), {of_flow} of the flow",

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from heg.eos.doubts import doubts
 from heg.eos.grid import Point, TableConfig, points, run_config
 from heg.eos.table_directory import (
     FAILURES_FILE,
@@ -29,6 +30,7 @@ from heg.runs import text_files
 from heg.runs.measure import measure
 from heg.runs.run_directory import RunDirectory
 from heg.runs.solve import solve
+from heg.statistics import Estimate
 from heg.training.convergence import settled
 
 # what may go wrong with one point and leaves the others alone, too little memory among it
@@ -52,7 +54,8 @@ class Hooks(NamedTuple):
 
     Attributes:
       say: takes sentences for the user.
-      show: takes the point, what is going on, how much of it is done, and how much there is.
+      show: takes the point, what is going on, how much of it is done, how much there is, and in
+        training F of the step, hartree per electron.
       done: called after each point that is finished.
       stop: true when the survey is to end in order.
     """
@@ -161,7 +164,10 @@ class PointWork:
         observables = on_first(text_files.load_json, self.directory.path / "observables.json")
         free_energy = measurement.estimate("F")
         accuracy = self.point.accuracy
-        has_settled = settled(on_first(self.directory.history), accuracy)
+        history = on_first(self.directory.history)
+        temperature = self.point.system.build().temperature
+        has_settled = settled(history, accuracy, temperature)
+        measured = _kept(observables)
         facts = {
             "F": free_energy._asdict(),
             "accuracy_ha": accuracy,
@@ -175,7 +181,8 @@ class PointWork:
             "seconds": summary["seconds"] + time.monotonic() - trained,
             "seconds_of_training": summary["seconds"],
             # the table is made of this: another measurement of the run does not change it
-            "measured": _kept(observables),
+            "measured": measured,
+            "doubts": doubts(summary, history, measured, accuracy, temperature),
         }
         on_first(text_files.save_json, self.directory.path / POINT_FILE, facts)
         return True
@@ -199,7 +206,8 @@ class PointWork:
         config = run_config(self.table, self.point, str(self.directory), start, attempt)
 
         def show(step, info):
-            self.hooks.show(self.point, "step", step, self.table.grid.steps)
+            free_energy = Estimate(*map(float, info.estimates["F"]))
+            self.hooks.show(self.point, "step", step, self.table.grid.steps, free_energy)
 
         # between its steps a point is silent: the survey has lines of its own
         return solve(config, lambda sentence: None, show, self.hooks.stop)

@@ -4,10 +4,11 @@ anywhere between.
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from heg.display import as_html, optional_package
 from heg.eos import surface
 from heg.gas import ideal_infinite, rpa
 from heg.gas.ideal_infinite import exchange
@@ -152,6 +153,30 @@ class Table(NamedTuple):
     columns: Columns
     twists: dict[Cell, list[Twist]]
     series: dict[Cell, Series]
+
+    def _repr_html_(self) -> str:
+        """The main columns and a small figure, for notebooks."""
+        return as_html(self)
+
+    def to_pandas(self) -> Any:
+        """All columns as a pandas DataFrame, a row for each gas; units are in the names.
+
+        Raises:
+          ImportError: pandas is not installed (extra `pandas`).
+        """
+        return optional_package("pandas", "Table.to_pandas").DataFrame(dict(self.columns))
+
+    def to_xarray(self) -> Any:
+        """All columns as an xarray Dataset over electrons, zeta, rs_bohr and theta.
+
+        A gas of the grid that has no row is not a number.
+
+        Raises:
+          ImportError: xarray is not installed (extra `xarray`).
+        """
+        xarray = optional_package("xarray", "Table.to_xarray")
+        frame = self.to_pandas().set_index(["electrons", "zeta", "rs_bohr", "theta"])
+        return xarray.Dataset.from_dataframe(frame)
 
     def free_energy(self, rs: float, theta: float, zeta: float) -> Estimate:
         """F per electron of the infinite gas, hartree.

@@ -48,6 +48,8 @@ class Status(NamedTuple):
       state: done; failed, and to be tried again; begun; waiting.
       free_energy: F per electron as far as it is known, hartree.
       steps, samples, seconds: spent.
+      reached: have F and S settled, and is F as accurate as asked for?  None until it is done.
+      doubts: sentences on parts of the result that do not agree.
     """
 
     state: Literal["done", "failed", "begun", "waiting"]
@@ -55,6 +57,8 @@ class Status(NamedTuple):
     steps: int
     samples: int
     seconds: float
+    reached: bool | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def claim(table: TableConfig, run_dir: Path) -> None:
@@ -145,6 +149,8 @@ def status(table: TableConfig, run_dir: Path, point: Point) -> Status:
             steps=facts["steps"],
             samples=facts["samples"],
             seconds=facts["seconds"],
+            reached=facts["reached"],
+            doubts=tuple(facts.get("doubts", ())),  # tables of older versions have none
         )
     directory = RunDirectory(run_dir / point.name)
     has_failed = _has_failed(run_dir, point)

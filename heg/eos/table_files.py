@@ -1,4 +1,4 @@
-"""Files of a table of the equation of state: table.csv and table.h5."""
+"""Files of a table of the equation of state: table.csv and table.h5, and the tables shipped."""
 
 import csv
 import io
@@ -24,6 +24,7 @@ UNITS = {
 }
 # energies that are not per electron
 UNITS_OF_NAMES = {"temperature_ha": "hartree", "fermi_energy_ha": "hartree"}
+SHIPPED = Path(__file__).parent / "data"  # tables that are part of the package
 
 
 def save(table: Table, path: Path, **attributes) -> None:
@@ -45,12 +46,16 @@ def save(table: Table, path: Path, **attributes) -> None:
 
 
 def load_table(path: str | Path) -> Table:
-    """A table of heg-eos, from its table.h5.
+    """A table of heg-eos, from its table.h5, or one of the tables shipped with heg.
+
+    Args:
+      path: the file; or the name of a shipped table, such as "3d-unpolarised".
 
     Raises:
+      ValueError: there is no such file and no shipped table of that name.
       StorageError: the file is no table, or damaged.
     """
-    arrays, _ = load_arrays(Path(path))
+    arrays, _ = load_arrays(_file_of(path))
     if "columns/rs_bohr" not in arrays:
         raise StorageError(f"{path} holds no table: give the table.h5 of heg-eos")
     columns = {}
@@ -70,6 +75,20 @@ def _twist_arrays(twists: dict[Cell, list[Twist]]) -> dict[str, dict[str, np.nda
             "weight": np.array([twist.weight for twist in twists_of_cell]),
         }
     return arrays
+
+
+def _file_of(path: str | Path) -> Path:
+    """The file meant by a path or by the name of a shipped table."""
+    file = Path(path)
+    if file.exists() or file.suffix == ".h5":
+        return file
+    shipped = {table.stem: table for table in sorted(SHIPPED.glob("*.h5"))}
+    if str(path) not in shipped:
+        raise ValueError(
+            f"there is no table {str(path)!r}: give the table.h5 of heg-eos, "
+            f"or one of {', '.join(shipped)}"
+        )
+    return shipped[str(path)]
 
 
 def _twists_in(arrays: Arrays) -> dict[Cell, list[Twist]]:

@@ -12,6 +12,7 @@ columns f_xc_cell_bound and f_xc_bound have the upper bound. e, s and p are meas
 matrix itself.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -71,10 +72,12 @@ class CellFreeEnergy(NamedTuple):
     Attributes:
       second_order: F_2.
       excess: f_xc with it.
+      errors: parts of the error of f_xc, by name: samples, twists, second_order.
     """
 
     second_order: Estimate
     excess: Estimate
+    errors: dict[str, float]
 
 
 class SizeTerms(NamedTuple):
@@ -108,6 +111,7 @@ def row_of(parts: list[Part]) -> dict:
         excess = cell.excess if letter == "f" else _average(parts, letter)
         unit = _unit(letter, system.dim)
         row |= _quantity_columns(letter, unit, excess, size, ideal[letter])
+    row |= {f"f_xc_error_{name}_ha": error for name, error in cell.errors.items()}
     row |= {"exchange_correction_ha": size.exchange, "c_ideal_kb": ideal["c"]}
     row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
     return row | _provenance_columns(parts)
@@ -182,9 +186,21 @@ def _provenance_columns(parts: list[Part]) -> dict:
         "samples": sum(part.facts["samples"] for part in parts),
         "steps": sum(part.facts["steps"] for part in parts),
         "reached": int(all(part.facts["reached"] for part in parts)),
+        "doubts": _doubts(parts),
         "run": " ".join(part.run for part in parts),
         "version": parts[0].observables["version"],
     }
+
+
+def _doubts(parts: list[Part]) -> str:
+    """What speaks against the points of a row, in words; of several twists with their names."""
+    sentences = []
+    for part in parts:
+        # points of older versions have none
+        of_part = " ".join(part.facts.get("doubts", ()))
+        if of_part:
+            sentences.append(f"{part.run}: {of_part}" if len(parts) > 1 else of_part)
+    return " ".join(sentences)
 
 
 def _average(parts: list[Part], letter: str) -> Estimate:
@@ -206,6 +222,8 @@ def _free_energy_of_cell(parts: list[Part]) -> CellFreeEnergy:
     """
     second_order = []
     excess = []
+    samples = 0  # variances
+    perturbation = 0
     systematic = 0
     for part in parts:
         second = part.observables["F_2"]
@@ -215,10 +233,20 @@ def _free_energy_of_cell(parts: list[Part]) -> CellFreeEnergy:
         error = float(np.hypot(bound["error"], second["error"]))
         second_order.append(Estimate(second["mean"], second["error"]))
         excess.append(Estimate(mean, error))
+        samples += (part.weight * bound["error"]) ** 2
+        perturbation += (part.weight * second["error"]) ** 2
         systematic += part.weight * second["systematic"]
+    mean_excess = _mean_over_twists(parts, excess)
+    # what is left of the variance is the spread among the twists
+    spread = max(mean_excess.error**2 - samples - perturbation, 0.0)
     return CellFreeEnergy(
         second_order=_widened(_mean_over_twists(parts, second_order), systematic),
-        excess=_widened(_mean_over_twists(parts, excess), systematic),
+        excess=_widened(mean_excess, systematic),
+        errors={
+            "samples": math.sqrt(samples),
+            "twists": math.sqrt(spread) if len(parts) > 1 else 0.0,
+            "second_order": math.sqrt(perturbation + systematic**2),
+        },
     )
 
 

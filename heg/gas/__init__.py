@@ -1,5 +1,6 @@
-"""The homogeneous electron gas, exactly: no network and no sample.
+"""The homogeneous electron gas by formulas: no network and no sample.
 
-Read `system` first, then `plane_waves`, `coulomb` and `ideal`; the rest leads from the cell to the
-infinite gas.  Nothing here may depend on a model of the density matrix.
+Read `system` first, then `plane_waves`, `coulomb`, `ideal` and `first_order` for the cell;
+`ideal_infinite`, `rpa` and `size_correction` lead from it to the infinite gas.  Nothing here may
+depend on a model of the density matrix.
 """

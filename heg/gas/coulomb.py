@@ -29,6 +29,7 @@ from heg.gas.system import System
 Wavevectors = TypeVar("Wavevectors", float, np.ndarray, jax.Array)
 
 SPLITTING = {2: 12.0, 3: 5.0}  # kappa L: balances the two sums
+BLOCK = 2048  # numbers of which erfc is taken at once outside of programs
 DIGITS = 5.9  # terms below erfc(DIGITS), 7e-17, are left out
 
 
@@ -144,7 +145,8 @@ def coulomb_energy(
       Energy of the cell, hartree.
     Accuracy: 1e-10 relative for any kappa between 4 and 10.
     """
-    sums = lattice(system.dim, kappa)
+    # asked for as `madelung` does: the cache knows lattice(2) and lattice(2, None) as two
+    sums = lattice(system.dim) if kappa is None else lattice(system.dim, kappa)
     s = x / system.box
     electrons = len(s)
     first, second = np.triu_indices(electrons, 1)
@@ -165,5 +167,10 @@ def coulomb_energy(
 
 def _erfc(x):
     """erfc of a NumPy array, also while a function that needs it is traced."""
+    x = np.asarray(x)
+    # whole blocks, so that few lengths occur and few programs are compiled
+    padded = np.zeros(-(-x.size // BLOCK) * BLOCK)
+    padded[: x.size] = x.ravel()
     with jax.ensure_compile_time_eval():
-        return np.asarray(erfc(jnp.asarray(x)))
+        values = np.asarray(erfc(jnp.asarray(padded)))
+    return values[: x.size].reshape(x.shape)

@@ -27,6 +27,7 @@ LOG_ZERO = -1e30  # stands for ln 0: -inf would make gradients NaN
 MAX_CANDIDATES = 4 * 10**6  # plane waves to choose from
 TAIL = 60.0  # levels above the Fermi level by more than TAIL * T weigh e^-60: no double sees them
 NEVER = 1e6  # beta * energy of a level that is never occupied: e^-NEVER is 0 in a double
+FEWEST_LEVELS = 256  # levels of the shortest table; with a shorter one nothing would be saved
 EXACT_TOLERANCE = 1e-12  # missing probability below which the ideal gas counts as complete
 WINDOW = 20.0  # levels within WINDOW * T settle the ratio Z_{N-1} / Z_N from above
 
@@ -86,12 +87,25 @@ def log_partition(levels: Float[Array, " orbitals"], electrons: int) -> Float[Ar
     return log_partition_table(levels, electrons)[0, electrons]
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def occupation_numbers(
-    levels: Float[Array, " orbitals"], electrons: int
+    levels: Float[Array | np.ndarray, " orbitals"], electrons: int
 ) -> Float[Array, " orbitals"]:
     """Mean occupation of each orbital, -d ln Z / d(beta eps); `levels` are beta * energy."""
-    return -jax.grad(log_partition)(levels, electrons)
+    return _log_z_and_occupation(levels, electrons).occupation
+
+
+class _LogZAndOccupation(NamedTuple):
+    """ln Z [] and the mean occupation of each orbital [M]."""
+
+    log_z: jax.Array
+    occupation: jax.Array
+
+
+# one program for both: the second needs the first
+@functools.partial(jax.jit, static_argnums=1)
+def _log_z_and_occupation(levels, electrons):
+    log_z, slope = jax.value_and_grad(log_partition)(levels, electrons)
+    return _LogZAndOccupation(log_z, -slope)
 
 
 def thermodynamics(
@@ -120,9 +134,9 @@ def thermodynamics(
     log_z = 0.0
     mean_energy = 0.0
     for count in spins:
-        occupation = np.asarray(occupation_numbers(levels, count))[: len(energy)]
-        log_z += float(log_partition(levels, count))
-        mean_energy += occupation @ energy
+        result = _log_z_and_occupation(levels, count)
+        log_z += float(result.log_z)
+        mean_energy += np.asarray(result.occupation)[: len(energy)] @ energy
     free_energy = -log_z / beta
     entropy = beta * (mean_energy - free_energy)
     return IdealGas(
@@ -205,17 +219,17 @@ def _missing_probability(system, energy, window):
 
 def _log_ratio(levels, electrons):
     """ln (Z_{N-1} / Z_N) for the given levels (beta * energy)."""
-    table = log_partition_table(padded(levels), electrons)
+    table = np.asarray(log_partition_table(padded(levels), electrons))
     return float(table[0, electrons - 1] - table[0, electrons])
 
 
 def padded(levels: Float[Array | np.ndarray, " orbitals"]) -> Float[np.ndarray, " padded"]:
-    """The levels with some that are never occupied, up to a power of two.
+    """The levels with some that are never occupied, up to a power of two, FEWEST_LEVELS at least.
 
     So few lengths occur, and few programs are compiled.
     """
     levels = np.asarray(levels)
-    length = 1 << (len(levels) - 1).bit_length()
+    length = max(FEWEST_LEVELS, 1 << (len(levels) - 1).bit_length())
     return np.pad(levels, (0, length - len(levels)), constant_values=NEVER)
 
 

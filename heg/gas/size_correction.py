@@ -183,7 +183,7 @@ def missing_waves(system: System) -> WeightedWaves:
 
 
 def _integral_over_waves(system):
-    """The integral over q / (2 pi)^d up to the end of the smooth factor."""
+    """The integral over d^dq / (2 pi)^d up to the end of the smooth factor."""
     dim = system.dim
     last = int(CUTOFF * WIDTH)  # in units of 2 pi / L
     nodes, weights = gauss_legendre(4 * NODES)

@@ -3,7 +3,8 @@ r"""The homogeneous electron gas: N electrons in a periodic box on a uniform pos
 .. math:: H = -\tfrac12 \sum_i \nabla_i^2
           + \lambda \Big[\sum_{i<j} \psi(x_i - x_j) + \tfrac{N}{2} v_M \Big]
 
-Hartree atomic units (bohr, hartree, k_B = 1) hold at every boundary.  r_s and Theta enter here and
+Hartree atomic units (bohr, hartree, k_B = 1) hold at every boundary; `System.from_density` alone
+takes others.  r_s and Theta enter here and
 nowhere else.  Theta = T / E_F, with the Fermi energy of the majority spin: the convention of Groth
 et al., Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001.
 """
@@ -11,9 +12,12 @@ et al., Phys. Rev. Lett. 119, 135001 (2017), doi:10.1103/PhysRevLett.119.135001.
 import dataclasses
 import math
 import numbers
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
+
+from heg.gas.units import density_in_bohr, energy_in_hartree
 
 # energies per electron to 1e-6 are lost in single precision
 jax.config.update("jax_enable_x64", True)
@@ -31,6 +35,7 @@ class Range(NamedTuple):
 
 
 MAX_ELECTRONS = 1000  # electrons
+MAX_DENOMINATOR = 10**6  # of a polarisation given as a decimal number
 # what the program can be expected to compute; far beyond the gases of any use
 RANGES = {
     "rs": Range(1e-4, 1e5, "bohr"),
@@ -94,6 +99,49 @@ def _require(passed, sentence):
 def _shown(value):
     """A value in a sentence: numbers as they are typed, others as Python writes them."""
     return str(value) if isinstance(value, numbers.Number) else repr(value)
+
+
+def fermi_wavevector(dim: int, rs: float, zeta: float) -> float:
+    """k_F of the majority spin of the infinite gas, 1/bohr.
+
+    Args:
+      dim: 2 or 3.
+      rs: Wigner-Seitz radius, bohr.
+      zeta: polarisation, 0 to 1.
+    """
+    if dim == 2:
+        power = 2 * (1 + zeta)  # (k_F r_s)^d
+    else:
+        power = 9 * math.pi / 4 * (1 + zeta)
+    return power ** (1 / dim) / rs
+
+
+def electrons_up(electrons: int, polarization: float | str) -> int:
+    """Number of electrons with spin up.
+
+    Args:
+      electrons: of both spins.
+      polarization: a number from 0 to 1, or a ratio such as 3/7.
+
+    Raises:
+      ValueError: no whole numbers of electrons have this polarisation.
+    """
+    try:
+        zeta = Fraction(str(polarization).strip()).limit_denominator(MAX_DENOMINATOR)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"polarization is {polarization!r}: give a number or a ratio such as 3/7"
+        ) from None
+    # an exact fraction: 3/7 of 14 electrons is a whole number, 0.4286 of them is not
+    n_up = electrons * (1 + zeta) / 2
+    if not 0 <= zeta <= 1 or n_up.denominator != 1:
+        differences = range(electrons % 2, electrons + 1, 2)  # of the spins
+        allowed = ", ".join(str(Fraction(n, electrons)) for n in differences)
+        raise ValueError(
+            f"polarization is {polarization}: "
+            f"with {electrons} electrons it must be one of {allowed}"
+        )
+    return int(n_up)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -193,6 +241,56 @@ class System:
             gas._set(name, value)
         return gas
 
+    @classmethod
+    def from_density(
+        cls,
+        density: float,
+        temperature: float,
+        density_unit: str = "",
+        temperature_unit: str = "Ha",
+        *,
+        dim: int = 3,
+        electrons: int | None = None,
+        polarization: float | str = 0,
+        **fields: Any,
+    ) -> "System":
+        """The gas of a density and a temperature in units of the laboratory.
+
+        Args:
+          density: electrons of both spins per volume, or per area in two dimensions.
+          temperature: T, times k_B where its unit is one of energy.
+          density_unit: 1/bohr^d, the default, or 1/cm^d, with d in digits: "1/cm^3".
+          temperature_unit: Ha, Ry, eV or K.
+          dim: 2 or 3.
+          electrons, polarization: of the cell, a ratio such as "3/7" too; or give n_up and n_down.
+          fields: n_up, n_down, twist and coupling, as of `System`.
+
+        Raises:
+          ValueError: a value is impossible; the message names the field and the remedy.
+
+        Source: constants of CODATA 2022 (heg.gas.units).
+        """
+        _require(dim in (2, 3), f"dim is {dim}: it must be 2 or 3")
+        for name, value in (("density", density), ("temperature", temperature)):
+            positive = 0 < real_number(name, value) < math.inf
+            _require(positive, f"{name} is {value}: it must be positive and finite")
+        n = density_in_bohr(float(density), density_unit or f"1/bohr^{dim}", dim)
+        energy = energy_in_hartree("temperature", float(temperature), temperature_unit)
+        rs = 1 / math.sqrt(math.pi * n) if dim == 2 else (3 / (4 * math.pi * n)) ** (1 / 3)
+        if electrons is None:
+            _require("n_up" in fields, "electrons is missing: give it, or n_up and n_down")
+            fields = {"n_down": 0} | fields
+        else:
+            both = {"n_up", "n_down"} & fields.keys()
+            _require(not both, f"electrons is {electrons}: give it, or n_up and n_down, not both")
+            count = whole_number("electrons", electrons)
+            _require(count > 0, f"electrons is {count}: it must be at least 1")
+            n_up = electrons_up(count, polarization)
+            fields = {"n_up": n_up, "n_down": count - n_up} | fields
+        # E_F needs no temperature
+        gas = cls(dim=dim, rs=rs, theta=1.0, **fields)
+        return dataclasses.replace(gas, theta=energy / gas.fermi_energy)
+
     def inside_by(self, margin: float) -> "System":
         """The nearest gas whose r_s and Theta may change by a relative margin within RANGES.
 
@@ -258,11 +356,7 @@ class System:
     @property
     def fermi_wavevector(self) -> float:
         """k_F of the majority spin of the infinite gas, 1/bohr."""
-        if self.dim == 2:
-            power = 2 * (1 + self.polarization)  # (k_F r_s)^d
-        else:
-            power = 9 * math.pi / 4 * (1 + self.polarization)
-        return power ** (1 / self.dim) / self.rs
+        return fermi_wavevector(self.dim, self.rs, self.polarization)
 
     @property
     def fermi_energy(self) -> float:

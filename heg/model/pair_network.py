@@ -40,7 +40,7 @@ class Layer(NamedTuple):
 
 
 class _Weights(NamedTuple):
-    """Parameters of the network v . tanh(w^T f + b): w [F, width], b [width] and v [width]."""
+    """Parameters of the network v . tanh(w^T f + t): w [F, width], t [width] and v [width]."""
 
     hidden: jax.Array
     shift: jax.Array

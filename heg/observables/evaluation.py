@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from heg.config import Config, suggestion
+from heg.display import as_html, optional_package
 from heg.gas.ideal import ideal_reference, ideal_values, system_facts
 from heg.gas.plane_waves import Orbitals
 from heg.gas.size_correction import size_correction, uncertainty
@@ -37,6 +38,21 @@ from heg.training.verdict import sentence_of
 STATES = 20_000  # draws of p(K) to which Landau's functional is fitted
 AT_ONCE = 10**8  # orbitals of all draws between two looks at whether to stop
 MIN_ROWS = 10  # of the history, for a line through them
+GRIDS = ("q", "r", "k")
+# the grid of each distribution
+GRID_OF = {
+    "q": "q",
+    "S_q": "q",
+    "S_q_first_order": "q",
+    "r": "r",
+    "g_r": "r",
+    "g_r_first_order": "r",
+    "g_bare": "r",
+    "displacement": "r",
+    "k": "k",
+    "k_count": "k",
+    "n_k": "k",
+}
 SAME = 1e-6  # relative difference below which two gases have the same r_s or temperature
 
 
@@ -102,6 +118,49 @@ class Measurement(NamedTuple):
             raise ValueError(f"{name} has {size} values: take quantities[{name!r}]")
         return Estimate(float(quantity.value), float(quantity.error))
 
+    def _repr_html_(self) -> str:
+        """Every number, the verdict and a small figure, for notebooks."""
+        return as_html(self)
+
+    def to_pandas(self) -> Any:
+        """The quantities that are one number as a pandas DataFrame.
+
+        Its columns are value, error, unit and title; its index is the name.
+
+        Raises:
+          ImportError: pandas is not installed (extra `pandas`).
+        """
+        pandas = optional_package("pandas", "Measurement.to_pandas")
+        rows = {}
+        for name, quantity in self.quantities.items():
+            if not np.ndim(quantity.value):
+                value = float(quantity.value), float(quantity.error)
+                rows[name] = (*value, quantity.unit, QUANTITIES[name].title)
+        columns = ["value", "error", "unit", "title"]
+        return pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+    def to_xarray(self) -> Any:
+        """All quantities as an xarray Dataset, each with its unit and, as <name>_error, its error.
+
+        Dimensions are q, r and k, whose lengths are coordinates; pair (up up, up down, down down)
+        and spin (up, down).
+
+        Raises:
+          ImportError: xarray is not installed (extra `xarray`).
+        """
+        xarray = optional_package("xarray", "Measurement.to_xarray")
+        variables = {}
+        coordinates = {}
+        for name, quantity in self.quantities.items():
+            dims = _dims(name, np.shape(quantity.value))
+            notes = {"units": quantity.unit, "long_name": QUANTITIES[name].title}
+            if name in GRIDS:
+                coordinates[name] = (dims, quantity.value, notes)
+                continue
+            variables[name] = (dims, quantity.value, notes)
+            variables[f"{name}_error"] = (dims, quantity.error, notes)
+        return xarray.Dataset(variables, coordinates, self.facts["system"])
+
     def __repr__(self) -> str:
         """One line: the gas, samples, F and the verdict on the run."""
         system = self.system
@@ -110,6 +169,18 @@ class Measurement(NamedTuple):
         verdict = sentence_of(self.facts)
         result = f"{samples} samples, F {self.estimate('F')} Ha. {verdict}"
         return f"<Measurement of {gas}: {result.rstrip()}>"
+
+
+def _dims(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the axes of a quantity."""
+    if not shape:
+        return ()
+    grid = GRID_OF.get(name)
+    if grid is None:  # one number for each spin
+        return ("spin",)
+    if len(shape) == 1:
+        return (grid,)
+    return ("spin" if grid == "k" else "pair", grid)
 
 
 def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:

@@ -192,7 +192,8 @@ def _interacting_pairs(size):
 def _require_samples(samples, products, shells):
     """Refuses a fit to fewer than two samples of one half for each term."""
     if samples // 2 < 2 * (products + shells):
-        raise ValueError(f"{samples} samples are too few to fit {products} terms: draw more")
+        terms = products + shells
+        raise ValueError(f"{samples} samples are too few to fit {terms} terms: draw more")
 
 
 def _fit(regressors, target, energy):

@@ -82,7 +82,7 @@ def start(alone: bool = False) -> None:
     launched = _launched()
     if alone or launched == 1:
         _group.alone = alone
-        _use_cores(_cores())
+        _use_cores(own_cores())
         return
     comm, shared = _communicators(launched)
     _meet(comm, shared)
@@ -93,7 +93,7 @@ def _meet(comm, shared) -> None:
     """Joins the processes of a communicator; `shared` has those of this host."""
     _group.communicator = comm
     # before JAX is used: it makes its devices then, once and for all
-    _use_cores(share_of_cores(shared.allgather(_cores()), shared.rank))
+    _use_cores(share_of_cores(shared.allgather(own_cores()), shared.rank))
     gpus = _own_gpus(comm, shared)
     # from here on a process that fails alone would leave the others waiting
     sys.excepthook = _end_all
@@ -292,7 +292,7 @@ def _launched():
     return 1
 
 
-def _cores():
+def own_cores() -> list[int]:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))

@@ -96,8 +96,10 @@ def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, 
       system: the gas.
       spectra: by cutoff, hartree; four at least.
     Returns:
-      Means from the three highest cutoffs.  The error is how far these move with the highest two
-      alone and with the three before, a bound rather than a standard deviation.
+      The limits by kind: "exact" by a line through the three highest cutoffs, its error how far it
+      moves with the highest two alone and with the three before; "degenerate" and "diagonal" at the
+      highest cutoff, their error the change from the one before.  All errors are bounds rather than
+      standard deviations.
     """
     # two electrons of one spin meet less often: the error falls faster
     exponent = system.dim / 2 if system.n_down else system.dim / 2 + 1

@@ -15,11 +15,61 @@ doi:10.1103/PhysRevLett.88.256601,
 with the coefficients of libxc 7 (lda_c_2d_amgb.mpl).
 """
 
+import dataclasses
+import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
-from heg.gas.system import System
+from heg.gas.system import RANGES, Range, System, fermi_wavevector, real_number, whole_number
+
+
+@dataclasses.dataclass(frozen=True)
+class InfiniteGas:
+    """A gas of infinitely many electrons, whose polarisation may be any number from 0 to 1.
+
+    Attributes:
+      dim: 2 or 3.
+      rs: Wigner-Seitz radius, bohr.
+      theta: temperature over the Fermi energy of the majority spin.
+      polarization: zeta.
+      coupling: scale of the Coulomb energy.
+    Raises:
+      ValueError: a value is impossible; the message names the field and the remedy.
+    """
+
+    dim: int
+    rs: float
+    theta: float
+    polarization: float
+    coupling: float = 1.0
+
+    def __post_init__(self):
+        if whole_number("dim", self.dim) not in (2, 3):
+            raise ValueError(f"dim is {self.dim}: it must be 2 or 3")
+        values = {"rs": self.rs, "theta": self.theta, "zeta": self.polarization}
+        ranges = {**RANGES, "zeta": Range(0.0, 1.0, "")}
+        for name, given in values.items():
+            value = real_number(name, given)
+            low, high, _ = ranges[name]
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}: it must lie between {low:g} and {high:g}")
+
+    @property
+    def density(self) -> float:
+        """n, electrons per bohr^d."""
+        if self.dim == 2:
+            return 1 / (math.pi * self.rs**2)
+        return 3 / (4 * math.pi * self.rs**3)
+
+    @property
+    def temperature(self) -> float:
+        """T = Theta E_F, hartree."""
+        return self.theta * fermi_wavevector(self.dim, self.rs, self.polarization) ** 2 / 2
+
+
+Gas = System | InfiniteGas
 
 
 class Coefficients(NamedTuple):
@@ -71,7 +121,7 @@ class FitRange(NamedTuple):
     highest_theta: float
 
 
-FITTED = {
+FIT_RANGES = {
     "gdsmfb": FitRange(3, 0.1, 20.0, 8.0),
     "ksdt": FitRange(3, 1.0, 40.0, 8.0),
     "corrksdt": FitRange(3, 0.1, 20.0, 8.0),
@@ -79,7 +129,7 @@ FITTED = {
 }
 
 
-def gdsmfb(system: System) -> float:
+def gdsmfb(system: Gas) -> float:
     """f_xc by Groth et al., hartree per electron.
 
     Raises:
@@ -96,7 +146,7 @@ def gdsmfb(system: System) -> float:
     return float(energies[0])
 
 
-def ksdt(system: System) -> float:
+def ksdt(system: Gas) -> float:
     """f_xc by Karasiev et al. of 2014, hartree per electron; errors as of `gdsmfb`."""
     from eminus.xc.lda_xc_ksdt import lda_xc_ksdt_spin
 
@@ -105,7 +155,7 @@ def ksdt(system: System) -> float:
     return float(energies[0])
 
 
-def corrected_ksdt(system: System) -> float:
+def corrected_ksdt(system: Gas) -> float:
     """f_xc by Karasiev, Dufty and Trickey, hartree per electron; errors as of `gdsmfb`.
 
     Raises:
@@ -127,7 +177,7 @@ def _arguments(system):
     return np.array([system.density]), np.array([system.polarization])
 
 
-def amgb(system: System) -> float:
+def amgb(system: Gas) -> float:
     """e_xc of the ground state in two dimensions by Attaccalite et al., hartree per electron.
 
     Raises:
@@ -158,7 +208,7 @@ FITS = {
 }
 
 
-def published(system: System) -> dict[str, float]:
+def published(system: Gas) -> dict[str, float]:
     """All published f_xc at the r_s, Theta and zeta of a gas, hartree per electron, by name.
 
     A fit that is not for such a gas, or whose package is missing, is left out.
@@ -172,10 +222,39 @@ def published(system: System) -> dict[str, float]:
     return energies
 
 
+def published_f_xc(dim: int, rs: float, theta: float, zeta: float = 0.0) -> dict[str, float]:
+    """All published f_xc of the infinite gas there are for a state, hartree per electron, by name.
+
+    Three dimensions: gdsmfb (Groth et al. 2017), ksdt (Karasiev et al. 2014) and, for zeta = 0,
+    corrksdt (Karasiev et al. 2018).  Two dimensions: amgb (Attaccalite et al. 2002), e_xc of the
+    ground state whatever Theta is.  The sources are in heg.reference.published.
+
+    Args:
+      dim: 2 or 3.
+      rs: Wigner-Seitz radius, bohr.
+      theta: temperature over the Fermi energy of the majority spin.
+      zeta: polarisation, 0 to 1.
+
+    Raises:
+      ValueError: a value is impossible.
+      ImportError: three dimensions without the package eminus.
+
+    Warns: a fit whose data do not reach to the state, which it extrapolates.
+    """
+    gas = InfiniteGas(dim, rs, theta, zeta)
+    energies = published(gas)
+    if not energies:
+        raise ImportError("published f_xc in three dimensions need eminus: pip install eminus")
+    for name, sentence in out_of_range(dim, rs, theta).items():
+        if name in energies:
+            warnings.warn(f"{PAPERS[name]}: {sentence}", stacklevel=2)
+    return energies
+
+
 def out_of_range(dim: int, rs: float, theta: float) -> dict[str, str]:
     """A sentence for each fit of that dimension whose data do not reach to r_s (bohr) and Theta."""
     sentences = {}
-    for name, fit in FITTED.items():
+    for name, fit in FIT_RANGES.items():
         if fit.dim != dim:
             continue
         if fit.lowest_rs <= rs <= fit.highest_rs and theta <= fit.highest_theta:

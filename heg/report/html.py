@@ -38,11 +38,14 @@ def preformatted(heading: str, text: str) -> str:
 
 def embedded(caption: str, picture: Path) -> str:
     """A PNG file as a figure that is part of the page."""
-    # in the text of the page, so that the file can be sent by itself
-    data = base64.b64encode(picture.read_bytes()).decode()
-    caption = html.escape(caption)
-    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    picture_in_page = image(caption, picture.read_bytes())
+    return f"<figure>{picture_in_page}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def image(description: str, png: bytes) -> str:
+    """A picture that is part of the page, so that the page can be sent by itself."""
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
 
 
 def html_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

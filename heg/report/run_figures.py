@@ -200,7 +200,11 @@ def second_order(result: dict) -> Figure:
 
 
 def local_energies(energies: np.ndarray) -> Figure:
-    """Histogram of the local energies of the final samples, hartree per electron."""
+    """Histogram of the local energies of the final samples, less their control variates.
+
+    Args:
+      energies: hartree per electron.                       [samples]
+    """
     figure, axis = _one_axis()
     axis.hist(energies, bins=80, log=True)  # tails are what one looks for
     axis.axvline(energies.mean(), color="black", linewidth=0.8, label="mean")

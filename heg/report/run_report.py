@@ -74,10 +74,8 @@ def _gas(gas):
 
 
 def _infinite_gas(observables):
-    """Values of the infinite gas and what limits them; nothing for a gas without interaction."""
+    """Values of the infinite gas and what limits them."""
     values = observables["infinite_gas"]
-    if not values:
-        return []
     rows = [(name, _with_or_without_error(value)) for name, value in values.items()]
     # measurements of older versions do not say where a published fit is extrapolated
     notes = [SIZE_ERROR, *observables.get("outside_of_fits", [])]

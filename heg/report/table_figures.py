@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 CURVE_POINTS = 20
 PUBLISHED = {
     "gdsmfb": "Groth et al. 2017",
-    "ksdt": "Karasiev et al. 2014",
     "amgb": "ground state, Attaccalite et al.",
 }
 PUBLISHED_STYLES = {"gdsmfb": "--", "amgb": ":"}  # fits that are drawn, in this order
@@ -182,8 +181,7 @@ def _pressure_and_heat_capacity(table: Table, series: Series) -> Figure:
     pressure, heat_capacity = figure.subplots(1, 2)
     rows = _Rows(table, series)
     dim = int(table.columns["dim"][0])
-    # the gas of the surface has r_s = 1
-    density = series.surface.data.gas.density / rows.rs**dim
+    density = series.surface.data.gas.of_unit_density.density / rows.rs**dim
     classical = density * rows.column("temperature_ha")
     unit = f"ha_per_bohr{dim}"
     _isochores(

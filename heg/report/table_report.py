@@ -40,12 +40,13 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
       The path.
     """
     version = html.escape(str(table.columns["version"][0]))
-    rows = [_row(table, index) for index in range(len(table.columns["dim"]))]
+    head, rows = overview(table)
     parts = [
         f"<p>heg {version}. {ABOUT}</p>",
         # a wide table scrolls, the page does not
-        f'<div style="overflow-x: auto">{html_table(_head(table), rows)}</div>',
+        f'<div style="overflow-x: auto">{html_table(head, rows)}</div>',
         *paragraphs(_notes(rows)),
+        *_doubts(table),
         *_extrapolation(table),
         *(embedded(caption, picture) for caption, picture in pictures.items()),
         *paragraphs([_quality_of_fits(table)]),
@@ -54,6 +55,12 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     title = f"Equation of state of the {_dim(table)}D electron gas"
     write_text(path, document(title, parts))
     return path
+
+
+def overview(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the main columns of a table, as text."""
+    rows = [_row(table, index) for index in range(len(table.columns["dim"]))]
+    return _head(table), rows
 
 
 def _dim(table):
@@ -138,6 +145,18 @@ def _notes(rows):
     # the asterisk is explained where there is one
     marked = any(cell.endswith("*") for row in rows for cell in row)
     return [SIZE_ERROR, f"* {OUTSIDE}"] if marked else [SIZE_ERROR]
+
+
+def _doubts(table):
+    """What speaks against single points, in words; nothing where there is nothing."""
+    rows = []
+    # tables of older versions have no such column
+    for index, doubts in enumerate(table.columns.get("doubts", ())):
+        if doubts:
+            rows.append([*_row(table, index)[:4], doubts])
+    if not rows:
+        return []
+    return ["<h2>Doubts</h2>", html_table(("N", "ζ", "r_s", "Θ", "doubts"), rows)]
 
 
 def _extrapolation(table):

@@ -106,7 +106,8 @@ def _lock(file: TextIO, directory: Path, holder: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         raise InUse(
-            f"{directory} is in use by {holder}: stop it, or choose another --run-dir"
+            f"{directory} is in use by {holder}: stop it, or give another directory, "
+            "with --run-dir or, for a measurement, --output"
         ) from None
     except OSError:
         # a file system without locks: only the name in the file can warn

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from heg.config import Config
@@ -77,14 +76,13 @@ def _draw(
     """Whole batches of samples, cut to the number that is asked for; empty if stopped."""
     count = config.run.samples
     batch = config.sampler.batch
-    key = stream(state, MEASURING)
     parts = []
     redrawn = 0
     for index in range(-(-count // batch)):
         if stop():
             return {}
         # batch i has the same random numbers however many batches there are
-        samples, draws = solver.measure(state.average, jax.random.fold_in(key, index))
+        samples, draws = solver.measure(state.average, stream(state, MEASURING, index))
         redrawn += int(draws.redrawn)
         check_draws(int(state.step), int(draws.lost), redrawn, (index + 1) * batch)
         parts.append(solver.per_electron(samples, state.regression))

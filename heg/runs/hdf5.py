@@ -156,7 +156,7 @@ def _check_format(path: Path, kind: str) -> None:
         raise StorageError(
             f"{path} is of another version of this program: {kind}, {FORMAT} is read here"
         )
-    raise StorageError(f"{path} is not a checkpoint of this program ({FORMAT})")
+    raise StorageError(f"{path} is not a file of this program ({FORMAT})")
 
 
 @contextlib.contextmanager

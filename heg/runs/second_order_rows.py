@@ -64,7 +64,7 @@ def collect(
     Raises:
       RunError: draws failed, or the second order is not finite.
     """
-    excitations = probe(frozen)
+    excitations = excitations_of(frozen)
     key = stream(frozen.state, EXCITING)
     path = run_dir / f"second-order-{int(frozen.state.step)}.h5"
     stored = on_first(_earlier, path, excitations)
@@ -98,7 +98,7 @@ def collect(
     return result
 
 
-def probe(frozen: Frozen) -> Excitations:
+def excitations_of(frozen: Frozen) -> Excitations:
     """The excitations of a run, from the averages of its parameters."""
     return Excitations(
         system=frozen.system,

@@ -18,6 +18,7 @@ import numpy as np
 from heg.config import Config, changes
 from heg.errors import StorageError
 from heg.model.density_matrix import Params
+from heg.parallel.compilation import compiler_threads
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import any_process, is_first, on_first
 from heg.runs import files, hdf5, text_files
@@ -70,6 +71,9 @@ def solve(
     with contextlib.ExitStack() as held:
         # files belong to the first process: it alone holds the lock
         on_first(run.claim_directory, held)
+        # a run that has its result needs few programs, or none
+        if not on_first(directory.summary_file.exists):
+            run.solver.compile_ahead(held.enter_context(compiler_threads()))
         first = run.first_state(other_params)
         progress = run.restore(first)
         initial = run.samples_at(first)
@@ -279,7 +283,9 @@ class Run:
         if progress.step >= self.config.run.steps:
             return True
         accuracy = self.config.run.accuracy
-        return accuracy is not None and settled(progress.rows, accuracy)
+        return accuracy is not None and settled(
+            progress.rows, accuracy, self.solver.system.temperature
+        )
 
     def _take_step(self, progress: Progress) -> None:
         before = progress.state

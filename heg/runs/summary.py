@@ -2,7 +2,6 @@
 
 from importlib import metadata
 
-import jax
 import numpy as np
 
 from heg.config import Config
@@ -14,7 +13,6 @@ from heg.statistics import independent
 from heg.training.state import FOLDING, StepInfo, TrainState, stream
 from heg.training.step import Solver
 
-FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
 MIN_SAMPLES_OF_HALVES = 4  # from which on the error of half of the samples is of use
 # those that the training records too
 QUANTITIES = tuple(name for name, entry in quantities.QUANTITIES.items() if entry.column)
@@ -53,8 +51,7 @@ def summarise(
       initial, final: QUANTITIES of independent samples, per electron, at the parameters before
         the first step and at the averaged ones of the last.    [samples] each
     """
-    keys = jax.random.split(stream(state, FOLDING), FOLD_SAMPLES)
-    quality = solver.quality(state.average, state.walkers, keys)
+    quality = solver.quality(state.average, state.walkers, stream(state, FOLDING))
     ideal = ideal_reference(solver.system)
     return _estimates(final) | {
         "units": "hartree per electron; S: k_B per electron",

@@ -5,6 +5,7 @@ import numpy as np
 from heg.statistics import Estimate
 
 SHORTEST = 30  # fewest steps that are judged: each third then has ten
+NOISE = 2.0  # errors by which S may drift by chance
 UNITS = {"F": "ha", "S": "kb"}
 
 
@@ -34,17 +35,25 @@ def drift(history: list[dict[str, str]], name: str = "F") -> Estimate:
     return Estimate(after.mean - before.mean, error)
 
 
-def settled(history: list[dict[str, str]], accuracy: float) -> bool:
-    """True if the drift of F and its error are both below the accuracy, after SHORTEST steps.
+def settled(history: list[dict[str, str]], accuracy: float, temperature: float) -> bool:
+    """True if F and S have settled, after SHORTEST steps.
+
+    The drift of F and its error are both below the accuracy.  The drift of T S is below it, or
+    within NOISE of its own errors: S is noisier than F, but follows the parameters in first order.
 
     Args:
       history: rows of history.csv.
       accuracy: hartree per electron.
+      temperature: T, hartree.
     """
     if len(history) < SHORTEST:
         return False
     change = drift(history)
-    return max(abs(change.mean), change.error) <= accuracy
+    if max(abs(change.mean), change.error) > accuracy:
+        return False
+    entropy = drift(history, "S")
+    is_noise = abs(entropy.mean) <= NOISE * entropy.error
+    return is_noise or temperature * abs(entropy.mean) <= accuracy
 
 
 def _mean(rows, name):

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from heg.config import Config
 from heg.gas.coulomb import lattice
-from heg.parallel.devices import bytes_of_walker, map_walkers, walkers_at_once
+from heg.parallel.devices import bytes_of_walker, everywhere, jit, map_walkers, walkers_at_once
 from heg.training.step import Solver
 
 FUNCTION = 10  # operations counted for a sine, exponential or hyperbolic tangent
@@ -146,11 +146,11 @@ def product_rate() -> float:
     processes."""
     devices = jax.device_count()
 
-    @jax.jit
+    @jit
     def products(matrices):
         return map_walkers(lambda matrix: matrix @ matrix, matrices, 1).sum()
 
-    seconds = fastest(products, jnp.ones((devices, PRODUCT, PRODUCT)))
+    seconds = fastest(products, everywhere(np.ones((devices, PRODUCT, PRODUCT))))
     return devices * 2 * PRODUCT**3 / seconds
 
 

@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from heg.model.density_matrix import Params
+from heg.parallel.devices import everywhere
 from heg.sampling.batch import Walkers
 from heg.statistics import Estimate
 from heg.training.control_variates import Regression
@@ -24,6 +26,11 @@ OBSERVING = 5
 REPEATING = 6
 OCCUPYING = 7
 EXCITING = 8
+
+# of Threefry-2x32, as in its reference implementation and in jax._src.prng
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
+LARGEST_WORD = 0xFFFFFFFF
 
 
 class TrainState(NamedTuple):
@@ -53,22 +60,50 @@ class TrainState(NamedTuple):
 
 def key_of_run(seed: int) -> jax.Array:
     """The key from which all random numbers of a run come, whatever JAX's default generator is."""
-    return jax.random.key(seed, impl=RANDOM)
+    # the words of jax.random.key, which would compile two programs to take them apart
+    words = (seed >> 32 & LARGEST_WORD, seed & LARGEST_WORD)
+    return key_from(np.array(words, np.uint32))
 
 
-def key_from(data: jax.Array) -> jax.Array:
+def key_from(data: jax.Array | np.ndarray) -> jax.Array:
     """The key with these data, as a TrainState holds them.  [2] uint32"""
     return jax.random.wrap_key_data(data, impl=RANDOM)
 
 
-def stream(state: TrainState, purpose: int) -> jax.Array:
+def stream(state: TrainState, purpose: int, *numbers: int) -> jax.Array:
     """Key of the random numbers for a purpose, such as SAMPLING, at the step of the state.
 
     The key of a run never changes, so that a run resumed at a step goes on with the same numbers.
+
+    Args:
+      state: of the run.
+      purpose: of those above.
+      numbers: told apart within the purpose, such as the number of a batch.
     """
+    first, second = np.asarray(state.key).tolist()
+    words = (first, second)
     # purpose first, then step: exchanged, they would be other streams
-    of_purpose = jax.random.fold_in(key_from(state.key), purpose)
-    return jax.random.fold_in(of_purpose, state.step)
+    for number in (purpose, int(state.step), *numbers):
+        words = _fold_in(words, number)
+    return key_from(everywhere(np.array(words, np.uint32)))
+
+
+def _fold_in(key: tuple[int, int], number: int) -> tuple[int, int]:
+    """jax.random.fold_in of the words of a key, without a program to compile.
+
+    Threefry-2x32 of 20 rounds of the block (0, number), whose low 32 bits count.
+    Source: Salmon, Moraes, Dror and Shaw, SC'11 (2011), doi:10.1145/2063384.2063405.
+    """
+    schedule = (*key, key[0] ^ key[1] ^ PARITY)
+    left = key[0]
+    right = number + key[1] & LARGEST_WORD
+    for group in range(5):
+        for rotation in ROTATIONS[group % 2]:
+            left = left + right & LARGEST_WORD
+            right = (right << rotation | right >> 32 - rotation) & LARGEST_WORD ^ left
+        left = left + schedule[(group + 1) % 3] & LARGEST_WORD
+        right = right + schedule[(group + 2) % 3] + group + 1 & LARGEST_WORD
+    return left, right
 
 
 class StepInfo(NamedTuple):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -16,7 +16,8 @@ from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params, build_model
 from heg.model.monotone import largest_attraction
-from heg.parallel.devices import divisor, everywhere, jit, walkers_at_once
+from heg.parallel.compilation import Program
+from heg.parallel.devices import divisor, everywhere, walkers_at_once
 from heg.sampling.batch import Walk, Walkers, Walks, anywhere, make_walks
 from heg.sampling.folds import Quality, folded_measure, lowest_determinant
 from heg.training.control_variates import (
@@ -50,6 +51,7 @@ from heg.training.state import (
     stream,
 )
 
+FOLD_SAMPLES = 10_000  # uniform points at which the sign of det J is looked at
 LATE = 3  # power of the step in the average of the parameters
 
 
@@ -62,7 +64,7 @@ class Solver:
     Attributes:
       system: the gas.
       cutoff: its plane waves.
-      model: its density matrix.
+      sizes: of its networks.
       template: a TrainState of zeros, to read checkpoints by.
       programs: the compiled functions.
       exact: True for exact draws in training, False for chains.
@@ -70,10 +72,41 @@ class Solver:
 
     system: System
     cutoff: Cutoff
-    model: Model
+    sizes: ModelConfig
     template: TrainState
     programs: "Programs"
     exact: bool
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The density matrix.  The programs of a run make their own."""
+        return build_model(self.system, self.cutoff.orbitals, self.sizes)
+
+    def compile_ahead(self, threads: ThreadPoolExecutor) -> None:
+        """Compiles all programs of a run in the threads, while this one goes on.
+
+        Args:
+          threads: of heg.parallel.compilation.compiler_threads.
+        """
+        system = self.system
+        programs = self.programs
+        state = self.template
+        params = state.params
+        key = key_of_run(0)
+        walk = programs.draw.shapes(system, params, key)
+        samples = programs.evaluate.shapes(system, params, walk.walkers)
+        min_det = programs.lowest.shapes(system, params.flow, walk.walkers)
+        # the longest one first: with a core for each program the run waits for it
+        programs.update.ahead(threads, system, state, walk, samples, min_det)
+        programs.lowest.ahead(threads, system, params.flow, walk.walkers)
+        programs.init.ahead(threads, system, state.key)
+        programs.draw.ahead(threads, system, params, key)
+        programs.evaluate.ahead(threads, system, params, walk.walkers)
+        programs.values.ahead(threads, system, samples, state.regression)
+        if not self.exact:
+            programs.chain.ahead(threads, system, params, walk.walkers, walk.width, key)
+        # wanted last, after the training
+        programs.quality.ahead(threads, system, params.flow, key, min_det)
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step; chains begin from a batch of exact draws."""
@@ -93,7 +126,8 @@ class Solver:
         else:
             walk = self.programs.chain(system, params, state.walkers, state.width, key)
         samples = self.programs.evaluate(system, params, walk.walkers)
-        return self.programs.update(system, state, walk, samples)
+        min_det = self.programs.lowest(system, params.flow, walk.walkers)
+        return self.programs.update(system, state, walk, samples, min_det)
 
     def measure(self, params: Params, key: jax.Array) -> tuple[Samples, Walk]:
         """One batch of exact draws at frozen parameters."""
@@ -104,36 +138,39 @@ class Solver:
         """Values of each sample, as in heg.training.free_energy."""
         return self.programs.values(self.system, samples, regression)
 
-    def quality(self, params: Params, walkers: Walkers, keys: jax.Array) -> Quality:
-        """Signs of folds of the flow, at the walkers and at uniform positions.
+    def quality(self, params: Params, walkers: Walkers, key: jax.Array) -> Quality:
+        """Signs of folds of the flow, at the walkers and at FOLD_SAMPLES uniform positions.
 
         Args:
           params: of which those of the flow count.
           walkers: from which the lowest determinant is sought.
-          keys: one for each uniform position.
+          key: of the uniform positions.
         """
-        return self.programs.quality(self.system, params, walkers, keys)
+        system = self.system
+        min_det = self.programs.lowest(system, params.flow, walkers)
+        return self.programs.quality(system, params.flow, key, min_det)
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """Compiled methods of StepFunctions, under their names.
+    """Methods of StepFunctions, under their names, compiled when they are first called, or ahead.
 
     They serve all gases that differ by r_s or coupling alone: their first argument.
 
     Attributes:
       cutoff: of the gas of r_s = 1.
-      init, draw, chain, evaluate, update, values, quality: as in StepFunctions.
+      init, draw, chain, evaluate, update, values, lowest, quality: as in StepFunctions.
     """
 
     cutoff: Cutoff
-    init: Callable
-    draw: Callable
-    chain: Callable
-    evaluate: Callable
-    update: Callable
-    values: Callable
-    quality: Callable
+    init: Program
+    draw: Program
+    chain: Program
+    evaluate: Program
+    update: Program
+    values: Program
+    lowest: Program
+    quality: Program
 
 
 def build(config: Config) -> Solver:
@@ -148,11 +185,11 @@ def build(config: Config) -> Solver:
     # inside shard_map
     orbitals = compiled.cutoff.orbitals.at_density(system.rs)
     some_key = jax.random.key_data(key_of_run(0))
-    shapes = jax.eval_shape(compiled.init, system, some_key)
+    shapes = compiled.init.shapes(system, some_key)
     return Solver(
         system=system,
         cutoff=compiled.cutoff._replace(orbitals=orbitals),
-        model=build_model(system, orbitals, config.model),
+        sizes=config.model,
         template=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
         programs=compiled,
         exact=config.sampler.sampler == "exact",
@@ -163,7 +200,7 @@ def build(config: Config) -> Solver:
 def programs(
     gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer: OptimizerConfig
 ) -> Programs:
-    """Programs for the gas and configurations, compiled when they are first called.
+    """Programs for the gas and configurations.
 
     Args:
       gas: with r_s = 1 and coupling = 1, which stand for all others.
@@ -181,13 +218,14 @@ def programs(
     )
     return Programs(
         cutoff=functions.cutoff,
-        init=jit(functions.init),
-        draw=jit(functions.draw),
-        chain=jit(functions.chain),
-        evaluate=jit(functions.evaluate),
-        update=jit(functions.update),
-        values=jit(functions.values),
-        quality=jit(functions.quality),
+        init=Program(functions.init),
+        draw=Program(functions.draw),
+        chain=Program(functions.chain),
+        evaluate=Program(functions.evaluate),
+        update=Program(functions.update),
+        values=Program(functions.values),
+        lowest=Program(functions.lowest),
+        quality=Program(functions.quality),
     )
 
 
@@ -261,7 +299,12 @@ class StepFunctions:
         return evaluate(model, controls, params, walkers, self.chunk)
 
     def update(
-        self, system: System, state: TrainState, walk: Walk, samples: Samples
+        self,
+        system: System,
+        state: TrainState,
+        walk: Walk,
+        samples: Samples,
+        min_det: jax.Array,
     ) -> tuple[TrainState, StepInfo]:
         """The state after a step on these samples, and the record of the step."""
         model = self._model(system)
@@ -287,7 +330,7 @@ class StepFunctions:
         )
         # the record is of the parameters before the step, its check of the new ones too
         finite = _all_finite((samples, slope.gradient, params))
-        return after, _step_info(system, model, state, walk, samples, finite)
+        return after, _step_info(system, state, walk, samples, min_det, finite)
 
     def values(
         self, system: System, samples: Samples, regression: Regression
@@ -295,15 +338,23 @@ class StepFunctions:
         """Values of each sample per electron, as in heg.training.free_energy."""
         return per_electron(samples, regression, system)
 
-    def quality(self, system: System, params: Params, walkers: Walkers, keys: jax.Array) -> Quality:
-        """Signs of folds of the flow, as in heg.sampling.folds."""
+    def lowest(self, system: System, flow: dict, walkers: Walkers) -> jax.Array:
+        """The lowest determinant of a layer found, as in heg.sampling.folds.
+
+        A program of its own, as each step wants it and the quality of the whole run.
+        """
+        return lowest_determinant(self._model(system), system, flow, walkers)
+
+    def quality(self, system: System, flow: dict, key: jax.Array, min_det: jax.Array) -> Quality:
+        """Signs of folds of the flow, as in heg.sampling.folds; min_det is that of `lowest`."""
         model = self._model(system)
+        keys = jax.random.split(key, FOLD_SAMPLES)
         # uniform positions come in another number than the batch, and need a divisor of their own
-        chunk = divisor(len(keys), self.chunk)
+        chunk = divisor(FOLD_SAMPLES, self.chunk)
         return Quality(
-            min_det=lowest_determinant(model, system, params.flow, walkers),
-            folded=folded_measure(model, system, params.flow, keys, chunk),
-            attraction=largest_attraction(model.flow, params.flow),
+            min_det=min_det,
+            folded=folded_measure(model, system, flow, keys, chunk),
+            attraction=largest_attraction(model.flow, flow),
         )
 
     def _orbitals(self, system: System) -> Orbitals:
@@ -364,7 +415,7 @@ def _all_finite(tree):
     return jnp.all(jnp.array(finite))
 
 
-def _step_info(system, model, state, walk, samples, finite):
+def _step_info(system, state, walk, samples, min_det, finite):
     energy = samples.energy.total
     values = per_electron(samples, state.regression, system)
     estimates = {name: batch_estimate(value) for name, value in values.items()}
@@ -378,7 +429,7 @@ def _step_info(system, model, state, walk, samples, finite):
         acceptance=walk.acceptance,
         redrawn=walk.redrawn,
         lost=walk.lost,
-        min_det=lowest_determinant(model, system, state.params.flow, walk.walkers),
+        min_det=min_det,
         finite=finite,
         worst=jnp.argmax(badness),
     )
@@ -387,8 +438,11 @@ def _step_info(system, model, state, walk, samples, finite):
 def build_optimizer(
     system: System, config: OptimizerConfig
 ) -> optax.GradientTransformationExtraArgs:
-    """The descent of F, given in units that make both blocks dimensionless: T for p(K), E_F +
-    1/r_s^{3/2} for the flow."""
+    """The descent of F by the configured optimiser.
+
+    Units make the gradients of both blocks dimensionless: T for p(K) and
+    2 (E_F + coupling / r_s^{3/2}) for the flow.
+    """
     unit_of_p = system.temperature
     unit_of_flow = 2 * (system.fermi_energy + system.coupling * system.rs**-1.5)
 

@@ -1,6 +1,8 @@
 """heg-solve as its user runs it: whole runs of a small gas, stops, continuations and bad input."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from small_runs import command_line
@@ -30,12 +33,12 @@ def start(run_dir, **changed):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run that was never disturbed."""
+    """A run that was never disturbed, and what it printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "a"
-    process = start(run_dir)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return run_dir, output
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert exit_code(command_line(run_dir)) == 0
+    return run_dir, output.getvalue()
 
 
 def test_a_run_leaves_what_is_promised(finished):
@@ -68,7 +71,8 @@ def test_a_run_leaves_what_is_promised(finished):
     assert "Training curve" in output
 
 
-def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
+def test_a_killed_run_continues_bit_for_bit(finished, tmp_path, capsys):
+    """In another process than the one that was killed."""
     process = start(tmp_path / "b")
     history = tmp_path / "b" / "history.csv"
     deadline = time.monotonic() + 500
@@ -80,9 +84,9 @@ def test_a_killed_run_continues_bit_for_bit(finished, tmp_path):
     process.communicate()
     newest = RunDirectory(tmp_path / "b").checkpoints()[0]
     newest.write_bytes(newest.read_bytes()[:-100])  # and its newest checkpoint is damaged
-    process = start(tmp_path / "b")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    assert exit_code(command_line(tmp_path / "b")) == 0
+    output = "".join(capsys.readouterr())
+    assert "did not end in order" in output
     assert "checkpoint before it is used" in output
     assert history.read_bytes() == (finished[0] / "history.csv").read_bytes()
     undisturbed = json.loads((finished[0] / "summary.json").read_text())
@@ -102,9 +106,7 @@ def test_a_run_that_is_done_is_not_done_again_and_changed_physics_is_refused(fin
 
 
 def test_a_stopped_run_says_so_and_can_go_on(tmp_path):
-    process = start(tmp_path / "c", max_seconds="0.001")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == common.CONTINUE, output
+    assert exit_code(command_line(tmp_path / "c", max_seconds="0.001")) == common.CONTINUE
     assert RunDirectory(tmp_path / "c").checkpoints()
 
 
@@ -127,7 +129,7 @@ def exit_code(arguments):
         ("batch", "1", "batch is 1"),
         ("flow_width", "0", "flow_width is 0"),
         ("thet", "3", "Did you mean --theta?"),
-        ("temperature", "5eV", "Unknown option: --temperature"),
+        ("temperature", "5 eV", "--temperature"),  # beside --theta
         ("steps", "many", "--steps"),
     ],
 )
@@ -142,7 +144,7 @@ def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, field,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--temperature 5eV --run-dir x", "Unknown option: --temperature."),
+        ("--temp 5eV --run-dir x", "Unknown option: --temp."),
         ("--thet=3", "Unknown option: --thet. Did you mean --theta?"),
         ("--electrons 2 --rs=1 --run-dir x", "missing --dim, --theta: see heg-solve --help"),
         ("--electrons 2 --rs 1 --dim 2 --run-dir x --theta", "--theta requires an argument"),
@@ -232,18 +234,22 @@ def test_a_copied_run_is_not_taken_for_the_original(finished, tmp_path):
     assert config.run.run_dir == str(original)
 
 
-def test_what_goes_wrong_with_a_figure_decides_nothing(finished, tmp_path):
+def test_what_goes_wrong_with_a_figure_decides_nothing(tmp_path):
     """Not even what ends the import of matplotlib, or a style without its program."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    run_dir = finished[0]
-    code = f"from heg.cli.solve import solve; solve({[*command_line(run_dir), '--json']!r})"
+    run_dir = tmp_path / "a"
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n"
+        "import fake_solver; fake_solver.install()\n"
+        f"from heg.cli.solve import solve; solve({[*command_line(run_dir), '--json']!r})"
+    )
     unknown_backend = {"MPLBACKEND": "foo"}
     style_without_program = {
         "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
         "PATH": "/nowhere",
     }
     for variables in (unknown_backend, style_without_program):
-        (run_dir / "training.png").unlink()
+        (run_dir / "training.png").unlink(missing_ok=True)
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=os.environ | variables,
@@ -349,3 +355,35 @@ def test_json_is_all_that_standard_output_gets(tmp_path, capsys):
     assert result["cost"]["samples"] == 6 * 16 + 2 * 64  # steps, and twice the final samples
     assert "exact ideal gas" in words
     assert not run_dir.exists()
+
+
+def test_a_log_has_what_is_printed_and_grows(tmp_path, capsys):
+    log = tmp_path / "run.log"
+    words = [*command_line(tmp_path / "d"), "--log", str(log)]
+    assert exit_code([*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    first, rest = log.read_text().split("\n", 1)
+    assert first.startswith("# ") and " heg-solve --" in first and rest == shown
+    # complaints belong to it too, and streams are as before
+    assert exit_code([*words, "--batch", "1"]) == common.BAD_INPUT
+    complaint = capsys.readouterr().err
+    assert log.read_text().startswith(f"{first}\n{shown}") and log.read_text().endswith(complaint)
+    assert not isinstance(sys.stdout, common.Copied)
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path, capsys):
+    words = [*command_line(tmp_path / "d"), f"--log={tmp_path / 'none' / 'run.log'}"]
+    assert exit_code([*words, "--dry-run"]) == common.BAD_INPUT
+    assert "run.log: it cannot be written, No such file" in capsys.readouterr().err
+
+
+def test_a_shell_completes_the_flags(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert exit_code(["--install-completion", "--shell", "bash"]) == 0
+    script = tmp_path / ".local" / "share" / "bash-completion" / "completions" / "heg-solve"
+    asked = (
+        f"source {script}; COMP_WORDS=(heg-solve --temp); COMP_CWORD=1; _heg_solve; "
+        'echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["--temperature"]

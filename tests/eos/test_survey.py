@@ -11,13 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from heg.cli import eos
+from heg.cli import common, eos
 from heg.eos import survey
 from heg.eos.grid import points
 from heg.eos.table_directory import is_done, status
 from heg.eos.table_files import load_table
 from heg.errors import RunError
 from heg.runs import files, text_files
+from heg.statistics import Estimate
+from heg.training.cost import START
 
 GRID = """
 [grid]
@@ -225,3 +227,45 @@ def test_bad_grids_get_one_sentence(tmp_path, capsys, change, words):
     ended = heg_eos(capsys, tmp_path / "grid.toml", "--run-dir", tmp_path / "a")
     assert ended.code == 2 and words in ended.err and len(ended.err.splitlines()) == 1
     assert not (tmp_path / "a").exists()
+
+
+def test_a_dry_run_shows_the_cost_and_computes_nothing(grid, tmp_path, capsys):
+    run_dir = tmp_path / "a"
+    shown = heg_eos(capsys, grid, "--run-dir", run_dir, "--dry-run", "--json")
+    assert shown.code == 0 and not run_dir.exists()
+    result = json.loads(shown.out)
+    assert result["cost"]["points"] == 4 and len(result["rows"]) == 2
+    # hotter gases keep more orbitals
+    hot, cold = result["rows"]
+    assert hot["theta"] > cold["theta"] and hot["orbitals"] > cold["orbitals"]
+    # 2 electrons in 40 steps: all but the time to compile, once a row, is short
+    assert 2 * START < result["cost"]["seconds_least"] < result["cost"]["seconds_most"]
+    assert result["cost"]["seconds_most"] < 2 * START + 10
+    # the output is a file for heg-eos
+    again = tmp_path / "again.toml"
+    again.write_text(heg_eos(capsys, grid, "--run-dir", run_dir, "--dry-run").out)
+    table = eos.parse([str(again), "--run-dir", str(run_dir)]).table
+    assert table == eos.parse([str(grid), "--run-dir", str(run_dir)]).table
+
+
+def test_lines_of_progress_have_f_and_the_time_left(grid, capsys, monkeypatch):
+    every = points(eos.parse([str(grid), "--run-dir", "unused"]).table.grid)
+    now = SimpleNamespace(monotonic=lambda: now.time, time=0.0)
+    monkeypatch.setattr(eos, "time", now)
+    monkeypatch.setattr(common, "time", now)
+    # the first point was done by an earlier call
+    progress = eos._Progress(every, [point.name for point in every[1:]])
+    progress(every[1], "step", 3, 40, Estimate(-1.25, 0.01))
+    now.time = 600.0
+    progress(every[2], "samples", 64, 2048)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("step 3/40  F/N -1.250(10) Ha")
+    # one point took 600 seconds and two are left
+    assert second.startswith("point 3/4") and second.endswith("2048  about 20 minutes left")
+
+
+def test_points_that_are_done_say_what_speaks_against_them(made, grid, capsys):
+    shown = heg_eos(capsys, grid, "--run-dir", made, "--rs", 1, 2, 3, "--status", "--json")
+    state = json.loads(shown.out)["2d-2u-rs1-theta1"]
+    facts = json.loads((made / "2d-2u-rs1-theta1" / "point.json").read_text())
+    assert state["reached"] is True and state["doubts"] == facts["doubts"]

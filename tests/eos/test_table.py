@@ -2,7 +2,6 @@
 what is refused."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
 from heg.gas.twists import Twist
 from heg.reference.published import gdsmfb
+from heg.report import table_report
 from heg.runs.hdf5 import save_tree
 
 ONE = [Twist((0.0, 0.0, 0.0), 1.0)]
@@ -185,7 +185,7 @@ def test_a_larger_cell_that_is_not_done_hides_no_row_of_a_smaller_one(tmp_path):
 
 
 def test_the_shipped_table_of_seven_electrons_answers_as_its_page_says():
-    table = load_table(Path(__file__).parents[2] / "docs" / "results" / "3d-polarised.h5")
+    table = load_table("3d-polarised")
     assert len(table.columns["rs_bohr"]) == 20 and np.all(table.columns["reached"] == 1)
     for rs, theta in ((1.5, 0.3), (3.0, 0.7), (6.0, 0.4)):
         published = gdsmfb(System(7, 0, 3, rs, theta, (0.0,) * 3))
@@ -224,3 +224,52 @@ def test_what_is_unsure_at_all_twists_alike_does_not_average_out():
     assert row["f_2_ha"] == pytest.approx(F_2)
     assert row["f_2_error_ha"] == pytest.approx(np.hypot(2e-4, 5e-4))
     assert row["f_xc_cell_bound_ha"] == pytest.approx(row["f_xc_cell_ha"] - F_2)
+
+
+@pytest.mark.parametrize("name", ["2d-polarised", "3d-polarised", "3d-unpolarised"])
+def test_a_shipped_table_is_read_by_its_name(name):
+    table = load_table(name)
+    dim, zeta = int(table.columns["dim"][0]), table.columns["zeta"][0]
+    assert name == f"{dim}d-{'polarised' if zeta else 'unpolarised'}"
+
+
+def test_a_wrong_name_lists_the_shipped_tables(tmp_path):
+    sentence = "2d-polarised, 3d-polarised, 3d-unpolarised$"
+    with pytest.raises(ValueError, match=sentence):
+        load_table("3d-unpolarized")
+    # a file that is meant stays a file
+    with pytest.raises((OSError, StorageError), match="table.h5"):
+        load_table(tmp_path / "table.h5")
+
+
+def test_the_parts_of_the_error_of_f_xc_add_up():
+    twists = [(0.1, 0.2, 0.3), (-0.2, 0.4, 0.1), (0.3, -0.1, 0.4)]
+    gases = [System(7, 0, 3, 2.0, 0.5, twist) for twist in twists]
+    parts = []
+    for gas, f_xc in zip(gases, (-0.30, -0.31, -0.28)):
+        one = part(gas, f_xc, weight=1 / 3)
+        one.observables["F_2"] |= {"error": 2e-3, "systematic": 5e-4}
+        parts.append(one)
+    row = row_of(parts)
+    error = {name: row[f"f_xc_error_{name}_ha"] for name in ("samples", "twists", "second_order")}
+    assert error["samples"] == pytest.approx(ERROR / np.sqrt(3))
+    assert error["second_order"] == pytest.approx(np.hypot(2e-3 / np.sqrt(3), 5e-4))
+    assert error["twists"] == pytest.approx(np.std([-0.30, -0.31, -0.28], ddof=1) / np.sqrt(3))
+    size = row["f_correction_error_ha"]
+    assert np.hypot(np.linalg.norm(list(error.values())), size) == pytest.approx(
+        row["f_xc_error_ha"]
+    )
+    assert row_of(parts[:1])["f_xc_error_twists_ha"] == 0
+
+
+def test_doubts_about_points_are_in_the_row_and_in_the_page(tmp_path):
+    gas = System(7, 0, 3, 2.0, 0.5, (0.0,) * 3)
+    doubtful = part(gas, -0.3)
+    doubtful.facts["doubts"] = ["F drifts."]
+    table = table_of([row_of([doubtful]), row_of([part(gas, -0.3)])], {(7, 0): ONE})
+    assert table.columns["doubts"].tolist() == ["F drifts.", ""]
+    (tmp_path / "grid.toml").write_text("[grid]\n")
+    page = table_report.write(tmp_path / "table.html", table, tmp_path / "grid.toml", {})
+    assert page.read_text().count("F drifts.") == 1
+    save(table, tmp_path / "table")
+    assert load_table(tmp_path / "table.h5").columns["doubts"].tolist() == ["F drifts.", ""]

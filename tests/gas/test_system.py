@@ -69,7 +69,7 @@ def test_equal_systems_hash_alike():
     ],
 )
 def test_impossible_value_is_named(field, value):
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=rf"^{field} (is|has) "):
         dataclasses.replace(POLARIZED_2D, **{field: value})
 
 
@@ -92,7 +92,7 @@ def test_impossible_value_is_named(field, value):
     ],
 )
 def test_what_is_no_number_of_its_kind_is_refused(field, value, sentence):
-    with pytest.raises(ValueError, match=f"{sentence}"):
+    with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(POLARIZED_2D, **{field: value})
 
 

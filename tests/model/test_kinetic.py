@@ -60,9 +60,7 @@ def test_generic_laplacian_is_the_trace_of_the_hessian(key):
     np.testing.assert_allclose([laplacian.real, laplacian.imag], expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "name, layers", [*((name, 3) for name in GASES), ("2D-spins", 1), ("3D-polarized", 1)]
-)
+@pytest.mark.parametrize("name, layers", [("2D-spins", 3), ("3D-spins", 3), ("3D-polarized", 1)])
 def test_closed_form_equals_the_generic_one(name, layers, key):
     closed, generic = kinetic_energies(*make_case(GASES[name], key, layers))
     np.testing.assert_allclose(closed, generic, rtol=1e-11)

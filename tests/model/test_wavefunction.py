@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from known_systems import (
     GASES,
+    GASES_OF_TWO_SPINS,
     POLARIZED_2D,
     SPINS_2D,
     all_states,
@@ -20,6 +21,9 @@ from known_systems import (
 from heg.gas.system import System
 
 each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+each_gas_of_two_spins = pytest.mark.parametrize(
+    "gas", GASES_OF_TWO_SPINS.values(), ids=GASES_OF_TWO_SPINS
+)
 
 
 def random_wavefunction(gas, key, orbitals=9):
@@ -131,7 +135,7 @@ def test_vanishes_where_two_electrons_of_one_spin_meet(key):
     np.testing.assert_allclose(modulus(2e-5) / modulus(1e-5), 2.0, rtol=1e-3)
 
 
-@each_gas
+@each_gas_of_two_spins
 def test_score_is_the_derivative_of_the_logarithm(gas, key):
     model = make_model(gas, 9, 3)
     params = random_params(model, key).flow

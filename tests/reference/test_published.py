@@ -6,7 +6,14 @@ import pytest
 from known_systems import reference_rows
 
 from heg.gas.system import System
-from heg.reference.published import amgb, corrected_ksdt, gdsmfb, out_of_range, published
+from heg.reference.published import (
+    amgb,
+    corrected_ksdt,
+    gdsmfb,
+    out_of_range,
+    published,
+    published_f_xc,
+)
 
 ROWS = [row for row in reference_rows("fxc_infinite_gas.csv") if row["xi"] in ("0", "1")]
 
@@ -69,3 +76,29 @@ def test_a_fit_outside_of_its_data_is_named(dim, rs, theta, outside):
     assert sentences.keys() == outside
     for name, sentence in sentences.items():
         assert sentence.startswith(f"f_xc_{name}_ha is outside of the data")
+
+
+def test_any_polarisation_agrees_with_the_cell_that_has_it():
+    # 9 up and 5 down: zeta 2/7
+    cell = published(System(9, 5, 3, 2.0, 0.7))
+    assert published_f_xc(3, 2.0, 0.7, 2 / 7) == pytest.approx(cell, rel=1e-12)
+    assert published_f_xc(2, 2.0, 0.7, 2 / 7) == pytest.approx(published(System(9, 5, 2, 2.0, 0.7)))
+
+
+def test_an_extrapolated_fit_is_announced():
+    with pytest.warns(UserWarning, match=r"Karasiev et al\. 2014: .* r_s from 1 to 40"):
+        published_f_xc(3, 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "field"),
+    [
+        ((4, 1.0, 1.0, 0.0), "dim"),
+        ((3, -1.0, 1.0, 0.0), "rs"),
+        ((3, 1.0, 0.0, 0.0), "theta"),
+        ((3, 1.0, 1.0, 1.2), "zeta"),
+    ],
+)
+def test_an_impossible_state_is_refused(state, field):
+    with pytest.raises(ValueError, match=f"^{field} is "):
+        published_f_xc(*state)

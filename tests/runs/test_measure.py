@@ -23,6 +23,8 @@ from heg.runs.solve import solve
 from heg.statistics import independent, jackknife
 
 NEVER, NOTHING = lambda: False, lambda *_: None
+# compiled once, for the fixture `measured`: most tests are not about the second order
+BOUND_ALONE = {"second_order": False}
 
 
 def config(run_dir):
@@ -116,18 +118,19 @@ def test_samples_are_added_and_a_stop_loses_none(run, measured, tmp_path):
         shutil.copytree(run, copy)
         (copy / "observed-3.h5").unlink()
     assert (
-        measure(bits, 256, NOTHING, lambda: True) is None and not (bits / "observed-3.h5").exists()
+        measure(bits, 256, NOTHING, lambda: True, **BOUND_ALONE) is None
+        and not (bits / "observed-3.h5").exists()
     )
-    whole = measure(once, 320, NOTHING, NEVER)
-    assert measure(bits, 256, NOTHING, NEVER).facts["samples"] == 256
+    whole = measure(once, 320, NOTHING, NEVER, **BOUND_ALONE)
+    assert measure(bits, 256, NOTHING, NEVER, **BOUND_ALONE).facts["samples"] == 256
     asked = iter([False, False, True])
-    assert measure(bits, 320, NOTHING, lambda: next(asked)) is None
+    assert measure(bits, 320, NOTHING, lambda: next(asked), **BOUND_ALONE) is None
     assert hdf5.stored_length(bits / "observed-3.h5", "energies/F") == 18
-    parts = measure(bits, 320, NOTHING, NEVER)
+    parts = measure(bits, 320, NOTHING, NEVER, **BOUND_ALONE)
     for name, quantity in whole.quantities.items():
         np.testing.assert_array_equal(quantity.value, parts.quantities[name].value, err_msg=name)
     # fewer samples than there are: all are used
-    assert measure(bits, 16, NOTHING, NEVER).facts["samples"] == 320
+    assert measure(bits, 16, NOTHING, NEVER, **BOUND_ALONE).facts["samples"] == 320
 
 
 def test_a_stop_is_heard_after_the_last_sample_too(run, measured, tmp_path, monkeypatch):
@@ -138,16 +141,16 @@ def test_a_stop_is_heard_after_the_last_sample_too(run, measured, tmp_path, monk
     (tmp_path / "a" / "observables.json").unlink()
     for looks in (1, 3):  # before the draws of K, and between them
         asked = iter([False] * (looks - 1) + [True])
-        assert measure(tmp_path / "a", 256, NOTHING, lambda: next(asked)) is None
+        assert measure(tmp_path / "a", 256, NOTHING, lambda: next(asked), **BOUND_ALONE) is None
         assert next(asked, None) is None and not (tmp_path / "a" / "observables.json").exists()
-    again = measure(tmp_path / "a", 256, NOTHING, NEVER)
+    again = measure(tmp_path / "a", 256, NOTHING, NEVER, **BOUND_ALONE)
     assert again.quantities["E_variance_within_K"].value == measured["E_variance_within_K"]["mean"]
     assert again.landau.mass == pytest.approx(measured["landau"]["mass"], rel=1e-6)
 
 
 def test_the_results_may_lie_elsewhere(run, measured, tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
-    words = [str(run), "--samples", "256", "--output", str(tmp_path / "out")]
+    words = [str(run), "--samples", "256", "--no-second-order", "--output", str(tmp_path / "out")]
     assert exit_code(words) == 0
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
     assert {
@@ -220,7 +223,7 @@ def test_samples_of_other_parameters_are_set_aside(run, measured, tmp_path):
     size = hdf5.stored_length(path, "energies/F")
     with h5py.File(path, "a") as file:
         file.attrs["parameters"] = "of another run"
-    assert measure(tmp_path / "other", 272, NOTHING, NEVER).facts["samples"] == 272
+    assert measure(tmp_path / "other", 272, NOTHING, NEVER, **BOUND_ALONE).facts["samples"] == 272
     assert hdf5.stored_length(path.with_name("observed-3.h5.unused"), "energies/F") == size
 
 

@@ -11,6 +11,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from fake_solver import FakeSolver
 from small_runs import small_config
 
 from heg.config import RunConfig, SystemConfig
@@ -18,8 +19,11 @@ from heg.errors import RunError, StorageError
 from heg.runs import files, hdf5, text_files
 from heg.runs import solve as loop
 from heg.runs.run_directory import RunDirectory
-from heg.training.step import Solver, build
+from heg.training.step import build
 from heg.training.verdict import REDRAWN_FEW
+
+# what a loop does with its steps and files does not depend on what is computed
+pytestmark = pytest.mark.usefixtures("fake_runs")
 
 
 def config(run_dir, steps=8):
@@ -33,14 +37,14 @@ def solve(config):
 
 
 def troubled(steps, **seen):
-    """build, of a solver whose StepInfo says at the given steps what is `seen`."""
+    """A solver whose StepInfo says at the given steps what is `seen`."""
 
-    class Troubled(Solver):
+    class Troubled(FakeSolver):
         def step(self, state):
             after, info = super().step(state)
             return after, info._replace(**seen) if int(state.step) in steps else info
 
-    return lambda config: Troubled(**vars(build(config)))
+    return Troubled
 
 
 def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypatch):
@@ -92,7 +96,7 @@ def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatc
     with pytest.raises(RunError, match=r"steps 5 to 7 failed .* --max-norm 0\.05"):
         solve(config(tmp_path / "a"))
     assert [path.name for path in RunDirectory(tmp_path / "a").checkpoints()] == ["checkpoint-4.h5"]
-    monkeypatch.setattr(loop, "build", build)
+    monkeypatch.setattr(loop, "build", FakeSolver)
     smaller = config(tmp_path / "a")
     smaller = dataclasses.replace(
         smaller, optimizer=dataclasses.replace(smaller.optimizer, max_norm=0.05)

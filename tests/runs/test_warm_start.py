@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from fake_solver import FakeSolver
 from small_runs import small_config
 
 from heg.config import RunConfig, SystemConfig
@@ -15,9 +16,11 @@ from heg.runs.solve import solve
 from heg.runs.warm_start import start_from, transfer
 from heg.statistics import Estimate
 from heg.training.convergence import SHORTEST, drift, settled
-from heg.training.step import build
 
 NEVER, NOTHING = lambda: False, lambda *_: None
+
+# tests/eos/test_survey.py starts runs of electrons from each other
+pytestmark = pytest.mark.usefixtures("fake_runs")
 
 
 def config(run_dir, system=SystemConfig(2, 2, 2.0, 0.5, "1"), **run):
@@ -28,7 +31,7 @@ def config(run_dir, system=SystemConfig(2, 2, 2.0, 0.5, "1"), **run):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(fake_runs, tmp_path_factory):
     """A finished run."""
     run_dir = tmp_path_factory.mktemp("runs") / "a"
     solve(config(run_dir), NOTHING, NOTHING, NEVER)
@@ -38,7 +41,7 @@ def run(tmp_path_factory):
 def test_no_step_from_a_run_gives_the_free_energy_of_its_parameters(run, tmp_path):
     summary = solve(config(tmp_path / "b", start=str(run), steps=0), NOTHING, NOTHING, NEVER)
     assert summary["F"] == summary["initial"]["F"]
-    before = build(config(run))
+    before = FakeSolver(config(run))
     state = hdf5.load_tree(RunDirectory(run).checkpoints()[0], before.template)[0]
     begun = hdf5.load_tree(tmp_path / "b" / "checkpoint-0.h5", before.template)[0]
     for here, there in zip(
@@ -58,7 +61,7 @@ def test_a_run_goes_on_when_the_one_it_started_from_is_gone(run, tmp_path):
 
 def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
     """The shift of a level belongs to a plane wave, whatever its place in the order of energy."""
-    solver = build(config(run))
+    solver = FakeSolver(config(run))
     orbitals = solver.cutoff.orbitals
     levels = np.arange(1.0, len(orbitals.n) + 1)[None]
     params = Params({"~": {"levels": levels, "w": np.ones(2)}}, {"flow": np.ones(3)})
@@ -66,7 +69,7 @@ def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
         SystemConfig(2, 2, 5.0, 1.5, "1"),
         SystemConfig(2, 2, 5.0, 0.2, "1", (0.3, -0.2)),
     ):
-        other = build(config(run, system)).cutoff.orbitals
+        other = FakeSolver(config(run, system)).cutoff.orbitals
         moved = transfer(params, orbitals, other)
         assert np.all(moved.flow["flow"] == 1) and np.all(moved.occupations["~"]["w"] == 1)
         found = moved.occupations["~"]["levels"][0]
@@ -74,7 +77,7 @@ def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
             same = np.flatnonzero(np.all(orbitals.n == n, axis=1))
             assert level == (levels[0, same[0]] if len(same) else 0.0)
     assert np.any(found > 0) and start_from(
-        run, build(config(run, SystemConfig(2, 2, 5.0, 1.5, "1")))
+        run, FakeSolver(config(run, SystemConfig(2, 2, 5.0, 1.5, "1")))
     )
 
 
@@ -88,13 +91,22 @@ def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
     ids=["electrons", "dim", "model"],
 )
 def test_a_run_of_another_kind_is_refused(run, system, flow_layers, words):
-    solver = build(small_config(system, flow_layers=flow_layers))
+    solver = FakeSolver(small_config(system, flow_layers=flow_layers))
     with pytest.raises(ValueError, match=words):
         start_from(run, solver)
 
 
-def history(values, error):
-    return [{"F_ha": str(value), "F_error_ha": str(error)} for value in values]
+T = 0.5  # hartree
+
+
+def history(values, error, entropy=1.0):
+    """Of these F, and of S that is `entropy` in the last third and 1 before."""
+    rows = []
+    for step, value in enumerate(values):
+        s = entropy if step >= len(values) - len(values) // 3 else 1.0
+        row = {"F_ha": value, "F_error_ha": error, "S_kb": s, "S_error_kb": error}
+        rows.append({name: str(number) for name, number in row.items()})
+    return rows
 
 
 def test_a_training_has_settled_when_drift_and_error_are_below_the_accuracy():
@@ -103,14 +115,21 @@ def test_a_training_has_settled_when_drift_and_error_are_below_the_accuracy():
     assert drift(history(falling, 1e-3)) == pytest.approx(
         Estimate(expected, 1e-3 * np.sqrt(2 / 20))
     )
-    assert settled(history(falling, 1e-3), 1.01 * abs(expected)) and not settled(
-        history(falling, 1e-3), 0.015
-    )
+    assert settled(history(falling, 1e-3), 1.01 * abs(expected), T)
+    assert not settled(history(falling, 1e-3), 0.015, T)
     # flat, but too noisy to tell
-    assert settled(history([0.0] * 60, 0.01), 0.0033) and not settled(
-        history([0.0] * 60, 0.01), 0.0031
-    )
-    assert not settled(history([0.0] * (SHORTEST - 1), 1e-9), 1.0)
+    assert settled(history([0.0] * 60, 0.01), 0.0033, T)
+    assert not settled(history([0.0] * 60, 0.01), 0.0031, T)
+    assert not settled(history([0.0] * (SHORTEST - 1), 1e-9), 1.0, T)
+
+
+def test_a_training_whose_entropy_drifts_has_not_settled():
+    moving = history([0.0] * 60, 1e-3, entropy=1.1)
+    # T times the drift of S is 0.05 hartree
+    assert settled(moving, 0.051, T) and not settled(moving, 0.049, T)
+    # a drift within two errors, each of sqrt(2 / 20) of that of a step, may be chance
+    assert settled(history([0.0] * 60, 0.01, entropy=1.006), 0.0032, 10.0)
+    assert not settled(history([0.0] * 60, 0.01, entropy=1.007), 0.0032, 10.0)
 
 
 def test_a_settled_training_ends_early_and_its_continuation_adds_no_step(tmp_path):

@@ -4,15 +4,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_solver import USERS, FakeSolver
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import fuzz  # noqa: E402
 
 SLOW = {"measured", "surveys", "environment"}  # what is damaged takes a minute to make: by hand
+OF_FILES = {"runs"}  # what is damaged are files, whatever their numbers
 
 
 @pytest.mark.parametrize("kind", sorted(set(fuzz.KINDS) - SLOW))
-def test_no_input_ends_in_a_traceback_or_changes_a_file(kind):
+def test_no_input_ends_in_a_traceback_or_changes_a_file(kind, monkeypatch):
+    if kind in OF_FILES:
+        for module in USERS:
+            monkeypatch.setattr(module, "build", FakeSolver)
     tally = fuzz.campaign(kind, 15)
     assert sum(tally.values()) >= 15
     outcomes = {name.split(": ")[-1] for name in tally}

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from heg import Config, ModelConfig, RunConfig, SamplerConfig, SystemConfig, build
-from heg.cli import solve
+from heg.cli import common, solve
 from heg.training.cost import START, STEP, cost, operations, product_rate
 
 RATE = 5e10
@@ -64,7 +64,7 @@ def test_the_product_rate_is_one_of_a_machine():
     ],
 )
 def test_durations_read_well(seconds, words):
-    assert solve._duration(seconds) == f"about {words}"
+    assert common.duration(seconds) == f"about {words}"
 
 
 def test_a_dry_run_and_a_run_tell_it(tmp_path, capsys, monkeypatch):

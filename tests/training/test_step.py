@@ -21,7 +21,11 @@ def test_untrained_ideal_gas_is_exact_in_every_sample(dim, polarization, flow_la
     # three electrons without interaction: a flow starts as the identity, between opposite spins in
     # 2D too
     solver = build(
-        small_config(SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0), flow_layers)
+        small_config(
+            SystemConfig(3, dim, 2.0, 0.5, polarization, coupling=0.0),
+            flow_layers,
+            transformer_layers=flow_layers,
+        )
     )
     gas, params = solver.system, solver.init(key).params
     samples, drawn = solver.measure(params, key)

@@ -18,23 +18,23 @@ def corrected(
     system: System,
     grid: Grid,
     quantities: dict[str, Quantity],
-    found: SecondOrder,
+    result: SecondOrder,
     rows: Row,
     relaxed: Relaxation,
 ) -> dict[str, Quantity]:
-    """F_2, F + F_2 and f_xc with it, and the observables to first order.
+    """F_2, F + F_2 and f_xc with it, the entropy of the best p(K), observables to first order.
 
     Args:
       system: the gas.
       grid: of S(q) and g(r).
       quantities: variational results, by name.
-      found: F_2 and its error.
+      result: F_2 and its error.
       rows: with the states along the first axis of every leaf.
       relaxed: of p(K).
     """
-    second_order: dict[str, Result] = {"F_2": Estimate(found.value, found.error)}
+    second_order: dict[str, Result] = {"F_2": Estimate(result.value, result.error)}
     for name in ("F", "f_xc"):
-        total = _sum(quantities[name], found.value, found.error)
+        total = _sum(quantities[name], result.value, result.error)
         second_order[f"{name}_second_order"] = total
     electrons = system.electrons
     second_order["S_relaxed"] = Estimate(

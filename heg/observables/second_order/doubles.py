@@ -25,13 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from heg.gas.plane_waves import ENERGY_TOLERANCE, Orbitals, make_waves
+from heg.gas.plane_waves import ENERGY_TOLERANCE, Orbitals, integer_vectors, make_waves
 from heg.gas.system import System
-from heg.observables.second_order.pair_operators import (
-    PairElements,
-    integer_vectors,
-    interaction_strength,
-)
+from heg.observables.second_order.pair_operators import PairElements, interaction_strength
 
 
 def transfers(dim: int, largest: int) -> Int[np.ndarray, "transfers dim"]:

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from heg.gas.coulomb import fourier_transform
-from heg.gas.plane_waves import Orbitals, make_waves
+from heg.gas.plane_waves import Orbitals, integer_vectors, make_waves
 from heg.gas.system import System
 from heg.model.kinetic import log_determinant_derivatives
 from heg.training.control_variates import make_controls
@@ -51,12 +51,6 @@ class Waves(NamedTuple):
     n: Int[np.ndarray, "waves dim"]
     size: Int[np.ndarray, " shells"]
     member: Float[np.ndarray, "shells waves"]
-
-
-def integer_vectors(dim: int, span: int) -> Int[np.ndarray, "vectors dim"]:
-    """All integer vectors with |n_a| <= `span`, in lexicographic order."""
-    places = np.indices((2 * span + 1,) * dim)
-    return places.reshape(dim, -1).T - span
 
 
 def waves_of(system: System) -> Waves:

@@ -94,7 +94,7 @@ def relaxation(
     states: Int[np.ndarray, "batch electrons"],
     log_p: Float[np.ndarray, " batch"],
 ) -> Relaxation:
-    """F[p*] - F[p] from draws of p(K).
+    """F[p*] - F[p] and the entropy of p*, from draws of p(K).
 
     Args:
       system: the gas.
@@ -103,7 +103,8 @@ def relaxation(
       states: independent draws.
       log_p: ln p(K) of each.
 
-    Accuracy: the noise of the regression would count as missing relaxation; its mean is taken off.
+    Accuracy: the noise of the regression would count as missing relaxation; its mean is taken off
+      F, not off the entropy.
     """
     beta = system.beta
     count = len(states)

@@ -1,0 +1,117 @@
+"""Results as notebooks show them: a table, a sentence and a small figure.
+
+The figure is left out where matplotlib is not installed.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heg.display import as_html
+from heg.eos.table import Table
+from heg.observables.evaluation import Measurement
+from heg.observables.quantities import NUMBERS
+from heg.report import run_figures
+from heg.report.html import html_table, image, paragraphs
+from heg.report.table_report import overview
+from heg.statistics import Estimate
+from heg.training.verdict import sentence_of
+
+if TYPE_CHECKING:
+    # imported where it is used, so that results are shown without matplotlib too
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 60  # of small figures
+
+
+def fragment(
+    title: str, head: Sequence[str], rows: list, sentence: str, draw: Callable[[], Figure] | None
+) -> str:
+    """A result in HTML.
+
+    Args:
+      title: in plain text, as are all others.
+      head, rows: of the table.
+      sentence: below it; may be empty.
+      draw: makes the figure; None for none.
+    """
+    parts = [f"<b>{html.escape(title)}</b>"]
+    if rows:
+        parts.append(html_table(head, rows))
+    if sentence:
+        parts += paragraphs([html.escape(sentence)])
+    if draw:
+        parts.append(_picture(title, draw))
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _picture(title, draw):
+    """The figure as a part of the page; empty without matplotlib."""
+    try:
+        figure = draw()
+    except ImportError:
+        return ""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=DOTS_PER_INCH, format="png")
+    return image(title, content.getvalue())
+
+
+@as_html.register
+def _measurement(measurement: Measurement) -> str:
+    """Every quantity that is one number, f_xc of the infinite gas, S(q) and g(r)."""
+    rows = []
+    for name, entry in NUMBERS.items():
+        quantity = measurement.quantities.get(name)
+        if quantity is not None and np.size(quantity.value) == 1:
+            value = Estimate(np.ravel(quantity.value).item(), np.ravel(quantity.error).item())
+            rows.append((name, entry.title, str(value), quantity.unit))
+    for name, value in measurement.facts["infinite_gas"].items():
+        text = str(Estimate(**value)) if isinstance(value, dict) else f"{value:.6g}"
+        rows.append((name, "infinite gas", text, "hartree per electron"))
+    gas = measurement.system
+    return fragment(
+        title=f"{gas.label}, {gas.dim}D, r_s {gas.rs:g}, Θ {gas.theta:g}: "
+        f"{measurement.facts['samples']} samples",
+        head=("", "quantity", "value", "unit"),
+        rows=rows,
+        sentence=sentence_of(measurement.facts),
+        draw=lambda: run_figures.structure(measurement.quantities, gas),
+    )
+
+
+@as_html.register
+def _table(table: Table) -> str:
+    """The columns of the page, and r_s f_xc along the isotherms."""
+    head, rows = overview(table)
+    return fragment(
+        title=f"Equation of state, {len(rows)} gases",
+        head=head,
+        rows=rows,
+        sentence="Per electron, hartree and k_B; all columns are in Table.columns.",
+        draw=lambda: _isotherms(table),
+    )
+
+
+def _isotherms(table: Table) -> Figure:
+    """r_s f_xc of the infinite gas over r_s, a line for each cell and Theta."""
+    from matplotlib.figure import Figure
+
+    names = ("electrons", "zeta", "theta", "rs_bohr", "f_xc_ha", "f_xc_error_ha")
+    electrons, zeta, theta, rs, f_xc, error = (table.columns[name].astype(float) for name in names)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    lines = np.stack([electrons, zeta, theta], axis=1)
+    for line in np.unique(lines, axis=0):
+        selected = np.flatnonzero(np.all(lines == line, axis=1))
+        selected = selected[np.argsort(rs[selected])]
+        label = f"N {line[0]:g}, ζ {line[1]:g}, Θ {line[2]:g}"
+        scale = rs[selected]
+        axis.errorbar(scale, scale * f_xc[selected], scale * error[selected], fmt=".-", label=label)
+    axis.set(xscale="log", xlabel="r_s (bohr)", ylabel="r_s f_xc (hartree bohr)")
+    axis.legend(fontsize=7)
+    return figure
