@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 
 from heg.parallel.devices import jit
 from heg.parallel.processes import own_cores
@@ -21,7 +22,7 @@ class Program:
     """A function with arguments and results that are whole on every device, once compiled."""
 
     def __init__(self, function: Callable):
-        self._jitted = jit(function)
+        self._jitted: Any = jit(function)
         self._compiled: dict[Any, Future] = {}
 
     def __call__(self, *arguments):
@@ -72,6 +73,9 @@ def compiler_threads() -> Iterator[ThreadPoolExecutor]:
 def _kind(arguments):
     """What decides the program of a call: the structure of its arguments, shapes and types."""
     leaves, structure = jax.tree.flatten(arguments)
-    types = [jax.typeof(leaf) for leaf in leaves]
-    # plain numbers count as the doubles that they are, as they do where JAX checks such a call
-    return structure, tuple((of_leaf.shape, of_leaf.dtype) for of_leaf in types)
+    return structure, tuple(_type(leaf) for leaf in leaves)
+
+
+def _type(leaf):
+    """Shape and type of an array, or of a plain number."""
+    return np.shape(leaf), getattr(leaf, "dtype", type(leaf))

@@ -296,7 +296,7 @@ def own_cores() -> list[int]:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count()))  # macOS does not bind processes to cores
+    return list(range(os.cpu_count() or 1))  # macOS does not bind processes to cores
 
 
 def _use_cores(cores):

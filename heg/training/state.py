@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -62,10 +63,10 @@ def key_of_run(seed: int) -> jax.Array:
     """The key from which all random numbers of a run come, whatever JAX's default generator is."""
     # the words of jax.random.key, which would compile two programs to take them apart
     words = (seed >> 32 & LARGEST_WORD, seed & LARGEST_WORD)
-    return key_from(np.array(words, np.uint32))
+    return key_from(jnp.asarray(np.array(words, np.uint32)))
 
 
-def key_from(data: jax.Array | np.ndarray) -> jax.Array:
+def key_from(data: jax.Array) -> jax.Array:
     """The key with these data, as a TrainState holds them.  [2] uint32"""
     return jax.random.wrap_key_data(data, impl=RANDOM)
 
