@@ -5,12 +5,17 @@ function such numbers are traced arrays, and outside of one NumPy's arrays serve
 much is let pass.  Shapes and kinds of arrays must be those of the annotation.
 """
 
+from pathlib import Path
+
 import jax
 import jaxtyping
 import numpy as np
 from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
-ROOMS = ["heg.gas", "heg.model", "heg.sampling", "heg.observables"]
+ROOT = Path(__file__).parents[1]
+ROOMS = ("gas", "model", "sampling", "observables")
+# System takes what a user gives, and says itself what is wrong with it
+UNCHECKED = {"heg.gas.system"}
 
 SERVES_AS = {
     float: float | int | np.floating | np.integer | np.ndarray | jax.Array,
@@ -20,7 +25,16 @@ SERVES_AS = {
 checked = beartype(conf=BeartypeConf(hint_overrides=BeartypeHintOverrides(SERVES_AS)))
 
 
+def modules():
+    """Dotted names of the modules that are checked."""
+    names = set()
+    for room in ROOMS:
+        for path in (ROOT / "heg" / room).rglob("[!_]*.py"):
+            names.add(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    return sorted(names - UNCHECKED)
+
+
 def install():
-    """Check every function and dataclass of the rooms.  Comes before heg is imported."""
+    """Check every function and dataclass of these modules.  Comes before heg is imported."""
     jaxtyping.Array = SERVES_AS[jax.Array]
-    jaxtyping.install_import_hook(ROOMS, "shape_checker.checked")
+    jaxtyping.install_import_hook(modules(), "shape_checker.checked")
