@@ -13,7 +13,7 @@ import numpy as np
 from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("gas", "model", "sampling", "observables")
+ROOMS = ("gas", "model", "sampling")
 # System takes what a user gives, and says itself what is wrong with it
 UNCHECKED = {"heg.gas.system"}
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Inexact, Int
 
 from heg.gas.system import System
 
@@ -72,7 +72,7 @@ class Pairs(NamedTuple):
         differences = block(i, i) + block(j, j) - block(i, j) - block(j, i)
         return lax.optimization_barrier(differences)
 
-    def to_electrons(self, odd: Float[Array, "dim pairs"]) -> Float[Array, "electrons dim"]:
+    def to_electrons(self, odd: Inexact[Array, "dim pairs"]) -> Inexact[Array, "electrons dim"]:
         """Sum over the pairs of each electron of a vector that is odd under exchange."""
         return jnp.asarray(self.sign) @ odd.T
 
@@ -98,7 +98,7 @@ class Pairs(NamedTuple):
         blocks = _gather(table, self.even)
         return blocks.transpose(2, 0, 3, 1).reshape(electrons * dim, electrons * dim)
 
-    def differences(self, x: Float[Array, "electrons dim"]) -> Float[Array, "dim pairs"]:
+    def differences(self, x: Inexact[Array, "electrons dim"]) -> Inexact[Array, "dim pairs"]:
         """x_i - x_j of every pair."""
         return (x[self.first] - x[self.second]).T
 
