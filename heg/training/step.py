@@ -94,6 +94,8 @@ class Solver:
         params = state.params
         key = key_of_run(0)
         walk = programs.draw.shapes(system, params, key)
+        if not self.exact:  # the acceptance of chains is of another type
+            walk = programs.chain.shapes(system, params, walk.walkers, walk.width, key)
         samples = programs.evaluate.shapes(system, params, walk.walkers)
         min_det = programs.lowest.shapes(system, params.flow, walk.walkers)
         # the longest one first: with a core for each program the run waits for it
