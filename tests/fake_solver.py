@@ -17,6 +17,7 @@ from heg.sampling.folds import Quality
 from heg.statistics import independent
 from heg.training.control_variates import Regression
 from heg.training.state import SAMPLING, StepInfo, TrainState, stream
+from heg.training.step import FOLD_SAMPLES
 
 USERS = (solve, warm_start, command)  # the modules whose `build` makes the solver of a run
 
@@ -45,6 +46,9 @@ class FakeSolver:
             redrawn=np.array(0),
             key=np.asarray(jax.random.key_data(key)),
         )
+
+    def compile_ahead(self, threads):
+        """There is nothing to compile."""
 
     def step(self, state):
         random = generator(stream(state, SAMPLING))
@@ -79,8 +83,8 @@ class FakeSolver:
     def per_electron(self, samples, regression):
         return samples
 
-    def quality(self, params, walkers, keys):
-        return Quality(np.array(1.0), np.zeros(len(keys)), np.array(0.5))
+    def quality(self, params, walkers, key):
+        return Quality(np.array(1.0), np.zeros(FOLD_SAMPLES), np.array(0.5))
 
     def _walkers(self, random):
         batch = self.config.sampler.batch
