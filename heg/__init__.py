@@ -7,6 +7,7 @@ from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerC
 from heg.eos.table import Table
 from heg.eos.table_files import load_table
 from heg.gas.ideal import choose_cutoff, thermodynamics
+from heg.gas.plasma import Plasma, plasma
 from heg.gas.system import System
 from heg.statistics import Estimate
 from heg.training.step import build
@@ -18,6 +19,7 @@ __all__ = [
     "Estimate",
     "ModelConfig",
     "OptimizerConfig",
+    "Plasma",
     "Run",
     "RunConfig",
     "SamplerConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "load_run",
     "load_table",
     "measure",
+    "plasma",
     "plot",
     "plot_momentum",
     "solve",

@@ -1,6 +1,7 @@
 """The functions of `import heg`, for notebooks and scripts: from a System to arrays."""
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 
 from heg.config import Config, SystemConfig, suggestion, tables
 from heg.gas.ideal import ideal_reference
+from heg.gas.plasma import Plasma
 from heg.gas.system import System, whole_number
 from heg.observables.evaluation import Measurement
 from heg.observables.momentum import ideal_momentum
@@ -271,6 +273,7 @@ def _configuration(system: System, run_dir: str | Path, flags: dict[str, Any]) -
     return Config(_settings_of(system), **built)
 
 
+@functools.singledispatch
 def _settings_of(system: System) -> SystemConfig:
     return SystemConfig(
         electrons=system.electrons,
@@ -280,4 +283,14 @@ def _settings_of(system: System) -> SystemConfig:
         polarization=f"{system.n_up - system.n_down}/{system.electrons}",
         twist=system.twist,
         coupling=system.coupling,
+    )
+
+
+@_settings_of.register
+def _(system: Plasma) -> SystemConfig:
+    return SystemConfig(
+        electrons=system.electrons,
+        dim=cast(Literal[2, 3], system.dim),
+        statistics="classical",
+        gamma=system.coupling,
     )

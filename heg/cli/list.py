@@ -68,7 +68,8 @@ def runs_below(directory: Path) -> list[Listed]:
 def _listed(run_dir):
     try:
         gas = RunDirectory(run_dir).configuration().system.build()
-        description = f"{gas.dim}D {gas.label} r_s {gas.rs:g} Theta {gas.theta:g}"
+        point = " ".join(f"{name} {value:g}" for name, value in gas.point.items())
+        description = f"{gas.dim}D {gas.label} {point}"
         history = run_dir / HISTORY
         steps = len(text_files.read_history(history)) if history.exists() else 0
         summary_path = run_dir / "summary.json"

@@ -147,6 +147,7 @@ def heat_capacity(
     return float(beta**2 * jax.grad(jax.grad(log_z))(beta))
 
 
+@functools.singledispatch
 @functools.lru_cache(maxsize=4)
 def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
@@ -245,6 +246,7 @@ def _filled_level(system):
     return energy[max(system.spins)]
 
 
+@functools.singledispatch
 @functools.lru_cache(maxsize=16)
 def ideal_reference(system: System) -> dict[str, Estimate]:
     """Exact F, E, kinetic, potential (hartree) and S (k_B) of the ideal gas, per electron.
@@ -263,6 +265,7 @@ def ideal_reference(system: System) -> dict[str, Estimate]:
     }
 
 
+@functools.singledispatch
 def system_facts(system: System, cutoff: Cutoff) -> dict[str, Any]:
     """The gas and its cutoff in numbers, units in the names."""
     cutoff_error = system.temperature * cutoff.missing / system.electrons

@@ -106,7 +106,8 @@ class Measurement(NamedTuple):
     def __repr__(self) -> str:
         """One line: the gas, samples, F and the verdict on the run."""
         system = self.system
-        gas = f"{system.label}, {system.dim}D, r_s {system.rs:g}, Theta {system.theta:g}"
+        point = ", ".join(f"{name} {value:g}" for name, value in system.point.items())
+        gas = f"{system.label}, {system.dim}D, {point}"
         samples = self.facts["samples"]
         verdict = sentence_of(self.facts)
         result = f"{samples} samples, F {self.estimate('F')} Ha. {verdict}"

@@ -110,7 +110,7 @@ def observe(
     moments = {
         "e s": e * s,
         "s s": s * s,
-        "e e": jnp.abs(samples.energy.total / system.electrons) ** 2,
+        "e e": jnp.abs(samples.energy.energy / system.electrons) ** 2,
     }
     return Observed(energies, moments, structure, momentum)
 

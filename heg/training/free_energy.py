@@ -93,23 +93,17 @@ def evaluate(
 def per_electron(samples: Samples, regression: Regression, system: System) -> dict[str, jax.Array]:
     """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron.  [B] each
 
-    The control variates are applied.
+    The control variates are applied.  The weights of a classical plasma come with them, as they are
+    (heg.model.classical).
 
     Args:
       samples: of the gas.
       regression: of other samples; fitted on the same ones it would bias the means.
       system: the gas.
     """
+    temperature = system.temperature
     energy = controlled(regression, samples.controls, samples.energy)
-    kinetic = jnp.real(energy.kinetic)
-    potential = energy.potential
-    totals = {
-        "F": system.temperature * samples.log_p + kinetic + potential,
-        "E": kinetic + potential,
-        "kinetic": kinetic,
-        "potential": potential,
-        "S": -samples.log_p,
-    }
+    totals = energy.totals(temperature, samples.log_p) | samples.energy.weights(temperature)
     return {name: value / system.electrons for name, value in totals.items()}
 
 

@@ -385,10 +385,12 @@ def _step_info(system, model, state, walk, samples, finite):
 def build_optimizer(
     system: System, config: OptimizerConfig
 ) -> optax.GradientTransformationExtraArgs:
-    """The descent of F, given in units that make both blocks dimensionless: T for p(K), E_F +
-    1/r_s^{3/2} for the flow."""
+    """The descent of F, given in units that make both blocks dimensionless.
+
+    They are T for p(K), and for the flow that of heg.gas.system.System.energy_of_flow.
+    """
     unit_of_p = system.temperature
-    unit_of_flow = 2 * (system.fermi_energy + system.coupling * system.rs**-1.5)
+    unit_of_flow = 2 * system.energy_of_flow
 
     def in_units(grads, params):
         del params
