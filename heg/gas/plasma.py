@@ -46,8 +46,13 @@ class Plasma(System):
 
     @property
     def energy_of_flow(self) -> float:
-        """2 T: twice that times the Fisher matrix of sqrt(p) is the curvature of F at its minimum."""
+        """2 T: the curvature of F at its minimum is twice that times the metric of sqrt(p)."""
         return 2 * self.temperature
+
+    @property
+    def has_second_order(self) -> bool:
+        """False: one state K is all; what the bound misses is found by reweighting."""
+        return False
 
     @property
     def point(self) -> dict[str, float]:

@@ -40,9 +40,9 @@ from heg.gas.coulomb import fourier_transform, madelung
 from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
 from heg.gas.plane_waves import integer_vectors
+from heg.gas.plasma import Plasma
 from heg.gas.plasmon import plasmon_structure
 from heg.gas.quadrature import gauss_legendre
-from heg.gas.plasma import Plasma
 from heg.gas.system import System
 
 NODES = 24  # of the integral over the coupling; four times as many over q

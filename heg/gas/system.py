@@ -275,6 +275,11 @@ class System:
         return self.fermi_energy + self.coupling * self.rs**-1.5
 
     @property
+    def has_second_order(self) -> bool:
+        """Whether there is correlation that second order may add to F; one electron has none."""
+        return self.electrons > 1
+
+    @property
     def point(self) -> dict[str, float]:
         """Names and values of what the state of the gas is given by."""
         return {"r_s": self.rs, "Theta": self.theta}

@@ -44,11 +44,6 @@ class ClassicalEnergy(NamedTuple):
         """F_loc."""
         return self.kinetic + self.potential
 
-    @property
-    def energy(self) -> Float[Array, "*batch"]:
-        """Sample of the energy E beyond that of the ideal gas: the potential energy."""
-        return self.potential
-
     def totals(self, temperature: float, log_p: Float[Array, "*batch"]) -> dict[str, jax.Array]:
         """F, E, potential (hartree) and S (k_B) beyond the ideal gas of each sample, per cell.
 
@@ -66,7 +61,7 @@ class ClassicalEnergy(NamedTuple):
         }
 
     def weights(self, temperature: float) -> dict[str, jax.Array]:
-        """-beta F_loc, and the Coulomb energy (hartree) that it weights, of each sample, per cell."""
+        """-beta F_loc and the potential energy that it weights, hartree, per cell."""
         return {
             "log_weight": -jnp.real(self.total) / temperature,
             "weighted_potential": self.potential,

@@ -27,9 +27,8 @@ from heg.model.wavefunction import Score, make_log_psi, make_score
 # (parameters of the flow, x [N, d], state [N]) of one walker
 LogPsi = Callable[[dict, jax.Array, jax.Array], jax.Array]
 ScoreFunction = Callable[[dict, jax.Array, jax.Array], Score]
-LocalEnergyFunction = Callable[
-    [dict, jax.Array, jax.Array], tuple[LocalEnergy | ClassicalEnergy, jax.Array]
-]
+Energy = LocalEnergy | ClassicalEnergy  # of a sample: its kind knows what the terms mean
+LocalEnergyFunction = Callable[[dict, jax.Array, jax.Array], tuple[Energy, jax.Array]]
 
 
 class Params(NamedTuple):

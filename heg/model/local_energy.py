@@ -27,11 +27,6 @@ class LocalEnergy(NamedTuple):
         """E_loc."""
         return self.kinetic + self.potential
 
-    @property
-    def energy(self) -> Complex[Array, "*batch"]:
-        """Sample of the energy E: E_loc itself."""
-        return self.total
-
     def totals(self, temperature: float, log_p: Float[Array, "*batch"]) -> dict[str, jax.Array]:
         """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per cell.
 

@@ -4,6 +4,7 @@
 time, from two runs.
 """
 
+import functools
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from heg.config import Config, suggestion
 from heg.gas.ideal import choose_cutoff, heat_capacity, ideal_reference, system_facts
 from heg.gas.plane_waves import Orbitals
+from heg.gas.plasma import Plasma
 from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
 from heg.observables.programs import Drawn, Instruments, block_size
@@ -348,6 +350,7 @@ def _estimate_of(summary, name):
     return Estimate(mean[0], error[0])
 
 
+@functools.singledispatch
 def ideal_values(system: System) -> dict[str, float]:
     """Exact values of the ideal gas of the same cell and twist, in the units of the results."""
     reference = ideal_reference(system)
@@ -358,6 +361,13 @@ def ideal_values(system: System) -> dict[str, float]:
     capacity = heat_capacity(levels, system.beta, system.spins)
     values["heat_capacity"] = capacity / system.electrons
     return values
+
+
+@ideal_values.register
+def _(system: Plasma) -> dict[str, float]:
+    """Zero: all values are those beyond the classical ideal gas."""
+    names = (*ideal_reference(system), "pressure", "heat_capacity")
+    return dict.fromkeys(names, 0.0)
 
 
 def infinite_gas(system: System, quantities: dict[str, Quantity]) -> dict[str, Any]:

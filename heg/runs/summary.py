@@ -55,16 +55,20 @@ def summarise(
     keys = jax.random.split(stream(state, FOLDING), FOLD_SAMPLES)
     quality = solver.quality(state.average, state.walkers, keys)
     ideal = ideal_reference(solver.system)
-    return _estimates(final) | {
-        "units": "hartree per electron; S: k_B per electron",
-        "initial": _estimates(initial),
-        "ideal": {name: estimate._asdict() for name, estimate in ideal.items()},
-        "system": system_facts(solver.system, solver.cutoff),
-        "steps": int(state.step),
-        "samples": config.run.samples,
-        "quality": _quality_facts(solver.system, state, final["E"], quality),
-        "version": metadata.version("heg"),
-    } | _beyond_the_bound(solver.system, final)
+    return (
+        _estimates(final)
+        | {
+            "units": "hartree per electron; S: k_B per electron",
+            "initial": _estimates(initial),
+            "ideal": {name: estimate._asdict() for name, estimate in ideal.items()},
+            "system": system_facts(solver.system, solver.cutoff),
+            "steps": int(state.step),
+            "samples": config.run.samples,
+            "quality": _quality_facts(solver.system, state, final["E"], quality),
+            "version": metadata.version("heg"),
+        }
+        | _beyond_the_bound(solver.system, final)
+    )
 
 
 def _estimates(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
@@ -88,11 +92,12 @@ def _beyond_the_bound(system: System, final: dict[str, np.ndarray]) -> dict:
         )
         return {"reweighted": facts}
     scale = system.temperature / electrons
-    facts["F"] = {"mean": -scale * result.log_mean.mean, "error": scale * result.log_mean.error}
+    facts["F"] = {
+        "mean": scale * (0.0 - result.log_mean.mean),
+        "error": scale * result.log_mean.error,
+    }
     facts["E"] = result.value._asdict()
-    facts["sentence"] = (
-        f"{result.effective:.3g} of {len(final['F'])} samples carry the weight."
-    )
+    facts["sentence"] = f"{result.effective:.3g} of {len(final['F'])} samples carry the weight."
     return {"reweighted": facts}
 
 

@@ -36,7 +36,7 @@ from heg.gas.coulomb import coulomb_energy, fourier_transform, madelung
 from heg.gas.plane_waves import Orbitals, density_waves
 from heg.gas.plasma import Plasma
 from heg.gas.system import System
-from heg.model.local_energy import LocalEnergy
+from heg.model.density_matrix import Energy
 
 SHELLS = 6  # of reciprocal vectors
 HIGHEST = 3  # largest component of these vectors, in units of 2 pi / L
@@ -163,9 +163,7 @@ def first_regression() -> Regression:
     return Regression(squares, products)
 
 
-def update_regression(
-    regression: Regression, controls: Controls, energy: LocalEnergy
-) -> Regression:
+def update_regression(regression: Regression, controls: Controls, energy: Energy) -> Regression:
     """The moments with a batch added.
 
     Args:
@@ -204,7 +202,7 @@ def baseline(regression: Regression, controls: Controls) -> jax.Array:
     return controls.of_state @ of_state.sum(axis=1)
 
 
-def controlled(regression: Regression, controls: Controls, energy: LocalEnergy) -> LocalEnergy:
+def controlled(regression: Regression, controls: Controls, energy: Energy) -> Energy:
     """The energies of a batch less gamma C: the same means, less noise.
 
     Accuracy: unbiased if the regression was fitted on other samples.
@@ -212,9 +210,7 @@ def controlled(regression: Regression, controls: Controls, energy: LocalEnergy) 
     gamma = coefficients(regression)[STATE_REGRESSORS:]
     kinetic, potential = (controls.deviations @ gamma).T
     # of the kind that it was: it knows what its terms mean
-    return energy._replace(
-        kinetic=energy.kinetic - kinetic, potential=energy.potential - potential
-    )
+    return energy._replace(kinetic=energy.kinetic - kinetic, potential=energy.potential - potential)
 
 
 @functools.singledispatch

@@ -20,8 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from heg.gas.system import System
-from heg.model.density_matrix import Model, Params
-from heg.model.local_energy import LocalEnergy
+from heg.model.density_matrix import Energy, Model, Params
 from heg.parallel.devices import map_walkers
 from heg.sampling.batch import Walkers
 from heg.statistics import Estimate
@@ -46,7 +45,7 @@ class Samples(NamedTuple):
     """
 
     log_p: jax.Array
-    energy: LocalEnergy
+    energy: Energy
     controls: Controls
 
 
@@ -93,18 +92,26 @@ def evaluate(
 def per_electron(samples: Samples, regression: Regression, system: System) -> dict[str, jax.Array]:
     """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per electron.  [B] each
 
-    The control variates are applied.  The weights of a classical plasma come with them, as they are
-    (heg.model.classical).
+    The control variates are applied.
 
     Args:
       samples: of the gas.
       regression: of other samples; fitted on the same ones it would bias the means.
       system: the gas.
     """
-    temperature = system.temperature
     energy = controlled(regression, samples.controls, samples.energy)
-    totals = energy.totals(temperature, samples.log_p) | samples.energy.weights(temperature)
+    totals = energy.totals(system.temperature, samples.log_p)
     return {name: value / system.electrons for name, value in totals.items()}
+
+
+def weights(samples: Samples, system: System) -> dict[str, jax.Array]:
+    """What lifts the bound of a classical plasma, per electron, without control variates.
+
+    It is ln w and the potential energy that w weights (heg.model.classical); empty for a density
+    matrix.  [B] each
+    """
+    of_cell = samples.energy.weights(system.temperature)
+    return {name: value / system.electrons for name, value in of_cell.items()}
 
 
 def batch_estimate(values: jax.Array) -> Estimate:

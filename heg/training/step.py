@@ -36,6 +36,7 @@ from heg.training.free_energy import (
     gradient_from_scores,
     per_electron,
     scores,
+    weights,
 )
 from heg.training.natural_gradient import bound_step, natural_gradient, trusted
 from heg.training.state import (
@@ -291,8 +292,8 @@ class StepFunctions:
     def values(
         self, system: System, samples: Samples, regression: Regression
     ) -> dict[str, jax.Array]:
-        """Values of each sample per electron, as in heg.training.free_energy."""
-        return per_electron(samples, regression, system)
+        """Values of each sample per electron, and its weights, as in heg.training.free_energy."""
+        return per_electron(samples, regression, system) | weights(samples, system)
 
     def quality(self, system: System, params: Params, walkers: Walkers, keys: jax.Array) -> Quality:
         """Signs of folds of the flow, as in heg.sampling.folds."""
