@@ -132,9 +132,7 @@ def fluctuations(
 
 
 @fluctuations.register
-def _(
-    system: Plasma, samples: Samples, energies: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
+def _(system: Plasma, samples: Samples, energies: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The same and e and s, as they are: control variates would take the fluctuations out."""
     totals = samples.energy.totals(system.temperature, samples.log_p)
     e = totals["E"] / system.electrons
