@@ -55,20 +55,17 @@ def summarise(
     keys = jax.random.split(stream(state, FOLDING), FOLD_SAMPLES)
     quality = solver.quality(state.average, state.walkers, keys)
     ideal = ideal_reference(solver.system)
-    return (
-        _estimates(final)
-        | {
-            "units": "hartree per electron; S: k_B per electron",
-            "initial": _estimates(initial),
-            "ideal": {name: estimate._asdict() for name, estimate in ideal.items()},
-            "system": system_facts(solver.system, solver.cutoff),
-            "steps": int(state.step),
-            "samples": config.run.samples,
-            "quality": _quality_facts(solver.system, state, final["E"], quality),
-            "version": metadata.version("heg"),
-        }
-        | _beyond_the_bound(solver.system, final)
-    )
+    return _estimates(final) | {
+        "units": "hartree per electron; S: k_B per electron",
+        "initial": _estimates(initial),
+        "ideal": {name: estimate._asdict() for name, estimate in ideal.items()},
+        "system": system_facts(solver.system, solver.cutoff),
+        "steps": int(state.step),
+        "samples": config.run.samples,
+        "quality": _quality_facts(solver.system, state, final["E"], quality),
+        "version": metadata.version("heg"),
+        **_beyond_the_bound(solver.system, final),
+    }
 
 
 def _estimates(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
