@@ -223,10 +223,12 @@ def plot_momentum(measurement: Measurement) -> "Figure":
     """A matplotlib Figure of n(k) beside that of the ideal gas.
 
     Raises:
-      ValueError: it is no measurement.
+      ValueError: it is no measurement, or that of a classical plasma.
       ImportError: matplotlib is not installed.
     """
     _require_kind("plot_momentum", measurement, Measurement)
+    if "n_k" not in measurement.quantities:
+        raise ValueError("a classical plasma has no n(k): heg.plot shows its S(q) and g(r)")
     ideal = ideal_momentum(measurement.system, measurement.orbitals)
     return run_figures.momentum(measurement.quantities, ideal)
 

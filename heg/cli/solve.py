@@ -53,6 +53,8 @@ HELP = """Variational free energy of the uniform electron gas at finite temperat
 Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [sampler] [optimizer]
 [run] with the names of the flags; flags win.  The same command again continues the run; so does
 --run-dir DIR alone, which reads config.toml there.  Energies are in hartree per electron.
+The classical plasma, the limit of high temperature: --statistics classical --gamma GAMMA in place
+of --rs and --theta.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 JUDGED_STEPS = 3  # steps from which the time left can be judged
