@@ -7,6 +7,7 @@ from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerC
 from heg.eos.table import Table
 from heg.eos.table_files import load_table
 from heg.gas.ideal import choose_cutoff, thermodynamics
+from heg.gas.plasma import Plasma, plasma
 from heg.gas.system import System
 from heg.reference.published import published_f_xc
 from heg.statistics import Estimate
@@ -25,6 +26,7 @@ __all__ = [
     "Estimate",
     "ModelConfig",
     "OptimizerConfig",
+    "Plasma",
     "Run",
     "RunConfig",
     "SamplerConfig",
@@ -36,6 +38,7 @@ __all__ = [
     "load_run",
     "load_table",
     "measure",
+    "plasma",
     "plot",
     "plot_momentum",
     "published_f_xc",

@@ -1,6 +1,7 @@
 """The functions of `import heg`, for notebooks and scripts: from a System to arrays."""
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 from heg.config import Config, SystemConfig, suggestion, tables
 from heg.display import as_html, optional_package
 from heg.gas.ideal import ideal_reference
+from heg.gas.plasma import Plasma
 from heg.gas.system import System, whole_number
 from heg.observables.evaluation import Measurement
 from heg.observables.momentum import ideal_momentum
@@ -248,10 +250,12 @@ def plot_momentum(measurement: Measurement) -> "Figure":
     """A matplotlib Figure of n(k) beside that of the ideal gas.
 
     Raises:
-      ValueError: it is no measurement.
+      ValueError: it is no measurement, or that of a classical plasma.
       ImportError: matplotlib is not installed.
     """
     _require_kind("plot_momentum", measurement, Measurement)
+    if "n_k" not in measurement.quantities:
+        raise ValueError("a classical plasma has no n(k): heg.plot shows its S(q) and g(r)")
     ideal = ideal_momentum(measurement.system, measurement.orbitals)
     return run_figures.momentum(measurement.quantities, ideal)
 
@@ -316,6 +320,7 @@ def _configuration(system: System, run_dir: str | Path, flags: dict[str, Any]) -
     return Config(_settings_of(system), **built)
 
 
+@functools.singledispatch
 def _settings_of(system: System) -> SystemConfig:
     return SystemConfig(
         electrons=system.electrons,
@@ -325,4 +330,14 @@ def _settings_of(system: System) -> SystemConfig:
         polarization=f"{system.n_up - system.n_down}/{system.electrons}",
         twist=system.twist,
         coupling=system.coupling,
+    )
+
+
+@_settings_of.register
+def _(system: Plasma) -> SystemConfig:
+    return SystemConfig(
+        electrons=system.electrons,
+        dim=cast(Literal[2, 3], system.dim),
+        statistics="classical",
+        gamma=system.coupling,
     )

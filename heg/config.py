@@ -8,12 +8,13 @@ import dataclasses
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from cyclopts import Parameter
 
 from heg.checks import Whole, make_plain, one_of, require, within
-from heg.gas.system import MAX_ELECTRONS, System, electrons_up, whole_number
+from heg.gas.plasma import plasma
+from heg.gas.system import MAX_ELECTRONS, RANGES, System, electrons_up, whole_number
 from heg.gas.units import temperature_of_words
 
 # no machine of today goes beyond these
@@ -44,9 +45,11 @@ class SystemConfig:
     "number of electrons in the cell, N"
     dim: Literal[2, 3]
     "dimensions, 2 or 3"
-    rs: float
+    rs: float | None = None
     "Wigner-Seitz radius r_s, bohr"
-    theta: Annotated[float, Parameter(name=["--theta", "--temperature"], converter=_theta_of_word)]
+    theta: Annotated[
+        float | None, Parameter(name=["--theta", "--temperature"], converter=_theta_of_word)
+    ] = None
     (
         "temperature over the Fermi energy of the majority spin, T/E_F; "
         'or with its unit, Ha, Ry, eV or K, as in "5 eV"'
@@ -57,11 +60,20 @@ class SystemConfig:
     "twist angle by direction, units of 2 pi, [-0.5, 0.5); none: zero"
     coupling: float = 1.0
     "scale of the Coulomb energy; 0 is the ideal gas"
+    statistics: Literal["quantum", "classical"] = "quantum"
+    "electrons, or the classical plasma of high temperature, which has gamma for rs and theta"
+    gamma: float | None = None
+    "coupling parameter 1/(r_s T) of the classical plasma"
 
     def __post_init__(self):
         if isinstance(self.theta, str):
             object.__setattr__(self, "theta", self._theta_of_temperature(self.theta))
         make_plain(self)
+        one_of(self, "statistics")
+        if self.statistics == "classical":
+            self._check_classical()
+        else:
+            self._check_quantum()
         object.__setattr__(self, "dim", whole_number("dim", self.dim))
         object.__setattr__(self, "polarization", str(self.polarization))
 
@@ -71,6 +83,26 @@ class SystemConfig:
         # E_F needs no temperature
         return temperature / dataclasses.replace(self, theta=1.0).build().fermi_energy
 
+    def _check_quantum(self) -> None:
+        """Refuse a gas without r_s and Theta, or with the field of a plasma."""
+        for name in ("rs", "theta"):
+            given = getattr(self, name) is not None
+            only_classical = "must be a number; statistics classical alone does without"
+            require(self, given, name, only_classical)
+        belongs = "is for statistics classical: give rs and theta instead"
+        require(self, self.gamma is None, "gamma", belongs)
+
+    def _check_classical(self) -> None:
+        """Refuse a plasma without Gamma, or with a field of the quantum gas."""
+        needed = "must be a number, 1 / (r_s T), for statistics classical"
+        require(self, self.gamma is not None, "gamma", needed)
+        low, high, _ = RANGES["coupling"]
+        within(self, low, high, "gamma")
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("rs", "theta", "polarization", "twist", "coupling"):
+            belongs = "is for statistics quantum: leave it out, gamma is all that matters"
+            require(self, getattr(self, name) == fields[name], name, belongs)
+
     def build(self) -> System:
         """The System of these settings.
 
@@ -79,9 +111,13 @@ class SystemConfig:
             polarisation.
         """
         within(self, 1, MAX_ELECTRONS, "electrons")
+        if self.statistics == "classical":
+            return plasma(self.electrons, self.dim, cast(float, self.gamma))
+        rs = cast(float, self.rs)
+        theta = cast(float, self.theta)
         n_up = electrons_up(self.electrons, self.polarization)
         n_down = self.electrons - n_up
-        return System(n_up, n_down, self.dim, self.rs, self.theta, self.twist, self.coupling)
+        return System(n_up, n_down, self.dim, rs, theta, self.twist, self.coupling)
 
 
 @dataclasses.dataclass(frozen=True)

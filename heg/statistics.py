@@ -12,6 +12,7 @@ from scipy import stats
 WINDOW = 5.0  # the sum over lags stops at the first lag >= WINDOW tau (Sokal)
 MIN_CHAIN_TIMES = 50.0  # a chain must last so many autocorrelation times
 SMALL = 1e-6  # smaller numbers are printed with a power of ten
+MIN_EFFECTIVE = 100.0  # effective samples from which on reweighted means are estimates
 MIN_BLOCKS = 16  # from so many blocks on an error is taken as it is, not widened
 
 
@@ -75,6 +76,54 @@ def independent(samples: ArrayLike) -> Estimate:
         raise ValueError(f"{count} sample gives no error: draw at least 2")
     error = np.std(samples, ddof=1) / np.sqrt(count)
     return Estimate(float(np.mean(samples)), float(error * widening(count)))
+
+
+class Reweighted(NamedTuple):
+    """Means over a distribution w p / E_p[w], from independent samples of p.
+
+    Attributes:
+      log_mean: ln E_p[w] and its error.
+      value: mean of a quantity with the weights, and its error.
+      effective: (sum w)^2 / sum w^2, the effective number of samples.
+    """
+
+    log_mean: Estimate
+    value: Estimate
+    effective: float
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether enough samples carry the means: their errors mean something."""
+        return self.effective >= MIN_EFFECTIVE
+
+
+def reweighted(log_weight: ArrayLike, values: ArrayLike) -> Reweighted:
+    """ln of the mean weight and the weighted mean of a quantity.
+
+    Args:
+      log_weight: ln w of independent samples.              [B]
+      values: the quantity.                                 [B]
+    Accuracy: the errors are those of the leading order, the bias of the logarithm at that order is
+      taken off.  Both need many effective samples, see `Reweighted.is_estimate`.
+    Source: Kish, Survey Sampling (Wiley, 1965), for the effective number.
+    """
+    log_weight = np.asarray(log_weight)
+    values = np.asarray(values)
+    # the largest weight is one: none overflows
+    largest = log_weight.max()
+    weight = np.exp(log_weight - largest)
+    mean = weight.mean()
+    share = weight / weight.sum()
+    relative_variance = np.var(weight, ddof=1) / len(weight) / mean**2
+    # E[ln(mean)] lies below ln(E[mean]) by half of the relative variance
+    log_mean = largest + np.log(mean) + relative_variance / 2
+    average = np.sum(share * values)
+    error_of_value = np.sqrt(np.sum(share**2 * (values - average) ** 2))
+    return Reweighted(
+        log_mean=Estimate(float(log_mean), float(np.sqrt(relative_variance))),
+        value=Estimate(float(average), float(error_of_value)),
+        effective=float(1 / np.sum(share**2)),
+    )
 
 
 def autocorrelation_time(chain: ArrayLike) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from heg import config
+from heg import config, plasma
 from heg.cli import eos, measure, solve
 from heg.config import ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.gas.system import System
@@ -162,3 +162,37 @@ def test_a_start_is_the_same_directory_however_it_is_written():
         assert not config.changes(after, config.tables(before)).refused
     other = dataclasses.replace(before, run=dataclasses.replace(before.run, start="unreal"))
     assert config.changes(other, config.tables(before)).refused
+
+
+@pytest.mark.parametrize(
+    "fields, sentence",
+    [
+        ({}, "rs is None: it must be a number; statistics classical alone does without"),
+        ({"rs": 1.0}, "theta is None"),
+        ({"rs": 1.0, "theta": 1.0, "gamma": 1.0}, "gamma is 1.0: it is for statistics classical"),
+        ({"statistics": "classical"}, "gamma is None: it must be a number"),
+        ({"statistics": "classical", "gamma": -1.0}, "gamma is -1.0: it must lie between 0"),
+        ({"statistics": "classical", "gamma": 1.0, "rs": 2.0}, "rs is 2.0: it is for statistics q"),
+        ({"statistics": "classical", "gamma": 1.0, "twist": (0.1, 0.0)}, "twist is"),
+        ({"statistics": "bosonic", "gamma": 1.0}, "statistics is bosonic: it must be one of"),
+    ],
+)
+def test_a_plasma_and_a_gas_have_fields_of_their_own(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SystemConfig(electrons=4, dim=2, **fields)
+
+
+def test_the_configuration_of_a_plasma_is_written_and_read_back():
+    gas = SystemConfig(electrons=4, dim=2, statistics="classical", gamma=3.0)
+    made = config.Config(gas, RunConfig("a"))
+    read = config.from_tables(tomllib.loads(tomli_w.dumps(_without_none(config.tables(made)))))
+    assert read == made
+    assert read.system.build() == plasma(4, 2, 3.0) != GAS.build()
+    assert (read.system.build().temperature, read.system.build().coupling) == (1.0, 3.0)
+
+
+def _without_none(tables):
+    return {
+        name: {field: value for field, value in table.items() if value is not None}
+        for name, table in tables.items()
+    }

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pyblock
 import pytest
@@ -12,6 +13,7 @@ from heg.statistics import (
     chain_mean,
     independent,
     jackknife,
+    reweighted,
     widening,
 )
 
@@ -178,3 +180,20 @@ def test_an_error_of_few_samples_holds_the_mean_as_often_as_one_of_many(count):
     # from 16 on the error is not widened: 66.7 % by Student's distribution
     expected = 0.6827 if count < 16 else 0.6667
     assert abs(inside - expected) < 4 * np.sqrt(expected * (1 - expected) / trials)
+
+
+def test_reweighting_of_normal_weights_is_exact_within_its_error(key):
+    # E[e^{sigma u}] = e^{sigma^2 / 2}, and the weighted mean of u is sigma
+    sigma = 0.8
+    u = np.asarray(jax.random.normal(key, (20_000,)))
+    result = reweighted(sigma * u - 1000.0, u)
+    assert result.is_estimate
+    assert result.log_mean.error < 0.02 and result.value.error < 0.02
+    assert abs(result.log_mean.mean - (sigma**2 / 2 - 1000.0)) < 4 * result.log_mean.error
+    assert abs(result.value.mean - sigma) < 4 * result.value.error
+    assert result.effective == pytest.approx(len(u) * np.exp(-(sigma**2)), rel=0.1)
+
+
+def test_few_samples_that_carry_the_weight_are_no_estimate(key):
+    u = np.asarray(jax.random.normal(key, (4096,)))
+    assert not reweighted(5 * u, u).is_estimate

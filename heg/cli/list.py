@@ -70,7 +70,8 @@ def _listed(run_dir):
     """One run; what keeps it from being read is its state."""
     try:
         gas = RunDirectory(run_dir).configuration().system.build()
-        description = f"{gas.dim}D {gas.label} r_s {gas.rs:g} Theta {gas.theta:g}"
+        point = " ".join(f"{name} {value:g}" for name, value in gas.point.items())
+        description = f"{gas.dim}D {gas.label} {point}"
         # read first: a run whose history is damaged is unreadable, finished or not
         history = run_dir / HISTORY
         steps = len(text_files.read_history(history)) if history.exists() else 0

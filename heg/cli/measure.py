@@ -225,12 +225,12 @@ def _report(run_dir, output, result):
 
 def _draw(run_dir, output, result, history):
     """Writes all figures for which there are numbers; the files by caption."""
-    ideal = ideal_momentum(result.system, result.orbitals)
-    figures = {
-        "structure": run_figures.structure(result.quantities, result.system),
-        "momentum": run_figures.momentum(result.quantities, ideal),
-        "levels": run_figures.levels(result.landau),
-    }
+    figures = {"structure": run_figures.structure(result.quantities, result.system)}
+    # a classical plasma has neither momenta nor levels
+    if "n_k" in result.quantities:
+        ideal = ideal_momentum(result.system, result.orbitals)
+        figures["momentum"] = run_figures.momentum(result.quantities, ideal)
+        figures["levels"] = run_figures.levels(result.landau)
     if result.second_order:
         figures["second_order"] = run_figures.second_order(result.second_order)
     if history:

@@ -1,5 +1,6 @@
 """The command line of heg-solve: what a person types, and the progress and results printed."""
 
+import functools
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ from heg.config import (
     tables,
 )
 from heg.gas.ideal import ideal_reference, system_facts
+from heg.gas.plasma import Plasma
 from heg.gas.units import density_in_units, energy_in_units
 from heg.observables.evaluation import infinite_gas
 from heg.observables.quantities import Quantity
@@ -53,6 +55,8 @@ HELP = """Variational free energy of the homogeneous electron gas at finite temp
 Usage: heg-solve [FILE.toml] [FLAGS].  A file has the tables [system] [model] [sampler] [optimizer]
 [run] with the names of the flags; flags win.  The same command again continues the run; so does
 --run-dir DIR alone, which reads config.toml there.  Energies are in hartree per electron.
+The classical plasma, the limit of high temperature: --statistics classical --gamma GAMMA in place
+of --rs and --theta.
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: run the same command again.
 """
 COMPILING = "17 to 27"  # two cores or a GPU (docs/performance.md)
@@ -173,9 +177,13 @@ def _run(config):
         say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE, None
     if processes.is_first():
+        system = config.system.build()
+        print(f"\n{_headline(system)}")
         _print_summary(summary)
-        if config.system.coupling:
-            _print_infinite(config.system.build(), summary)
+        if system.coupling:
+            _print_infinite(system, summary)
+        if "reweighted" in summary:
+            _print_reweighted(summary["reweighted"])
         print(sentence_of(summary))
         _draw(run_dir, summary)
     return 0, summary
@@ -238,14 +246,26 @@ def _clock(seconds):
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _print_summary(summary):
-    """The gas, the results beside the untrained and the ideal ones, and what they cost."""
-    facts = summary["system"]
-    print(
-        f"\n{facts['n_up']} up + {facts['n_down']} down electrons, {facts['dim']}D, "
-        f"r_s {facts['rs_bohr']:g} bohr, Theta {facts['theta']:g}: "
-        f"T {facts['temperature_ha']:.6g} Ha, E_F {facts['fermi_energy_ha']:.6g} Ha"
+@functools.singledispatch
+def _headline(system):
+    """The gas and the energies that set its scale."""
+    return (
+        f"{system.n_up} up + {system.n_down} down electrons, {system.dim}D, "
+        f"r_s {system.rs:g} bohr, Theta {system.theta:g}: "
+        f"T {system.temperature:.6g} Ha, E_F {system.fermi_energy:.6g} Ha"
     )
+
+
+@_headline.register
+def _(system: Plasma):
+    return (
+        f"{system.electrons} classical electrons, {system.dim}D, Gamma {system.coupling:g}, beyond "
+        "the ideal gas; units r_s = 1 bohr, T = 1 Ha: F is beta f_exc"
+    )
+
+
+def _print_summary(summary):
+    """The results beside the untrained and the ideal ones, and what they cost."""
     rows = [["per electron", "result", "at the start", "ideal gas"]]
     for name, label in NOTES.items():
         result = Estimate(**summary[name])
@@ -282,6 +302,14 @@ def _print_infinite(system, summary):
             difference = Estimate(infinite.mean - published, infinite.error)
             rows.append([label, f"{published:.6g}", str(difference)])
     print(f"\n{aligned(rows)}\n")
+
+
+def _print_reweighted(beyond):
+    """F and E by reweighting, or why there are none."""
+    for name in ("F", "E"):
+        if name in beyond:
+            print(f"{NOTES[name]} per electron, reweighted: {Estimate(**beyond[name])}")
+    print(beyond["sentence"])
 
 
 def _infinite_values(system, f_xc):

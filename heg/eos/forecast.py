@@ -52,7 +52,8 @@ def forecast(table: TableConfig, rate: float) -> list[RowForecast]:
         key = (gas.electrons, gas.polarization, gas.theta, gas.twist)
         rows.setdefault(key, []).append(point)
     forecasts = []
-    for key, of_row in rows.items():
+    for of_row in rows.values():
+        gas = of_row[0].system
         # r_s changes neither the operations nor what is compiled
         config = run_config(table, of_row[0], run_dir="unused", start=None)
         solver = build(config)
@@ -66,7 +67,10 @@ def forecast(table: TableConfig, rate: float) -> list[RowForecast]:
         )
         forecasts.append(
             RowForecast(
-                *key,
+                electrons=solver.system.electrons,
+                polarization=gas.polarization,
+                theta=solver.system.theta,
+                twist=gas.twist,
                 points=count,
                 orbitals=len(solver.cutoff.orbitals.energy),
                 memory_mib=cost(solver, config, rate)["memory_mib"],

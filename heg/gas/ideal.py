@@ -162,6 +162,7 @@ def heat_capacity(
     return float(beta**2 * jax.grad(jax.grad(log_z))(beta))
 
 
+@functools.singledispatch
 @functools.lru_cache(maxsize=4)
 def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
@@ -260,6 +261,7 @@ def _filled_level(system):
     return energy[max(system.spins)]
 
 
+@functools.singledispatch
 @functools.lru_cache(maxsize=16)
 def ideal_reference(system: System) -> dict[str, Estimate]:
     """Exact F, E, kinetic, potential (hartree) and S (k_B) of the ideal gas, per electron.
@@ -278,6 +280,7 @@ def ideal_reference(system: System) -> dict[str, Estimate]:
     }
 
 
+@functools.singledispatch
 def ideal_values(system: System) -> dict[str, float]:
     """Exact values of the ideal gas, in the units of the results of a measurement.
 
@@ -294,6 +297,7 @@ def ideal_values(system: System) -> dict[str, float]:
     return values
 
 
+@functools.singledispatch
 def system_facts(system: System, cutoff: Cutoff) -> dict[str, Any]:
     """The gas and its cutoff in numbers, units in the names."""
     cutoff_error = system.temperature * cutoff.missing / system.electrons

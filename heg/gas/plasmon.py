@@ -1,10 +1,12 @@
 """The plasmon of the electron gas, which exhausts the f-sum rule at long wavelengths."""
 
+import functools
 from typing import TypeVar
 
 import numpy as np
 
 from heg.gas.coulomb import fourier_transform
+from heg.gas.plasma import Plasma
 from heg.gas.system import System
 
 Wavevectors = TypeVar("Wavevectors", float, np.ndarray)
@@ -24,6 +26,7 @@ def plasma_frequency(system: System, q: Wavevectors) -> Wavevectors:
     return np.sqrt(system.coupling * system.density * fourier_transform(q, system.dim)) * q
 
 
+@functools.singledispatch
 def plasmon_structure(system: System, q: Wavevectors) -> Wavevectors:
     r"""The exact S(q) for q -> 0: (q^2 / 2 w) coth(beta w / 2), w the plasma frequency of q.
 
@@ -36,3 +39,9 @@ def plasmon_structure(system: System, q: Wavevectors) -> Wavevectors:
     """
     frequency = plasma_frequency(system, q)
     return q**2 / (2 * frequency) / np.tanh(system.beta * frequency / 2)
+
+
+@plasmon_structure.register
+def _(system: Plasma, q: Wavevectors) -> Wavevectors:
+    """The classical limit q^2 / (beta w^2), perfect screening."""
+    return q**2 / (system.beta * plasma_frequency(system, q) ** 2)

@@ -29,16 +29,18 @@ Phys. Rev. Lett. 117, 156403 (2016), doi:10.1103/PhysRevLett.117.156403, point o
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from heg.gas import rpa
-from heg.gas.coulomb import fourier_transform
+from heg.gas.coulomb import fourier_transform, madelung
 from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
 from heg.gas.plane_waves import integer_vectors
+from heg.gas.plasma import Plasma
 from heg.gas.plasmon import plasmon_structure
 from heg.gas.quadrature import gauss_legendre, radial_measure
 from heg.gas.system import System
@@ -46,6 +48,7 @@ from heg.gas.system import System
 NODES = 24  # of the integral over the coupling; four times as many over q
 WIDTH = 4.0  # of the smooth factor, in units of 2 pi / L
 CUTOFF = 2.5  # where the smooth factor ends, in units of its width
+TINY = 1e-300  # keeps 0 / 0 away
 STEP = 1e-3  # relative, of the derivative with respect to temperature
 
 
@@ -73,6 +76,7 @@ class Interpolation(NamedTuple):
     potential: float
 
 
+@functools.singledispatch
 def size_correction(system: System) -> SizeCorrection:
     """f_inf - f_N and the parts of the energy that belong to it, at the same r_s, Theta and zeta.
 
@@ -115,6 +119,7 @@ def _entropy_energy(free_energy, system):
     return -(free_energy(hotter) - free_energy(colder)) / (2 * STEP)
 
 
+@functools.singledispatch
 def uncertainty(system: System) -> float:
     """Change of the correction of F by the interpolation of S instead, hartree per electron.
 
@@ -200,3 +205,34 @@ def _sum_over_waves(system):
     square, count = np.unique(squares, return_counts=True)
     q = system.wavevector_unit * np.sqrt(square[1:])
     return WeightedWaves(q, count[1:] / system.box**system.dim)
+
+
+@size_correction.register
+def _(system: Plasma) -> SizeCorrection:
+    r"""The energies that a classical cell lacks to leading order in 1/N.
+
+    The random-phase approximation is that of Debye and Hueckel.  With y = beta n v(q),
+
+    .. math:: f_\infty - f_N \approx \frac{T}{2n} \Big[ \int \frac{d^dq}{(2\pi)^d} - \frac{1}{L^d}
+              \sum_{q \ne 0} \Big] \ln(1 + y) , \qquad
+              u_\infty - u_N \approx \frac{T}{2n} [\dots] \frac{y}{1 + y} .
+
+    The Madelung term of the cell is the bracket of -y, and cancels.  What is left comes from small
+    q, where S(q) -> 1 / y holds at any Gamma: perfect screening.
+    """
+    q, half_v = missing_waves(system)
+    y = system.beta * system.density * system.coupling * fourier_transform(q, system.dim)
+    potential = float(half_v @ (1 / (1 + y)))
+    return SizeCorrection(
+        # log1p(y) / y is one without interaction, where half_v is zero
+        free_energy=float(half_v @ (np.log1p(y) / np.maximum(y, TINY))),
+        exchange=-system.coupling * madelung(system) / 2,
+        potential=potential,
+        kinetic=0.0,
+    )
+
+
+@uncertainty.register
+def _(system: Plasma) -> float:
+    """Zero: the leading order has no second form to compare with (docs/theory.md, section 19)."""
+    return 0.0

@@ -364,6 +364,21 @@ class System:
         return self.fermi_wavevector**2 / 2
 
     @property
+    def energy_of_flow(self) -> float:
+        """E_F + coupling / r_s^{3/2}, hartree: the scale of F as a function of the flow."""
+        return self.fermi_energy + self.coupling * self.rs**-1.5
+
+    @property
+    def has_second_order(self) -> bool:
+        """Whether there is correlation that second order may add to F; one electron has none."""
+        return self.electrons > 1
+
+    @property
+    def point(self) -> dict[str, float]:
+        """Names and values of what the state of the gas is given by."""
+        return {"r_s": self.rs, "Theta": self.theta}
+
+    @property
     def temperature(self) -> float:
         """T = Theta E_F, hartree."""
         return self.theta * self.fermi_energy

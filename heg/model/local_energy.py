@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from heg.gas.coulomb import coulomb_energy
@@ -24,6 +26,26 @@ class LocalEnergy(NamedTuple):
     def total(self) -> Complex[Array, "*batch"]:
         """E_loc."""
         return self.kinetic + self.potential
+
+    def totals(self, temperature: float, log_p: Float[Array, "*batch"]) -> dict[str, jax.Array]:
+        """F, E, kinetic, potential (hartree) and S (k_B) of each sample, per cell.
+
+        Args:
+          temperature: T, hartree.
+          log_p: ln p(K).
+        """
+        kinetic = jnp.real(self.kinetic)
+        return {
+            "F": temperature * log_p + kinetic + self.potential,
+            "E": kinetic + self.potential,
+            "kinetic": kinetic,
+            "potential": self.potential,
+            "S": -log_p,
+        }
+
+    def weights(self, temperature: float) -> dict[str, jax.Array]:
+        """What lifts the bound by reweighting, per cell; nothing, as a density matrix has none."""
+        return {}
 
 
 def make_local_energy(system: System, kinetic_energy: Callable) -> Callable:

@@ -102,6 +102,17 @@ def make_score(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
         parts = [log_slater_gradient(z[spin], state[spin]) for spin in system.parts]
         return jnp.concatenate(parts)
 
+    return score_through_flow(flow, gradient_by_z)
+
+
+def score_through_flow(flow: Flow, gradient_by_z: Callable) -> Callable:
+    """Score of ln Psi = g(f(x)) + ln|det df/dx| / 2, a function of (flow params, x, state).
+
+    Args:
+      flow: f.
+      gradient_by_z: of g, complex, a function of (z [N, d], state [N]).    [N, d]
+    """
+
     def back_through_layer(gradient, layer_and_input):
         layer, x = layer_and_input
         return flow.pull_back(layer, x, gradient)

@@ -15,6 +15,7 @@ from heg.config import Config, suggestion
 from heg.display import as_html, optional_package
 from heg.gas.ideal import ideal_reference, ideal_values, system_facts
 from heg.gas.plane_waves import Orbitals
+from heg.gas.plasma import Plasma
 from heg.gas.size_correction import size_correction, uncertainty
 from heg.gas.system import System
 from heg.observables.programs import Drawn, Instruments, block_size
@@ -164,7 +165,8 @@ class Measurement(NamedTuple):
     def __repr__(self) -> str:
         """One line: the gas, samples, F and the verdict on the run."""
         system = self.system
-        gas = f"{system.label}, {system.dim}D, r_s {system.rs:g}, Theta {system.theta:g}"
+        point = ", ".join(f"{name} {value:g}" for name, value in system.point.items())
+        gas = f"{system.label}, {system.dim}D, {point}"
         samples = self.facts["samples"]
         verdict = sentence_of(self.facts)
         result = f"{samples} samples, F {self.estimate('F')} Ha. {verdict}"
@@ -415,6 +417,13 @@ def _estimate_of(summary, name):
     mean = np.ravel(summary[name]["mean"])
     error = np.ravel(summary[name]["error"])
     return Estimate(mean[0], error[0])
+
+
+@ideal_values.register
+def _(system: Plasma) -> dict[str, float]:
+    """Zero: all values are those beyond the classical ideal gas."""
+    names = (*ideal_reference(system), "pressure", "heat_capacity")
+    return dict.fromkeys(names, 0.0)
 
 
 def infinite_gas(system: System, quantities: dict[str, Quantity]) -> dict[str, Any]:

@@ -235,5 +235,7 @@ def trained_levels(
     system: System, orbitals: Orbitals, params: dict
 ) -> Float[np.ndarray, "spins orbitals"]:
     """Levels eps_k of p(K) by spin, hartree: those of the ideal gas plus what was trained."""
+    if not params:
+        return np.tile(orbitals.energy, (len(system.spins), 1))
     trained = jnp.asarray(params["~"]["levels"])
     return np.asarray(orbitals.energy + system.fermi_energy * trained)

@@ -19,6 +19,7 @@ too, which is an error of the wavefunctions: it is the largest of the three.
 The blocks are independent, and errors come from them by the jackknife (`heg.statistics`).
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ import numpy as np
 from jaxtyping import Float
 
 from heg.gas.plane_waves import Orbitals
+from heg.gas.plasma import Plasma
 from heg.gas.plasmon import plasmon_structure
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params
@@ -103,15 +105,38 @@ def observe(
       system: the gas.
     """
     energies = per_electron(samples, regression, system)
+    moments = fluctuations(system, samples, energies)
+    return Observed(energies, moments, structure, momentum)
+
+
+@functools.singledispatch
+def fluctuations(
+    system: System, samples: Samples, energies: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Products e s, s s and e e of each sample, from which the heat capacities come.
+
+    Args:
+      system: the gas.
+      samples: of it.
+      energies: F, E, ... of each, per electron.
+    """
     e = energies["E"]
     s = energies["S"]
-    # |E_loc| as it is: the heat capacity from Var(e) is to show the error of the wavefunctions
-    moments = {
+    return {
         "e s": e * s,
         "s s": s * s,
+        # |E_loc| as it is: the heat capacity from Var(e) is to show the error of the wavefunctions
         "e e": jnp.abs(samples.energy.total / system.electrons) ** 2,
     }
-    return Observed(energies, moments, structure, momentum)
+
+
+@fluctuations.register
+def _(system: Plasma, samples: Samples, energies: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The same and e and s, as they are: control variates would take the fluctuations out."""
+    totals = samples.energy.totals(system.temperature, samples.log_p)
+    e = totals["E"] / system.electrons
+    s = totals["S"] / system.electrons
+    return {"e": e, "s": s, "e s": e * s, "s s": s * s, "e e": e * e}
 
 
 def thermodynamics(system: System, blocks: Observed) -> dict[str, Quantity]:
@@ -153,8 +178,9 @@ def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Floa
       system: the gas.
       energies, moments: means of the fields of `Observed`.
     """
-    e = energies["E"]
-    s = energies["S"]
+    # the means of e and s that belong to the moments, where they have some of their own
+    e = moments.get("e", energies["E"])
+    s = moments.get("s", energies["S"])
     covariance = moments["e s"] - e * s
     variance_s = moments["s s"] - s * s
     variance_e = moments["e e"] - e * e
@@ -169,6 +195,7 @@ def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Floa
     )
 
 
+@functools.singledispatch
 def distributions(
     system: System, orbitals: Orbitals, grid: Grid, blocks: Observed
 ) -> dict[str, Quantity]:
@@ -210,6 +237,14 @@ def distributions(
         "electrons_counted": jackknife(blocks.momentum, electrons),
     }
     return with_units(results, system.dim)
+
+
+@distributions.register
+def _(system: Plasma, orbitals: Orbitals, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
+    """Those of positions alone: classical momenta are Maxwell's."""
+    all_of_them = distributions.dispatch(System)(system, orbitals, grid, blocks)
+    of_momenta = ("k", "k_count", "n_k", "electrons_counted")
+    return {name: value for name, value in all_of_them.items() if name not in of_momenta}
 
 
 def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:

@@ -13,15 +13,21 @@ doi:10.1103/PhysRevLett.88.256601,
           + \alpha_2(r_s) \zeta^4 ,
 
 with the coefficients of libxc 7 (lda_c_2d_amgb.mpl).
+
+The classical plasma in three dimensions: the fit of the fluid by Potekhin and Chabrier, Phys. Rev.
+E 62, 8554 (2000), doi:10.1103/PhysRevE.62.8554, to the simulations of DeWitt and Slattery (1999),
+with the coefficients of the stellar evolution code MESA (eos/private/skye_coulomb_liquid.f90).
 """
 
 import dataclasses
+import functools
 import math
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 
+from heg.gas.plasma import Plasma
 from heg.gas.system import RANGES, Range, System, fermi_wavevector, real_number, whole_number
 
 
@@ -103,7 +109,13 @@ PAPERS = {
     "ksdt": "Karasiev et al. 2014",
     "corrksdt": "Karasiev et al. 2018",
     "amgb": "Attaccalite et al. 2002, ground state",
+    "fluid": "Potekhin and Chabrier 2000",
 }
+
+
+# of the internal energy of the classical plasma: A_1, A_2, and B_1 to B_4
+FLUID_A = (-0.9070, 0.62954)
+FLUID_B = (4.56e-3, 211.6, -1e-4, 4.62e-3)
 
 
 class FitRange(NamedTuple):
@@ -200,6 +212,37 @@ def amgb(system: Gas) -> float:
     return float(exchange + correlation)
 
 
+def fluid(gamma: float) -> float:
+    r"""beta f_exc per electron of the infinite classical plasma, its fluid in three dimensions.
+
+    .. math:: \beta f = A_1 [\sqrt{\Gamma (A_2 + \Gamma)} - A_2 \ln(\sqrt{\Gamma / A_2} +
+              \sqrt{1 + \Gamma / A_2})] + 2 A_3 [\sqrt\Gamma - \arctan\sqrt\Gamma]
+              + B_1 [\Gamma - B_2 \ln(1 + \Gamma / B_2)] + \tfrac{B_3}{2} \ln(1 + \Gamma^2 / B_4)
+
+    with A_3 = -sqrt(3)/2 - A_1/sqrt(A_2): it is that of Debye and Hueckel for Gamma -> 0.
+
+    Args:
+      gamma: Gamma, up to about 170, where the plasma freezes.
+    """
+    a1, a2 = FLUID_A
+    a3 = -np.sqrt(3) / 2 - a1 / np.sqrt(a2)
+    root = np.sqrt(gamma)
+    strong = np.sqrt(gamma * (a2 + gamma)) - a2 * np.arcsinh(np.sqrt(gamma / a2))
+    b1, b2, b3, b4 = FLUID_B
+    small = b1 * (gamma - b2 * np.log1p(gamma / b2)) + b3 / 2 * np.log1p(gamma**2 / b4)
+    return float(a1 * strong + 2 * a3 * (root - np.arctan(root)) + small)
+
+
+def fluid_energy(gamma: float) -> float:
+    """beta u per electron of the infinite classical plasma: Gamma d/dGamma of `fluid`."""
+    a1, a2 = FLUID_A
+    a3 = -np.sqrt(3) / 2 - a1 / np.sqrt(a2)
+    b1, b2, b3, b4 = FLUID_B
+    strong = a1 / np.sqrt(a2 + gamma) + a3 / (1 + gamma)
+    small = b1 * gamma**2 / (b2 + gamma) + b3 * gamma**2 / (b4 + gamma**2)
+    return float(gamma**1.5 * strong + small)
+
+
 FITS = {
     "gdsmfb": gdsmfb,
     "ksdt": ksdt,
@@ -208,6 +251,7 @@ FITS = {
 }
 
 
+@functools.singledispatch
 def published(system: Gas) -> dict[str, float]:
     """All published f_xc at the r_s, Theta and zeta of a gas, hartree per electron, by name.
 
@@ -249,6 +293,12 @@ def published_f_xc(dim: int, rs: float, theta: float, zeta: float = 0.0) -> dict
         if name in energies:
             warnings.warn(f"{PAPERS[name]}: {sentence}", stacklevel=2)
     return energies
+
+
+@published.register
+def _(system: Plasma) -> dict[str, float]:
+    """The fit of the fluid in three dimensions; no such fit is known here in two."""
+    return {"fluid": fluid(system.coupling)} if system.dim == 3 else {}
 
 
 def out_of_range(dim: int, rs: float, theta: float) -> dict[str, str]:

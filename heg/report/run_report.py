@@ -41,6 +41,8 @@ def write(path: Path, observables: dict, configuration: str, pictures: dict[str,
 
 
 def _title(gas):
+    if "gamma" in gas:
+        return f"{gas['n_up']} classical electrons in {gas['dim']}D, Γ = {gas['gamma']:g}"
     electrons = f"{gas['n_up']} up + {gas['n_down']} down electrons in {gas['dim']}D"
     return f"{electrons}, r_s = {gas['rs_bohr']:g}, Θ = {gas['theta']:g}"
 

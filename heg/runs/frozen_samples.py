@@ -12,7 +12,6 @@ from heg.errors import StorageError
 from heg.parallel.processes import on_first
 from heg.runs import files, hdf5
 from heg.runs.run_directory import RunDirectory
-from heg.runs.summary import QUANTITIES
 from heg.training.state import MEASURING, TrainState, stream
 from heg.training.step import Solver
 from heg.training.verdict import check_draws
@@ -67,7 +66,7 @@ def _stored(path: Path, count: int, frozen: Any) -> dict[str, np.ndarray]:
         return {}
     if len(values["F"]) < count:
         return {}
-    return {name: values[name][:count] for name in QUANTITIES}
+    return {name: array[:count] for name, array in values.items()}
 
 
 def _draw(
@@ -86,4 +85,4 @@ def _draw(
         redrawn += int(draws.redrawn)
         check_draws(int(state.step), int(draws.lost), redrawn, (index + 1) * batch)
         parts.append(solver.per_electron(samples, state.regression))
-    return {name: np.concatenate([part[name] for part in parts])[:count] for name in QUANTITIES}
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}

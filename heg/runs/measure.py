@@ -99,8 +99,7 @@ def measure(
         if drawn is None:
             return None
         beyond: Rows | None = None
-        # a single electron is not correlated
-        if second_order and frozen.system.electrons > 1:
+        if second_order and frozen.system.has_second_order:
             accuracy = np.inf if second_order is True else float(second_order)
             show_states = partial(show, "states")
             beyond = collect(frozen, output, drawn, accuracy, show_states, asked_to_stop)

@@ -1,6 +1,7 @@
 """The results of a run: rows of history.csv, and summary.json."""
 
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from heg.gas.ideal import ideal_reference, system_facts
 from heg.gas.system import System
 from heg.observables import quantities
 from heg.sampling.folds import Quality
-from heg.statistics import independent
+from heg.statistics import MIN_EFFECTIVE, independent, reweighted
 from heg.training.state import FOLDING, StepInfo, TrainState, stream
 from heg.training.step import Solver
 
@@ -62,11 +63,38 @@ def summarise(
         "samples": config.run.samples,
         "quality": _quality_facts(solver.system, state, final["E"], quality),
         "version": metadata.version("heg"),
+        **_beyond_the_bound(solver.system, final),
     }
 
 
 def _estimates(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    return {name: independent(samples)._asdict() for name, samples in values.items()}
+    return {name: independent(values[name])._asdict() for name in QUANTITIES}
+
+
+def _beyond_the_bound(system: System, final: dict[str, np.ndarray]) -> dict:
+    """F and E by reweighting, per electron, where the samples have weights.
+
+    They are left out, and a sentence says so, if too few samples carry the weight.
+    """
+    if "log_weight" not in final:
+        return {}
+    electrons = system.electrons
+    result = reweighted(final["log_weight"] * electrons, final["weighted_potential"])
+    facts: dict[str, Any] = {"effective_samples": result.effective}
+    if not result.is_estimate:
+        facts["sentence"] = (
+            f"Only {result.effective:.3g} of {len(final['F'])} samples carry the weight, "
+            f"{MIN_EFFECTIVE:g} are needed: the bound stands, draw more samples or train longer."
+        )
+        return {"reweighted": facts}
+    scale = system.temperature / electrons
+    facts["F"] = {
+        "mean": scale * (0.0 - result.log_mean.mean),
+        "error": scale * result.log_mean.error,
+    }
+    facts["E"] = result.value._asdict()
+    facts["sentence"] = f"{result.effective:.3g} of {len(final['F'])} samples carry the weight."
+    return {"reweighted": facts}
 
 
 def _quality_facts(system: System, state: TrainState, energy: np.ndarray, quality: Quality) -> dict:

@@ -12,6 +12,7 @@ counted.
 Randomness belongs to the walker, not to its place in the batch or the machine that computes it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from heg.gas.plane_waves import Orbitals, make_waves
+from heg.gas.plasma import Plasma
 from heg.gas.system import System
 from heg.model.flow import Flow
 from heg.model.inverse import Inverse
@@ -166,12 +168,9 @@ class _Attempts(NamedTuple):
     inverse: Inverse
 
 
-def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Callable:
-    """Exact draws of x, `chunk` walkers at a time.
-
-    Returns:
-      A function of (flow params, state [B, N], keys [B]) whose value is a Draws.
-    """
+@functools.singledispatch
+def make_draw_of_z(system: System, orbitals: Orbitals) -> Callable:
+    """Exact draws of z of one walker, a function of (state [N], key), in bohr.  [N, d]"""
     waves = make_waves(system, orbitals)
 
     def draw_spin(state, spin, count, key):
@@ -180,13 +179,37 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
 
         return draw_determinant(occupied_waves, system.box, (count, system.dim), key)
 
-    def attempt(params, state, key):
+    def draw(state, key):
         # the spins share the flow alone: their determinants are drawn independently
         keys = jax.random.split(key, len(system.spins))
         parts = []
         for spin, count, spin_key in zip(system.parts, system.spins, keys):
             parts.append(draw_spin(state, spin, count, spin_key))
-        return flow.inverse(params, jnp.concatenate(parts))
+        return jnp.concatenate(parts)
+
+    return draw
+
+
+@make_draw_of_z.register
+def _(system: Plasma, orbitals: Orbitals) -> Callable:
+    """z of a classical plasma are uniform in the cell."""
+
+    def draw(state, key):
+        return system.box * jax.random.uniform(key, (system.electrons, system.dim))
+
+    return draw
+
+
+def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Callable:
+    """Exact draws of x, `chunk` walkers at a time.
+
+    Returns:
+      A function of (flow params, state [B, N], keys [B]) whose value is a Draws.
+    """
+    draw_z = make_draw_of_z(system, orbitals)
+
+    def attempt(params, state, key):
+        return flow.inverse(params, draw_z(state, key))
 
     def draw_one(params, state, key):
         def unfinished(attempts):

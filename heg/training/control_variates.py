@@ -24,6 +24,7 @@ variance reduction.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,8 +34,9 @@ import numpy as np
 
 from heg.gas.coulomb import coulomb_energy, fourier_transform, madelung
 from heg.gas.plane_waves import Orbitals, density_waves
+from heg.gas.plasma import Plasma
 from heg.gas.system import System
-from heg.model.local_energy import LocalEnergy
+from heg.model.density_matrix import Energy
 
 SHELLS = 6  # of reciprocal vectors
 HIGHEST = 3  # largest component of these vectors, in units of 2 pi / L
@@ -109,7 +111,7 @@ class ControlVariates:
         squared = jnp.sum(difference**2, axis=-1)
         # infinite momentum is never exchanged: the Coulomb potential is zero there, and no shell
         # has this size
-        return jnp.where(_pairs_of_equal_spin(self.system), squared, np.inf)
+        return jnp.where(_exchanging_pairs(self.system), squared, np.inf)
 
     def _hartree_fock(self, transfer):
         """U_K for a coupling of one, hartree."""
@@ -159,9 +161,7 @@ def first_regression() -> Regression:
     return Regression(squares, products)
 
 
-def update_regression(
-    regression: Regression, controls: Controls, energy: LocalEnergy
-) -> Regression:
+def update_regression(regression: Regression, controls: Controls, energy: Energy) -> Regression:
     """The moments with a batch added.
 
     Args:
@@ -200,20 +200,28 @@ def baseline(regression: Regression, controls: Controls) -> jax.Array:
     return controls.of_state @ of_state.sum(axis=1)
 
 
-def controlled(regression: Regression, controls: Controls, energy: LocalEnergy) -> LocalEnergy:
+def controlled(regression: Regression, controls: Controls, energy: Energy) -> Energy:
     """The energies of a batch less gamma C: the same means, less noise.
 
     Accuracy: unbiased if the regression was fitted on other samples.
     """
     gamma = coefficients(regression)[STATE_REGRESSORS:]
     kinetic, potential = (controls.deviations @ gamma).T
-    return LocalEnergy(energy.kinetic - kinetic, energy.potential - potential)
+    # of the kind that it was: it knows what its terms mean
+    return energy._replace(kinetic=energy.kinetic - kinetic, potential=energy.potential - potential)
 
 
-def _pairs_of_equal_spin(system):
+@functools.singledispatch
+def _exchanging_pairs(system):
     """True for two different electrons of equal spin.  [N, N]"""
     spin = np.repeat(np.arange(len(system.spins)), system.spins)
     return (spin[:, None] == spin) & ~np.eye(system.electrons, dtype=bool)
+
+
+@_exchanging_pairs.register
+def _(system: Plasma):
+    """None: classical electrons can be told apart."""
+    return np.zeros((system.electrons, system.electrons), dtype=bool)
 
 
 class _Shells(NamedTuple):

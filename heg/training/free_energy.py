@@ -20,8 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from heg.gas.system import System
-from heg.model.density_matrix import Model, Params
-from heg.model.local_energy import LocalEnergy
+from heg.model.density_matrix import Energy, Model, Params
 from heg.parallel.devices import map_walkers
 from heg.sampling.batch import Walkers
 from heg.statistics import Estimate
@@ -46,7 +45,7 @@ class Samples(NamedTuple):
     """
 
     log_p: jax.Array
-    energy: LocalEnergy
+    energy: Energy
     controls: Controls
 
 
@@ -101,16 +100,18 @@ def per_electron(samples: Samples, regression: Regression, system: System) -> di
       system: the gas.
     """
     energy = controlled(regression, samples.controls, samples.energy)
-    kinetic = jnp.real(energy.kinetic)
-    potential = energy.potential
-    totals = {
-        "F": system.temperature * samples.log_p + kinetic + potential,
-        "E": kinetic + potential,
-        "kinetic": kinetic,
-        "potential": potential,
-        "S": -samples.log_p,
-    }
+    totals = energy.totals(system.temperature, samples.log_p)
     return {name: value / system.electrons for name, value in totals.items()}
+
+
+def weights(samples: Samples, system: System) -> dict[str, jax.Array]:
+    """What lifts the bound of a classical plasma, per electron, without control variates.
+
+    It is ln w and the potential energy that w weights (heg.model.classical); empty for a density
+    matrix.  [B] each
+    """
+    of_cell = samples.energy.weights(system.temperature)
+    return {name: value / system.electrons for name, value in of_cell.items()}
 
 
 def batch_estimate(values: jax.Array) -> Estimate:

@@ -38,6 +38,7 @@ from heg.training.free_energy import (
     gradient_from_scores,
     per_electron,
     scores,
+    weights,
 )
 from heg.training.natural_gradient import bound_step, natural_gradient, trusted
 from heg.training.state import (
@@ -337,8 +338,8 @@ class StepFunctions:
     def values(
         self, system: System, samples: Samples, regression: Regression
     ) -> dict[str, jax.Array]:
-        """Values of each sample per electron, as in heg.training.free_energy."""
-        return per_electron(samples, regression, system)
+        """Values of each sample per electron, and its weights, as in heg.training.free_energy."""
+        return per_electron(samples, regression, system) | weights(samples, system)
 
     def lowest(self, system: System, flow: dict, walkers: Walkers) -> jax.Array:
         """The lowest determinant of a layer found, as in heg.sampling.folds.
@@ -442,11 +443,11 @@ def build_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """The descent of F by the configured optimiser.
 
-    Units make the gradients of both blocks dimensionless: T for p(K) and
-    2 (E_F + coupling / r_s^{3/2}) for the flow.
+    Units make the gradients of both blocks dimensionless: T for p(K), and twice that of
+    heg.gas.system.System.energy_of_flow for the flow.
     """
     unit_of_p = system.temperature
-    unit_of_flow = 2 * (system.fermi_energy + system.coupling * system.rs**-1.5)
+    unit_of_flow = 2 * system.energy_of_flow
 
     def in_units(grads, params):
         del params

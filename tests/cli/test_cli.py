@@ -146,7 +146,7 @@ def test_bad_input_is_one_sentence_that_names_the_field(tmp_path, capsys, field,
     [
         ("--temp 5eV --run-dir x", "Unknown option: --temp."),
         ("--thet=3", "Unknown option: --thet. Did you mean --theta?"),
-        ("--electrons 2 --rs=1 --run-dir x", "missing --dim, --theta: see heg-solve --help"),
+        ("--electrons 2 --rs=1 --run-dir x", "missing --dim: see heg-solve --help"),
         ("--electrons 2 --rs 1 --dim 2 --run-dir x --theta", "--theta requires an argument"),
     ],
 )
