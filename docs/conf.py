@@ -34,6 +34,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_custom_sections = ["Accuracy", "Source", "Sources"]
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # shapes such as "*batch dim" would be read as emphasis
 
 
 def setup(app):
@@ -49,7 +50,7 @@ def translate(app, what, name, thing, options, lines):
     """
     translated = []
     in_math = False
-    for line in lines:
+    for line in without_hanging_indents(lines):
         # a formula goes on as long as lines are empty or indented
         goes_on = in_math and (not line or line.startswith(" "))
         in_math = line.startswith(".. math::") or goes_on
@@ -57,6 +58,19 @@ def translate(app, what, name, thing, options, lines):
             line = line.replace("|", "\\|").replace("*", "\\*")
         translated += one_attribute_a_line(line)
     lines[:] = translated
+
+
+def without_hanging_indents(lines):
+    """Lines of which a section such as "Source: ..." goes on without an indent."""
+    flat = []
+    goes_on = False
+    for line in lines:
+        if re.match(r"(Accuracy|Source|Sources|Warns): \S", line):
+            goes_on = True
+        elif not line.startswith("  "):
+            goes_on = False
+        flat.append(line.lstrip() if goes_on else line)
+    return flat
 
 
 def one_attribute_a_line(line):
