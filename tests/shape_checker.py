@@ -14,13 +14,16 @@ from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gas", "model", "sampling")
-# System takes what a user gives, and says itself what is wrong with it
-UNCHECKED = {"heg.gas.system"}
+# System takes what a user gives, and says itself what is wrong with it; tests put toys in the place
+# of the parts of a density matrix
+UNCHECKED = {"heg.gas.system", "heg.model.density_matrix"}
 
+ARRAYS = jax.Array | np.ndarray
 SERVES_AS = {
     float: float | int | np.floating | np.integer | np.ndarray | jax.Array,
     int: int | np.integer | np.ndarray | jax.Array,
-    jax.Array: jax.Array | np.ndarray,
+    # a plain number serves as an array without axes
+    jax.Array: ARRAYS | float | int | np.number,
 }
 checked = beartype(conf=BeartypeConf(hint_overrides=BeartypeHintOverrides(SERVES_AS)))
 
@@ -36,5 +39,5 @@ def modules():
 
 def install():
     """Check every function and dataclass of these modules.  Comes before heg is imported."""
-    jaxtyping.Array = SERVES_AS[jax.Array]
+    jaxtyping.Array = ARRAYS
     jaxtyping.install_import_hook(modules(), "shape_checker.checked")
