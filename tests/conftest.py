@@ -2,7 +2,7 @@
 
 import os
 
-# tests compile much and compute little: a quarter of their time is spared.  Without any optimisation
+# tests compile much and compute little: a quarter of their time is spared.  Without optimisation
 # compilation is faster still, but the statistical tests then take minutes.  Processes that tests
 # start inherit it
 os.environ.setdefault(
