@@ -108,7 +108,6 @@ def test_xarray_has_axes_with_names(run, monkeypatch):
 
 
 def test_a_real_dataset_of_a_table():
-    pytest.importorskip("xarray")
     table = heg.load_table("3d-polarised")
     dataset = table.to_xarray()
     place = {"rs_bohr": 2.0, "theta": 0.5, "zeta": 1.0, "electrons": 7}
