@@ -16,33 +16,23 @@ It is a bound, F >= -T ln E_p[e^{-beta F_loc}], and the right side is exact for 
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Float, Int
 
 from heg.gas.coulomb import coulomb_energy
 from heg.gas.system import System
 from heg.model.flow import Flow
+from heg.model.local_energy import LocalEnergy
 from heg.model.wavefunction import score_through_flow
 
 
-class ClassicalEnergy(NamedTuple):
-    """The two terms of F_loc, hartree per cell.
+class ClassicalEnergy(LocalEnergy):
+    """The two terms of F_loc, hartree per cell; `total` is F_loc.
 
-    Attributes:
-      kinetic: T ln(p L^{dN}), in the place of a kinetic energy; its imaginary part is zero.
-      potential: coupling times the Coulomb energy, Madelung term included, real.
+    `kinetic` is T ln(p L^{dN}), in the place of a kinetic energy; its imaginary part is zero.
     """
-
-    kinetic: Complex[Array, "*batch"]
-    potential: Float[Array, "*batch"]
-
-    @property
-    def total(self) -> Complex[Array, "*batch"]:
-        """F_loc."""
-        return self.kinetic + self.potential
 
     def totals(self, temperature: float, log_p: Float[Array, "*batch"]) -> dict[str, jax.Array]:
         """F, E, potential (hartree) and S (k_B) beyond the ideal gas of each sample, per cell.

@@ -225,18 +225,25 @@ def fluid(gamma: float) -> float:
       gamma: Gamma, up to about 170, where the plasma freezes.
     """
     a1, a2 = FLUID_A
-    a3 = -np.sqrt(3) / 2 - a1 / np.sqrt(a2)
+    a3 = _debye_hueckel(a1, a2)
     root = np.sqrt(gamma)
     strong = np.sqrt(gamma * (a2 + gamma)) - a2 * np.arcsinh(np.sqrt(gamma / a2))
     b1, b2, b3, b4 = FLUID_B
-    small = b1 * (gamma - b2 * np.log1p(gamma / b2)) + b3 / 2 * np.log1p(gamma**2 / b4)
-    return float(a1 * strong + 2 * a3 * (root - np.arctan(root)) + small)
+    weak = root - np.arctan(root)
+    linear = gamma - b2 * np.log1p(gamma / b2)
+    logarithm = np.log1p(gamma**2 / b4)
+    return float(a1 * strong + 2 * a3 * weak + b1 * linear + b3 / 2 * logarithm)
+
+
+def _debye_hueckel(a1, a2):
+    """A_3 of `fluid`, which makes it that of Debye and Hueckel for Gamma -> 0."""
+    return -np.sqrt(3) / 2 - a1 / np.sqrt(a2)
 
 
 def fluid_energy(gamma: float) -> float:
     """beta u per electron of the infinite classical plasma: Gamma d/dGamma of `fluid`."""
     a1, a2 = FLUID_A
-    a3 = -np.sqrt(3) / 2 - a1 / np.sqrt(a2)
+    a3 = _debye_hueckel(a1, a2)
     b1, b2, b3, b4 = FLUID_B
     strong = a1 / np.sqrt(a2 + gamma) + a3 / (1 + gamma)
     small = b1 * gamma**2 / (b2 + gamma) + b3 * gamma**2 / (b4 + gamma**2)

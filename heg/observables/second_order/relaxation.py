@@ -83,7 +83,7 @@ def _exchange(system, n):
     first, second = np.triu_indices(n.shape[1], 1)
     apart = n[:, first] - n[:, second]
     transfer = np.linalg.norm(apart, axis=-1)
-    wavevector = 2 * np.pi / system.box * transfer
+    wavevector = system.wavevector_unit * transfer
     return fourier_transform(wavevector, system.dim).sum(axis=1)
 
 
@@ -109,46 +109,64 @@ def relaxation(
     beta = system.beta
     count = len(states)
     parts = state_energies(system, orbitals, states)
-    energies = parts @ levels.weights[1:]
-    u = beta * energies + log_p
-    u = u - u.mean()
-    # with the mean of u at zero, ln E[e^-u] is all of the divergence
-    divergence = logsumexp(-u) - np.log(count)
-    weight = np.exp(-u - divergence)  # p* / p, of mean 1
+    best = _best_probabilities(beta, parts @ levels.weights[1:], log_p)
+    u = best.u
 
     # the part of each draw in the divergence, for its standard error
-    influence = weight + u
+    influence = best.weight + u
     statistical = np.std(influence, ddof=1) / np.sqrt(count)
 
     # a noisy level costs beta^2 / 2 of its variance on average
     spread = np.cov(parts.T)
     noise = beta**2 / 2 * np.sum(levels.covariance * spread)
-    slope = beta * ((weight - 1) @ parts) / count
+    slope = beta * ((best.weight - 1) @ parts) / count
     variance = slope @ levels.covariance @ slope
     of_levels = np.hypot(np.sqrt(variance), noise)
 
-    beyond_second_order = divergence - np.var(u) / 2
+    beyond_second_order = best.divergence - np.var(u) / 2
     errors = [statistical, of_levels, beyond_second_order]
-    value = -system.temperature * (divergence - noise)
+    value = -system.temperature * (best.divergence - noise)
     error = system.temperature * np.linalg.norm(errors)
-    entropy = _best_entropy(beta, levels, parts, log_p)
+    entropy = _entropy_of_best(best, beta, levels, parts, log_p)
     return Relaxation(float(value), float(error), entropy.mean, entropy.error)
 
 
-def _best_entropy(beta, levels, parts, log_p):
-    """Entropy of p* with its error, k_B per cell, from draws of p."""
+class _Best(NamedTuple):
+    """The best probabilities p* at draws of p.
 
-    def entropy_of(weights):
-        u = beta * (parts @ weights) + log_p
-        log_weight = -u - (logsumexp(-u) - np.log(len(u)))
-        weight = np.exp(log_weight)
-        information = -(log_p + log_weight)  # -ln p* of each draw
-        return weight, information, np.mean(weight * information)
+    Attributes:
+      u: beta e_K + ln p(K), of mean zero.                  [B]
+      divergence: ln E[e^-u], which is all of D(p || p*).
+      weight: p* / p, of mean 1.                            [B]
+      information: -ln p*.                                  [B]
+    """
 
-    coefficients = levels.weights[1:]
-    weight, information, mean = entropy_of(coefficients)
+    u: np.ndarray
+    divergence: float
+    weight: np.ndarray
+    information: np.ndarray
+
+    @property
+    def entropy(self) -> float:
+        """-E[ln p*] over p*, k_B per cell."""
+        return float(np.mean(self.weight * self.information))
+
+
+def _best_probabilities(beta, energies, log_p):
+    u = beta * energies + log_p
+    u = u - u.mean()
+    divergence = logsumexp(-u) - np.log(len(u))
+    log_weight = -u - divergence
+    return _Best(u, divergence, np.exp(log_weight), -(log_p + log_weight))
+
+
+def _entropy_of_best(best, beta, levels, parts, log_p):
+    """Entropy of p* with its error, k_B per cell."""
     # the part of each draw: in the weighted mean, and in the normalisation of p*
-    influence = weight * (information - mean) + weight - 1
+    influence = best.weight * (best.information - best.entropy) + best.weight - 1
     statistical = np.std(influence, ddof=1) / np.sqrt(len(influence))
-    changes = [entropy_of(coefficients + direction)[2] - mean for direction in levels.directions()]
-    return Estimate(float(mean), float(np.hypot(statistical, np.linalg.norm(changes))))
+    changes = []
+    for direction in levels.directions():
+        energies = parts @ (levels.weights[1:] + direction)
+        changes.append(_best_probabilities(beta, energies, log_p).entropy - best.entropy)
+    return Estimate(best.entropy, float(np.hypot(statistical, np.linalg.norm(changes))))
