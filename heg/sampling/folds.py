@@ -26,7 +26,7 @@ class Quality(NamedTuple):
     Attributes:
       min_det: lowest determinant of a layer found.
       folded: one sample of the folded measure for each key.
-      attraction: of heg.model.monotone; below 1 the flow is a bijection, proven.
+      attraction: of heg.model.monotone; below 1 the flow is proven to be a bijection.
     """
 
     min_det: Float[Array, ""]

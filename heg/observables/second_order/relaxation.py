@@ -15,7 +15,7 @@ It is the diagonal part of the second order in what H has beyond -T ln rho, -(be
 which it tends for small u.
 
 Sources: the variational principle of Gibbs and Bogoliubov, Feynman, Statistical Mechanics (1972),
-section 2.11; the relative entropy, Cover and Thomas, Elements of Information Theory, section 2.3.
+chapter 2; the relative entropy, Cover and Thomas, Elements of Information Theory, chapter 2.
 """
 
 from typing import NamedTuple
