@@ -38,6 +38,7 @@ from heg.sampling.chains import first_width, make_chain
 from heg.sampling.exact_draws import make_draw
 from heg.training.cost import STEP, operations, parameters, product_rate
 from heg.training.free_energy import scores
+from heg.training.state import SAMPLING, stream
 from heg.training.step import build_optimizer
 
 MOVES = 50  # Metropolis moves of the generic path: the published program's (docs/performance.md)
@@ -228,6 +229,14 @@ def _own_phases(solver, config, state, samples):
         updates, _ = optimizer.update(grads, state.opt_state, params, scores=centred)
         return updates
 
+    def step(state, key):
+        # Solver.step as one program: the key of a step is made outside of programs
+        programs = solver.programs
+        walk = programs.draw(system, state.params, key)
+        samples = programs.evaluate(system, state.params, walk.walkers)
+        min_det = programs.lowest(system, state.params.flow, walk.walkers)
+        return programs.update(system, state, walk, samples, min_det)
+
     return {
         "draw K": (_sample_states(solver, config, params), (keys,)),
         "draw x": (_draw_of_x(solver, config), (params.flow, walkers.state, keys)),
@@ -236,7 +245,7 @@ def _own_phases(solver, config, state, samples):
         "Coulomb": (_mapped(lambda x: coulomb_energy(x, system), chunk), (walkers.x,)),
         "scores": (lambda walkers: scores(model, params, walkers, chunk), (walkers,)),
         "solve": (solve, (params, centred)),
-        "step": (solver.step, (state,)),
+        "step": (step, (state, stream(state, SAMPLING))),
     }
 
 

@@ -81,7 +81,9 @@ class Solver:
     @functools.cached_property
     def model(self) -> Model:
         """The density matrix.  The programs of a run make their own."""
-        return build_model(self.system, self.cutoff.orbitals, self.sizes)
+        # it is kept: its arrays must outlive a trace in which it is first asked for
+        with jax.ensure_compile_time_eval():
+            return build_model(self.system, self.cutoff.orbitals, self.sizes)
 
     def compile_ahead(self, threads: ThreadPoolExecutor) -> None:
         """Compiles all programs of a run in the threads, while this one goes on.
