@@ -33,8 +33,13 @@ class FakeSolver:
 
     def init(self, key):
         levels = np.zeros((1, len(self.cutoff.orbitals.energy)))
-        flow = np.zeros((self.config.model.flow_layers, 2))
-        params = Params({"~": {"levels": levels}}, {"flow": flow})
+        layers = self.config.model.flow_layers
+        network = {
+            "hidden": np.zeros((layers, self.system.dim + 1, 2)),
+            "shift": np.zeros((layers, 2)),
+            "output": np.zeros((layers, 2)),
+        }
+        params = Params({"~": {"levels": levels}}, {"same": network})
         return TrainState(
             step=np.array(0),
             params=params,

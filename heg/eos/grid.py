@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
@@ -104,6 +103,10 @@ class Point(NamedTuple):
     accuracy: float
 
 
+# the points of one number of electrons, by indices of twist, Theta and r_s
+Cell = dict[tuple[int, int, int], Point]
+
+
 def twists(grid: GridConfig) -> list[Twist]:
     """Twists of the boundary condition to be averaged over."""
     if grid.twist_kind == "random":
@@ -120,9 +123,16 @@ def points(grid: GridConfig) -> list[Point]:
       ValueError: a gas is impossible; the message names the field.
     """
     every: list[Point] = []
-    for electrons in grid.electrons:
-        for polarization in grid.polarization:
-            every.extend(_points_of_cell(grid, electrons, polarization))
+    for polarization in grid.polarization:
+        smaller: Cell = {}
+        # small cells first: larger ones take their flows over
+        for electrons in sorted(grid.electrons):
+            cell = _points_of_cell(grid, electrons, polarization, smaller)
+            every.extend(cell.values())
+            first = next(iter(cell.values()))
+            # a lone electron of each spin has no pairs of equal spins to hand on
+            has_equal_pairs = first.system.build().n_up > 1
+            smaller = cell if has_equal_pairs else {}
     names = {point.name for point in every}
     if len(names) < len(every):
         raise ValueError(
@@ -131,26 +141,37 @@ def points(grid: GridConfig) -> list[Point]:
     return every
 
 
-def _points_of_cell(grid: GridConfig, electrons: int, polarization: str) -> Iterator[Point]:
-    """Points of all twists, temperatures and densities of the same electrons."""
+def _points_of_cell(grid: GridConfig, electrons: int, polarization: str, smaller: Cell) -> Cell:
+    """Points of all twists, temperatures and densities of the same electrons.
+
+    Args:
+      grid: the grid.
+      electrons, polarization: of the cell.
+      smaller: points of the next smaller cell.
+    """
     # hot rows first: the plane waves of a colder gas are among those of a hotter one
     thetas = sorted(grid.theta, reverse=True)
     radii = sorted(grid.rs)
-    names: dict[tuple[int, int, int], str] = {}
+    cell: Cell = {}
     places = itertools.product(enumerate(twists(grid)), enumerate(thetas), enumerate(radii))
     for (twist_index, twist), (row, theta), (column, rs) in places:
         system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
+        place = (twist_index, row, column)
         nearest = (
-            (twist_index, row, column - 1),  # the denser gas
-            (twist_index, row - 1, column),  # the hotter gas
-            (twist_index - 1, row, column),  # the gas of the twist before
+            cell.get((twist_index, row, column - 1)),  # the denser gas
+            cell.get((twist_index, row - 1, column)),  # the hotter gas
+            cell.get((twist_index - 1, row, column)),  # the gas of the twist before
+            smaller.get(place),  # the same gas in a smaller cell
         )
-        neighbours = tuple(names[indices] for indices in nearest if indices in names)
-        name = _name(system)
-        names[twist_index, row, column] = name
-        # energies of the interaction go as 1 / r_s, and so does the error that is wanted
-        accuracy = grid.accuracy / rs
-        yield Point(name, system, twist.weight, neighbours, accuracy)
+        cell[place] = Point(
+            name=_name(system),
+            system=system,
+            weight=twist.weight,
+            neighbours=tuple(point.name for point in nearest if point),
+            # energies of the interaction go as 1 / r_s, and so does the error that is wanted
+            accuracy=grid.accuracy / rs,
+        )
+    return cell
 
 
 def _name(config: SystemConfig) -> str:

@@ -150,11 +150,11 @@ class Run:
         """The parameters that a new run starts from; None if it is not new, or from the ideal gas.
 
         Raises:
-          ValueError: the other run is of other electrons or of another model.
+          ValueError: the other run is of another dimension, other spins or another model.
         """
         start = self.config.run.start
         if start and not on_first(self.directory.config_file.exists):
-            return start_from(Path(start), self.solver)
+            return start_from(Path(start), self.solver, self.config.run.seed)
         return None
 
     def claim_directory(self, held: contextlib.ExitStack) -> None:
@@ -209,7 +209,7 @@ class Run:
             params = other_params
             # a run that is continued, but whose checkpoint-0.h5 was lost
             if params is None:
-                params = start_from(Path(start), self.solver)
+                params = start_from(Path(start), self.solver, self.config.run.seed)
             first = jax.tree.map(np.asarray, untrained)._replace(params=params, average=params)
             on_first(partial(hdf5.save_tree, random_numbers=NUMBERS), path, first)
             self.say(f"Starting from {start}.")

@@ -1,7 +1,7 @@
 """Parameters for a run from another, trained run.
 
 They serve any r_s, temperature and twist: features are in units of the cell, levels in units of the
-Fermi energy.
+Fermi energy.  In a cell of other electrons the flow alone is taken over.
 """
 
 from pathlib import Path
@@ -11,38 +11,56 @@ import numpy as np
 
 from heg.gas.plane_waves import Orbitals
 from heg.model.density_matrix import Params
+from heg.model.pair_network import in_another_cell
+from heg.model.pairs import make_pairs
 from heg.parallel.processes import on_first
 from heg.runs.run_directory import RunDirectory
+from heg.training.state import key_of_run
 from heg.training.step import Solver, build
 
 LEVELS = "levels"  # the parameters of p(K) that belong to one plane wave each
 
 
-def start_from(run_dir: Path, solver: Solver) -> Params:
+def start_from(run_dir: Path, solver: Solver, seed: int) -> Params:
     """Parameters for a run to start from: the average of another run.
 
-    All processes call this, since they all build the solver of that run.
+    A run of other electrons gives its flow, and p(K) begins as that of the ideal gas.  All
+    processes call this, since they all build the solver of that run.
 
     Args:
       run_dir: the other run.
       solver: of the run that starts.
+      seed: of the parameters that are not taken over.
 
     Raises:
-      ValueError: that run has other electrons or another model, or holds no checkpoint.
+      ValueError: that run has another dimension, other kinds of spins or another model, or holds
+        no checkpoint.
     """
     directory = RunDirectory(Path(run_dir))
     other = build(on_first(directory.configuration))
-    for name in ("n_up", "n_down", "dim"):
-        there = getattr(other.system, name)
-        here = getattr(solver.system, name)
-        if there != here:
-            raise ValueError(
-                f"start is {directory}: it has {name} {there}, this run {here}; "
-                f"give one of equal {name}"
-            )
+    there, here = other.system, solver.system
+    if there.dim != here.dim:
+        raise ValueError(
+            f"start is {directory}: it has dim {there.dim}, this run {here.dim}; "
+            "give one of equal dim"
+        )
+    if set(make_pairs(there).kinds) != set(make_pairs(here).kinds):
+        raise ValueError(
+            f"start is {directory}: it is {there.label}, this run {here.label}; give one whose "
+            "electrons have one spin or two, as here"
+        )
     state = on_first(directory.trained_state, other.template)
     # the average has less noise than the parameters after the last step
-    params = transfer(state.average, other.cutoff.orbitals, solver.cutoff.orbitals)
+    params = state.average
+    if there.spins == here.spins:
+        params = transfer(params, other.cutoff.orbitals, solver.cutoff.orbitals)
+    else:
+        ratio = (here.box / here.rs) / (there.box / there.rs)
+        untrained = solver.init(key_of_run(seed)).params
+        params = Params(
+            occupations=jax.tree.map(np.asarray, untrained.occupations),
+            flow=in_another_cell(params.flow, ratio),
+        )
     if _shapes(params) != _shapes(solver.template.params):
         raise ValueError(
             f"start is {directory}: its run has another [model]; give one of equal sizes"

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import haiku as hk
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fake_solver import FakeSolver
@@ -10,6 +12,7 @@ from small_runs import small_config
 
 from heg.config import RunConfig, SystemConfig
 from heg.model.density_matrix import Params
+from heg.model.pair_network import PairNetwork
 from heg.runs import hdf5
 from heg.runs.run_directory import RunDirectory
 from heg.runs.solve import solve
@@ -64,36 +67,63 @@ def test_levels_follow_their_plane_waves_to_other_temperatures_and_twists(run):
     solver = FakeSolver(config(run))
     orbitals = solver.cutoff.orbitals
     levels = np.arange(1.0, len(orbitals.n) + 1)[None]
-    params = Params({"~": {"levels": levels, "w": np.ones(2)}}, {"flow": np.ones(3)})
+    params = Params({"~": {"levels": levels, "w": np.ones(2)}}, {"same": np.ones(3)})
     for system in (
         SystemConfig(2, 2, 5.0, 1.5, "1"),
         SystemConfig(2, 2, 5.0, 0.2, "1", (0.3, -0.2)),
     ):
         other = FakeSolver(config(run, system)).cutoff.orbitals
         moved = transfer(params, orbitals, other)
-        assert np.all(moved.flow["flow"] == 1) and np.all(moved.occupations["~"]["w"] == 1)
+        assert np.all(moved.flow["same"] == 1) and np.all(moved.occupations["~"]["w"] == 1)
         found = moved.occupations["~"]["levels"][0]
         for n, level in zip(other.n, found, strict=True):
             same = np.flatnonzero(np.all(orbitals.n == n, axis=1))
             assert level == (levels[0, same[0]] if len(same) else 0.0)
-    assert np.any(found > 0) and start_from(
-        run, FakeSolver(config(run, SystemConfig(2, 2, 5.0, 1.5, "1")))
-    )
+    hotter = FakeSolver(config(run, SystemConfig(2, 2, 5.0, 1.5, "1")))
+    assert np.any(found > 0) and start_from(run, hotter, seed=0)
+
+
+def test_a_larger_cell_takes_the_flow_alone(run):
+    """eta of a pair at short distance is the same in both cells, and p(K) is untrained."""
+    other = FakeSolver(config(run))
+    directory = RunDirectory(run)
+    trained = directory.trained_state(other.template).average
+    larger = FakeSolver(config(run, SystemConfig(5, 2, 2.0, 0.5, "1")))
+    moved = start_from(run, larger, seed=0)
+    assert np.all(moved.occupations["~"]["levels"] == 0)
+
+    def first_layer(params, system, r):
+        separation = r * system.rs
+        theta = 2 * np.pi * separation / system.box
+        features = jnp.concatenate([jnp.cos(theta), jnp.linalg.norm(separation)[None]])
+        layer = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), params)
+        network = lambda f: PairNetwork(system, 2, name="same")(f)
+        apply = hk.without_apply_rng(hk.transform(network)).apply
+        (eta,) = apply(layer, features.at[-1].divide(system.rs)[:, None])
+        return eta[0]
+
+    close = jnp.array([0.02, 0.01])  # in units of r_s
+    before = first_layer(trained.flow, other.system, close)
+    after = first_layer(moved.flow, larger.system, close)
+    untouched = first_layer(trained.flow, larger.system, close)
+    # the cosines agree up to the fourth power of the distance
+    assert abs(after - before) < 1e-6 < abs(before)
+    assert abs(after - before) < 0.01 * abs(untouched - before)
 
 
 @pytest.mark.parametrize(
     ("system", "flow_layers", "words"),
     [
-        (SystemConfig(3, 2, 2.0, 0.5, "1"), 1, "it has n_up 2, this run 3; give one of equal n_up"),
+        (SystemConfig(4, 2, 2.0, 0.5, "0"), 1, "it is 2u, this run 2u2d; give one whose electrons"),
         (SystemConfig(2, 3, 2.0, 0.5, "1"), 1, "it has dim 2, this run 3"),
         (SystemConfig(2, 2, 2.0, 0.5, "1"), 2, r"another \[model\]"),
     ],
-    ids=["electrons", "dim", "model"],
+    ids=["spins", "dim", "model"],
 )
 def test_a_run_of_another_kind_is_refused(run, system, flow_layers, words):
     solver = FakeSolver(small_config(system, flow_layers=flow_layers))
     with pytest.raises(ValueError, match=words):
-        start_from(run, solver)
+        start_from(run, solver, seed=0)
 
 
 T = 0.5  # hartree
