@@ -2,7 +2,7 @@
 
 import os
 import re
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 # where the kernels of the tutorials find shell_cell
@@ -22,6 +22,11 @@ extensions = [
 exclude_patterns = ["validation.in.md"]
 html_theme = "furo"
 html_title = f"heg {version}"
+# Formulas need no network: MathJax is copied into the site.  The package that brings it is not
+# listed as an extension, as it does not say that it may run beside other jobs (sphinx-build -j).
+mathjax_package = Path(util.find_spec("sphinx-mathjax-offline").origin).parent
+html_static_path = [str(mathjax_package / "static")]
+mathjax_path = "mathjax/tex-chtml.js"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
