@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from heg.eos.table import Series, Table
 from heg.runs.files import replace
@@ -149,11 +150,16 @@ def _points(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
 
 
 def _published(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
-    """r_s f_xc of the published fits, at some rows."""
+    """r_s f_xc of the published fits, at some rows and smoothly between them."""
+    ends = along[selected]
+    between = _curve(ends)
     for name, style in PUBLISHED_STYLES.items():
         if f"f_xc_{name}_ha" in rows.table.columns:
             published = rows.rs * rows.column(f"f_xc_{name}_ha")
-            axis.plot(along[selected], published[selected], style, color=colour, linewidth=0.9)
+            known = published[selected]
+            if len(known) > 1:
+                smooth = PchipInterpolator(np.log(ends), known)
+                axis.plot(between, smooth(np.log(between)), style, color=colour, linewidth=0.9)
 
 
 def _of_surface(rows: _Rows, all_rs, all_theta) -> list[float]:
