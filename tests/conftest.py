@@ -25,6 +25,30 @@ from heg.parallel.processes import start  # noqa: E402
 start()
 
 
+# the files that take longest: begun first, so that no process waits for the other at the end
+LONGEST = (
+    "test_survey",
+    "test_mpirun",
+    "test_measure",
+    "test_free_energy",
+    "test_step",
+    "test_compilation",
+    "test_classical",
+    "test_developing",
+    "test_cli",
+    "test_api",
+    "test_second_order",
+    "test_control_variates",
+    "test_table",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts the files; the order within each stays."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture
 def key():
     """The seed of every statistical test."""

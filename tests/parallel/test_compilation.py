@@ -37,7 +37,7 @@ def results(solver):
     )]
 
 gas = SystemConfig(2, 2, 2.0, 0.5, "1")
-config = small_config(gas, transformer_layers=0, sampler=SAMPLER)
+config = small_config(gas, transformer_layers=0, sampler="metropolis")
 expected = results(step.build(config))
 step.programs.cache_clear()
 with compiler_threads() as threads:
@@ -52,21 +52,16 @@ print(jax.device_count(), "devices agree")
 """
 
 
-@pytest.mark.parametrize("devices, sampler", [(1, "metropolis"), (2, "exact")])
-def test_programs_compiled_ahead_give_the_same_numbers_bit_for_bit(devices, sampler):
+def test_programs_compiled_ahead_give_the_same_numbers_bit_for_bit():
+    # with chains every program is there: the measurement draws exactly
     done = subprocess.run(
-        [sys.executable, "-c", BOTH_WAYS.replace("SAMPLER", repr(sampler))],
-        env=os.environ
-        | {
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "XLA_FLAGS": "--xla_backend_optimization_level=1",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        },
+        [sys.executable, "-c", BOTH_WAYS],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert f"{devices} devices agree" in done.stdout, done.stderr
+    assert "2 devices agree" in done.stdout, done.stderr
 
 
 def test_a_program_serves_other_shapes_than_those_it_was_compiled_for_ahead():
