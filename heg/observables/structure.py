@@ -99,7 +99,7 @@ def grid_of(system: System) -> Grid:
     rounding then groups vectors alike at every density, and r_s may be traced.
     """
     unit_gas = system.of_unit_density
-    unit = 2 * np.pi / unit_gas.box
+    unit = unit_gas.wavevector_unit
     highest = int(LONGEST_Q * unit_gas.fermi_wavevector / unit)
     shells, weight = _reciprocal_shells(unit_gas, highest)
     edges, share = _separation_bins(unit_gas)
@@ -112,7 +112,7 @@ def _reciprocal_shells(system, highest):
     norm = np.linalg.norm(half.n, axis=-1).ravel()
     # whole shells: the corners of the lattice are left out, and so is q = 0
     inside = (norm > 0) & (norm <= highest)
-    unit = 2 * np.pi / system.box
+    unit = system.wavevector_unit
     length = np.where(inside, unit * norm, np.inf)
     shells = group_by_length(length, system)
     # S(q) = S(-q): a vector whose opposite is left out counts twice
@@ -252,7 +252,7 @@ def make_structure(system: System, grid: Grid) -> Callable[[jax.Array, jax.Array
 
 def _structure_factor(system, grid, x):
     """Re rho_q^* rho_q / N for each pair of spins, mean over shells.  [spin pairs, S]"""
-    angle = 2 * np.pi / system.box * x
+    angle = system.wavevector_unit * x
     densities = []
     for part in system.parts:
         waves = density_waves(angle[part], grid.highest)

@@ -337,8 +337,7 @@ def _transfers(system, n, highest):
 
 def _strength(system, size):
     """v(q) / L^d of transfers of length 2 pi / L times `size`, hartree."""
-    volume = system.box**system.dim
-    return fourier_transform(system.wavevector_unit * size, system.dim) / volume
+    return fourier_transform(system.wavevector_unit * size, system.dim) / system.volume
 
 
 def _exchange(system, n):

@@ -120,7 +120,7 @@ class ControlVariates:
         # half, as the sum has each pair twice
         exchange = jnp.sum(fourier_transform(wavevector, system.dim)) / 2
         images = system.electrons * madelung(system) / 2
-        return images - exchange / system.box**system.dim
+        return images - exchange / system.volume
 
     def _density_deviations(self, z, transfer):
         """|rho_q(z)|^2 summed over each shell, less its mean.  [SHELLS]"""

@@ -73,8 +73,7 @@ def state_energies(
             n = orbitals.n[states[batch, spin]]
             exchange[batch] += _exchange(system, n)
     images = system.electrons * madelung(system) / 2
-    volume = system.box**system.dim
-    fock = system.coupling * (images - exchange / volume)
+    fock = system.coupling * (images - exchange / system.volume)
     return np.column_stack([ideal, fock])
 
 
