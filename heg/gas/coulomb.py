@@ -107,6 +107,11 @@ def madelung(system: System) -> float:
     return lattice(system.dim).madelung / system.box
 
 
+def image_energy(system: System) -> float:
+    """N v_M / 2, what the electrons feel of their own images, without the coupling; hartree."""
+    return system.electrons * madelung(system) / 2
+
+
 def fourier_transform(q: Wavevectors, dim: int) -> Wavevectors:
     """v(q) of the interaction 1/r: 4 pi / q^2 in three and 2 pi / q in two dimensions.
 

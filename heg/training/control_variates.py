@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from heg.gas.coulomb import coulomb_energy, fourier_transform, madelung
+from heg.gas.coulomb import coulomb_energy, fourier_transform, image_energy
 from heg.gas.plane_waves import Orbitals, density_waves, half_lattice
 from heg.gas.plasma import Plasma
 from heg.gas.system import System
@@ -119,8 +119,7 @@ class ControlVariates:
         wavevector = jnp.sqrt(transfer) / self.wavelength
         # half, as the sum has each pair twice
         exchange = jnp.sum(fourier_transform(wavevector, system.dim)) / 2
-        images = system.electrons * madelung(system) / 2
-        return images - exchange / system.volume
+        return image_energy(system) - exchange / system.volume
 
     def _density_deviations(self, z, transfer):
         """|rho_q(z)|^2 summed over each shell, less its mean.  [SHELLS]"""
