@@ -19,7 +19,7 @@ from cyclopts import App, Parameter
 from heg.config import suggestion
 from heg.errors import ParallelError, RunError, StorageError
 from heg.parallel import processes
-from heg.runs import files, text_files
+from heg.runs import text_files
 
 # exit codes; 0: done
 FAILED = 1
@@ -407,12 +407,6 @@ def courtesy(draw: Callable):
     except Exception as error:
         print(f"No figures: {_in_one_line(error) or type(error).__name__}")
     return None
-
-
-def save_figure(figure, path: Path) -> Path:
-    """Writes a figure as a PNG, atomically; the path."""
-    files.replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
-    return path
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -19,7 +19,6 @@ from heg.cli.common import (
     courtesy,
     new_app,
     run_app,
-    save_figure,
     say,
     stop_signals,
 )
@@ -31,6 +30,7 @@ from heg.parallel import processes
 from heg.report import run_figures, run_report
 from heg.report.html import SIZE_ERROR
 from heg.runs import hdf5, text_files
+from heg.runs.files import save_figure
 from heg.runs.measure import measure as measure_run
 from heg.runs.run_directory import HISTORY
 from heg.statistics import Estimate

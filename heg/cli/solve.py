@@ -21,7 +21,6 @@ from heg.cli.common import (
     duration,
     new_app,
     run_app,
-    save_figure,
     say,
     stop_signals,
 )
@@ -43,6 +42,7 @@ from heg.parallel import processes
 from heg.reference.published import PAPERS, out_of_range
 from heg.report import run_figures
 from heg.runs import text_files
+from heg.runs.files import save_figure
 from heg.runs.run_directory import HISTORY
 from heg.runs.solve import solve as solve_run
 from heg.statistics import Estimate
