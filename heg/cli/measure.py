@@ -42,7 +42,7 @@ CAPTIONS = {
     "levels": "Quasi-particle energies",
     "second_order": "Second-order free energy by the largest momentum transfer",
     "training": "Training",
-    "energies": "Local energies",
+    "energies": "Energies of the final samples, less their control variates",
 }
 
 
@@ -238,7 +238,7 @@ def _draw(run_dir, output, result, history):
         figures["training"] = run_figures.training_curve(history, entropy)
     energies = _energies(run_dir / f"samples-{result.facts['step']}.h5")
     if energies is not None:
-        figures["energies"] = run_figures.local_energies(energies)
+        figures["energies"] = run_figures.sample_energies(energies)
     pictures = {}
     for name, figure in figures.items():
         pictures[CAPTIONS[name]] = save_figure(figure, output / f"{name}.png")
