@@ -128,7 +128,9 @@ def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
 
 
 @functools.lru_cache(maxsize=2)
-def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> AmplitudePrograms:
+def amplitude_programs(
+    gas: System, sizes: ModelConfig, batch: int, largest: int
+) -> AmplitudePrograms:
     """Compiled functions for all gases that differ by r_s or coupling alone.
 
     Args:
