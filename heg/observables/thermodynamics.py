@@ -139,7 +139,7 @@ def _(system: Plasma, samples: Samples, energies: Mapping[str, jax.Array]) -> di
     return {"e": e, "s": s, "e s": e * s, "s s": s * s, "e e": e * e}
 
 
-def thermodynamics(system: System, blocks: Observed) -> dict[str, Quantity]:
+def thermodynamic_quantities(system: System, blocks: Observed) -> dict[str, Quantity]:
     """Energies, entropy, pressure and heat capacities, per electron, with errors.
 
     Args:

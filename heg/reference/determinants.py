@@ -65,7 +65,7 @@ def block_of(system: System, total: np.ndarray, cutoff: float) -> Block:
     return Block(n, kinetic, hamiltonian)
 
 
-def second_order(
+def level_corrections(
     system: System, block: Block, levels: np.ndarray, vectors: np.ndarray
 ) -> np.ndarray:
     """Changes of the levels of a block by the determinants above its cutoff, to second order.
