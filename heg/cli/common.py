@@ -264,13 +264,11 @@ def _missing(app, arguments, settings: Iterable[str] = ()):
 
 def _stored_in_run_dir(arguments, name):
     """The file of that name in the directory of --run-dir; None if there is none."""
-    # written as one word, --run-dir=DIR, or as two
-    for word, following in zip(arguments, [*arguments[1:], ""]):
-        flag, _, value = word.partition("=")
-        path = Path(value or following) / name
-        if flag == "--run-dir" and path.is_file():
-            return str(path)
-    return None
+    run_dir = _value_of("--run-dir", arguments)
+    if run_dir is None:
+        return None
+    path = Path(run_dir) / name
+    return str(path) if path.is_file() else None
 
 
 def _left_out(app, arguments, settings, error):
