@@ -27,7 +27,7 @@ import jax
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
 from heg.parallel import processes
 from heg.parallel.devices import everywhere, jit, map_walkers
-from heg.training.step import build, programs
+from heg.training.step import build, training_programs
 
 GAS = SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25))
 WARM_CALLS = 2  # that compile and fill caches
@@ -104,7 +104,7 @@ def moved_in_step(config: Config, state) -> dict[str, float]:
     """Bytes that a device receives in each program of a step."""
     system = config.system.build()
     kind = system.of_unit_density
-    step = programs(kind, config.model, config.sampler, config.optimizer)
+    step = training_programs(kind, config.model, config.sampler, config.optimizer)
     key = jax.random.key(1)
     walk = step.draw(system, state.params, key)
     samples = step.evaluate(system, state.params, walk.walkers)

@@ -23,7 +23,7 @@ from heg.observables.momentum import ideal_momentum, momentum_shells
 from heg.observables.programs import instruments
 from heg.observables.quantities import Quantity
 from heg.observables.structure import ideal_structure
-from heg.observables.thermodynamics import distributions, thermodynamics
+from heg.observables.thermodynamics import distributions, thermodynamic_quantities
 from heg.parallel import processes
 from heg.training.step import build
 
@@ -78,7 +78,7 @@ def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
     exact = _exact(system, orbitals, tools.grid)
 
     def evaluate(blocks) -> dict[str, Quantity]:
-        result = thermodynamics(system, blocks)
+        result = thermodynamic_quantities(system, blocks)
         result |= distributions(system, orbitals, tools.grid, blocks)
         return {name: result[name] for name in exact}
 

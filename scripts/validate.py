@@ -50,7 +50,7 @@ CUTOFFS = {(2, 2): 200, (2, 3): 30, (3, 2): 35, (3, 3): 14, (4, 2): 15, (4, 3): 
 @functools.cache
 def spectra(system: System) -> dict:
     """Levels in four bases; the same for all temperatures and twists."""
-    unit = (2 * np.pi / system.box) ** 2 / 2
+    unit = system.wavevector_unit**2 / 2
     cutoffs = CUTOFFS[system.electrons, system.dim] * unit / 1.2 ** np.arange(4)
     return {cutoff: spectrum(system, cutoff) for cutoff in cutoffs}
 

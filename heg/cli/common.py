@@ -19,7 +19,7 @@ from cyclopts import App, Parameter
 from heg.config import suggestion
 from heg.errors import ParallelError, RunError, StorageError
 from heg.parallel import processes
-from heg.runs import files, text_files
+from heg.runs import text_files
 
 # exit codes; 0: done
 FAILED = 1
@@ -264,13 +264,11 @@ def _missing(app, arguments, settings: Iterable[str] = ()):
 
 def _stored_in_run_dir(arguments, name):
     """The file of that name in the directory of --run-dir; None if there is none."""
-    # written as one word, --run-dir=DIR, or as two
-    for word, following in zip(arguments, [*arguments[1:], ""]):
-        flag, _, value = word.partition("=")
-        path = Path(value or following) / name
-        if flag == "--run-dir" and path.is_file():
-            return str(path)
-    return None
+    run_dir = _value_of("--run-dir", arguments)
+    if run_dir is None:
+        return None
+    path = Path(run_dir) / name
+    return str(path) if path.is_file() else None
 
 
 def _left_out(app, arguments, settings, error):
@@ -407,12 +405,6 @@ def courtesy(draw: Callable):
     except Exception as error:
         print(f"No figures: {_in_one_line(error) or type(error).__name__}")
     return None
-
-
-def save_figure(figure, path: Path) -> Path:
-    """Writes a figure as a PNG, atomically; the path."""
-    files.replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
-    return path
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -8,8 +8,7 @@ from cyclopts import Parameter
 from heg.cli.common import Common, CommonFlags, aligned, command, new_app, run_app
 from heg.errors import StorageError
 from heg.parallel import processes
-from heg.runs import text_files
-from heg.runs.run_directory import HISTORY, RunDirectory
+from heg.runs.run_directory import RunDirectory
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
@@ -69,23 +68,23 @@ def runs_below(directory: Path) -> list[Listed]:
 def _listed(run_dir):
     """One run; what keeps it from being read is its state."""
     try:
-        gas = RunDirectory(run_dir).configuration().system.build()
+        directory = RunDirectory(run_dir)
+        gas = directory.configuration().system.build()
         point = " ".join(f"{name} {value:g}" for name, value in gas.point.items())
         description = f"{gas.dim}D {gas.label} {point}"
         # read first: a run whose history is damaged is unreadable, finished or not
-        history = run_dir / HISTORY
-        steps = len(text_files.read_history(history)) if history.exists() else 0
-        if (run_dir / "summary.json").exists():
-            return _finished(run_dir, description)
+        steps = len(directory.history())
+        if directory.summary_file.exists():
+            return _finished(directory, description)
         return Listed(str(run_dir), description, "unfinished", steps, None, "")
     except (ValueError, StorageError, KeyError, TypeError) as error:
         return Listed(str(run_dir), "", f"unreadable: {error}", 0, None, "")
 
 
-def _finished(run_dir, description):
-    summary = text_files.load_json(run_dir / "summary.json")
+def _finished(directory, description):
+    summary = directory.summary()
     return Listed(
-        str(run_dir),
+        str(directory),
         description,
         "finished",
         summary["steps"],

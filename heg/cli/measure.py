@@ -19,7 +19,6 @@ from heg.cli.common import (
     courtesy,
     new_app,
     run_app,
-    save_figure,
     say,
     stop_signals,
 )
@@ -31,8 +30,9 @@ from heg.parallel import processes
 from heg.report import run_figures, run_report
 from heg.report.html import SIZE_ERROR
 from heg.runs import hdf5, text_files
+from heg.runs.files import save_figure
 from heg.runs.measure import measure as measure_run
-from heg.runs.run_directory import HISTORY
+from heg.runs.run_directory import RunDirectory
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
@@ -42,7 +42,7 @@ CAPTIONS = {
     "levels": "Quasi-particle energies",
     "second_order": "Second-order free energy by the largest momentum transfer",
     "training": "Training",
-    "energies": "Local energies",
+    "energies": "Energies of the final samples, less their control variates",
 }
 
 
@@ -168,8 +168,8 @@ def _differences(beside):
     first, second = beside  # one on each side of the run
     try:
         return difference(
-            text_files.load_json(first / "summary.json"),
-            text_files.load_json(second / "summary.json"),
+            RunDirectory(first).summary(),
+            RunDirectory(second).summary(),
         )
     except (KeyError, TypeError, IndexError):
         raise ValueError(
@@ -212,18 +212,19 @@ def _values(quantity):
 def _report(run_dir, output, result):
     """Draws the figures, and writes the report that holds them."""
     # a history that cannot be read is an error; all that concerns figures alone is a courtesy
-    history = text_files.columns(text_files.read_history(run_dir / HISTORY))
-    pictures = courtesy(lambda: _draw(run_dir, output, result, history)) or {}
+    directory = RunDirectory(run_dir)
+    history = text_files.columns(directory.history())
+    pictures = courtesy(lambda: _draw(directory, output, result, history)) or {}
     path = run_report.write(
         output / "report.html",
         text_files.load_json(output / "observables.json"),
-        text_files.read_text(run_dir / "config.toml"),
+        text_files.read_text(directory.config_file),
         pictures,
     )
     print(f"Report: {path}")
 
 
-def _draw(run_dir, output, result, history):
+def _draw(directory, output, result, history):
     """Writes all figures for which there are numbers; the files by caption."""
     figures = {"structure": run_figures.structure(result.quantities, result.system)}
     # a classical plasma has neither momenta nor levels
@@ -236,9 +237,9 @@ def _draw(run_dir, output, result, history):
     if history:
         entropy = Estimate(result.facts["ideal"]["S"], 0.0)
         figures["training"] = run_figures.training_curve(history, entropy)
-    energies = _energies(run_dir / f"samples-{result.facts['step']}.h5")
+    energies = _energies(directory.samples_file(result.facts["step"]))
     if energies is not None:
-        figures["energies"] = run_figures.local_energies(energies)
+        figures["energies"] = run_figures.sample_energies(energies)
     pictures = {}
     for name, figure in figures.items():
         pictures[CAPTIONS[name]] = save_figure(figure, output / f"{name}.png")

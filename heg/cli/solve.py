@@ -21,7 +21,6 @@ from heg.cli.common import (
     duration,
     new_app,
     run_app,
-    save_figure,
     say,
     stop_signals,
 )
@@ -43,7 +42,8 @@ from heg.parallel import processes
 from heg.reference.published import PAPERS, out_of_range
 from heg.report import run_figures
 from heg.runs import text_files
-from heg.runs.run_directory import HISTORY
+from heg.runs.files import save_figure
+from heg.runs.run_directory import HISTORY, RunDirectory
 from heg.runs.solve import solve as solve_run
 from heg.statistics import Estimate
 from heg.training.cost import cost, product_rate
@@ -159,9 +159,9 @@ def _app() -> App:
 
 def _run(config):
     """Runs or continues a run and prints its result; exit code and summary."""
-    run_dir = Path(config.run.run_dir)
+    directory = RunDirectory(Path(config.run.run_dir))
     # the estimate is of a whole run, not of the rest of one that goes on
-    if not processes.on_first((run_dir / HISTORY).exists):
+    if not processes.on_first(directory.history_file.exists):
         estimate = cost(build(config), config, product_rate())
         time_and_memory = (
             f"{duration(estimate['seconds'])} on these devices, "
@@ -169,7 +169,7 @@ def _run(config):
         )
         say(f"Expected: {time_and_memory}.")
     # a run that is at its end compiles no step
-    if not processes.on_first((run_dir / "summary.json").exists):
+    if not processes.on_first(directory.summary_file.exists):
         say(f"Compiling the first step, which usually takes {COMPILING} s.")
     stop = stop_signals(config.run.max_seconds)
     summary = solve_run(config, say, _Progress(config.run.steps), stop)
@@ -185,7 +185,7 @@ def _run(config):
         if "reweighted" in summary:
             _print_reweighted(summary["reweighted"])
         print(sentence_of(summary))
-        _draw(run_dir, summary)
+        _draw(directory, summary)
     return 0, summary
 
 
@@ -319,16 +319,16 @@ def _infinite_values(system, f_xc):
     return infinite_gas(system, {"f_xc": Quantity(mean, error, None, "hartree per electron")})
 
 
-def _draw(run_dir, summary):
+def _draw(directory, summary):
     """The training curve, unless nothing was trained."""
-    history = text_files.read_history(run_dir / HISTORY)
+    history = directory.history()
     if not history:
         return
 
     def draw():
         ideal = Estimate(**summary["ideal"]["S"])
         figure = run_figures.training_curve(text_files.columns(history), ideal)
-        return save_figure(figure, run_dir / "training.png")
+        return save_figure(figure, directory.path / "training.png")
 
     if path := courtesy(draw):
         print(f"Training curve: {path}")

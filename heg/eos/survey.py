@@ -243,11 +243,11 @@ def _kept(observables: dict) -> dict:
     kept = {name: observables[name] for name in KEPT_OBSERVABLES}
     kept["q"] = observables["q"]["mean"][0]
     kept["S_q"] = [row[0] for row in observables["S_q"]["mean"]]
-    kept["F_2"] = _second_order(observables["second_order"])
+    kept["F_2"] = _f_2_with_errors(observables["second_order"])
     return kept
 
 
-def _second_order(parts: dict) -> dict[str, float]:
+def _f_2_with_errors(parts: dict) -> dict[str, float]:
     """F_2 with its statistical and its systematic error, hartree per electron.
 
     The systematic error is the rest of the whole one.

@@ -23,7 +23,7 @@ import numpy as np
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float, Int
 
-from heg.gas.plane_waves import density_waves, integer_vectors
+from heg.gas.plane_waves import density_waves, half_lattice, integer_vectors
 from heg.gas.system import System
 
 Wavevectors = TypeVar("Wavevectors", float, np.ndarray, jax.Array)
@@ -90,8 +90,8 @@ def lattice(dim: int, kappa: float | None = None) -> Lattice:
 
 def _reciprocal_weights(dim, kappa, highest):
     """w_G as in Lattice.  [(2 highest + 1)^(d - 1), highest + 1]"""
-    n = _half_space(dim, highest)
-    length = 2 * np.pi * np.linalg.norm(n, axis=-1)
+    half = half_lattice(dim, highest)
+    length = 2 * np.pi * np.linalg.norm(half.n, axis=-1)
     inside = (length > 0) & (length < 2 * kappa * DIGITS)
     length = np.where(inside, length, 1.0)  # no division by zero where the weight is none
     reduced = length / (2 * kappa)
@@ -99,23 +99,17 @@ def _reciprocal_weights(dim, kappa, highest):
         weight = 4 * np.pi * np.exp(-(reduced**2)) / length**2
     else:
         weight = 2 * np.pi * _erfc(reduced) / length
-    last = n[..., -1]
-    signs = np.where(last > 0, 2, 1)  # rho_-n is the conjugate of rho_n
-    weight = inside * signs * weight
-    return weight.reshape(-1, highest + 1)
-
-
-def _half_space(dim, highest):
-    """Vectors n with |n_a| <= highest and n_d >= 0, the last axis their components."""
-    both_signs = np.arange(-highest, highest + 1)
-    positive = np.arange(highest + 1)
-    axes = [both_signs] * (dim - 1) + [positive]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    return inside * half.multiplicity * weight
 
 
 def madelung(system: System) -> float:
     """v_M of the cell, hartree: -2.8372974795 / L in three dimensions, -3.9002649200 / L in two."""
     return lattice(system.dim).madelung / system.box
+
+
+def image_energy(system: System) -> float:
+    """N v_M / 2, what the electrons feel of their own images, without the coupling; hartree."""
+    return system.electrons * madelung(system) / 2
 
 
 def fourier_transform(q: Wavevectors, dim: int) -> Wavevectors:

@@ -48,8 +48,7 @@ def _at_unit_density(gas):
     q = gas.wavevector_unit * np.linalg.norm(n, axis=0)
     q.flat[0] = np.inf  # an electron does not interact with itself
     v = fourier_transform(q, gas.dim)
-    volume = gas.box**gas.dim
-    exchange = np.sum(pairs * v) / (2 * gas.electrons * volume)
+    exchange = np.sum(pairs * v) / (2 * gas.electrons * gas.volume)
     return float(madelung(gas) / 2 - exchange)
 
 

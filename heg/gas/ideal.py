@@ -289,8 +289,7 @@ def ideal_values(system: System) -> dict[str, float]:
     """
     reference = ideal_reference(system)
     values = {name: float(estimate.mean) for name, estimate in reference.items()}
-    volume = system.box**system.dim
-    values["pressure"] = system.electrons * 2 * values["kinetic"] / (system.dim * volume)
+    values["pressure"] = system.electrons * 2 * values["kinetic"] / (system.dim * system.volume)
     levels = choose_cutoff(system, EXACT_TOLERANCE).orbitals.energy
     capacity = heat_capacity(levels, system.beta, system.spins)
     values["heat_capacity"] = capacity / system.electrons

@@ -42,6 +42,30 @@ def integer_vectors(dim: int, highest: int) -> Int[np.ndarray, "vectors dim"]:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)
 
 
+class HalfLattice(NamedTuple):
+    """Integer vectors with |n_a| <= highest and n_d >= 0, in the order of `density_waves`.
+
+    Where n_d = 0 both n and -n are there; elsewhere n stands for both, as rho_-n is the conjugate
+    of rho_n.
+
+    Attributes:
+      n: vectors by n_1 ... n_{d-1} and n_d.  [(2 highest + 1)^(d - 1), highest + 1, d]
+      multiplicity: 2 where -n is left out, 1 where it is not.
+        [(2 highest + 1)^(d - 1), highest + 1]
+    """
+
+    n: Int[np.ndarray, "rows columns dim"]
+    multiplicity: Int[np.ndarray, "rows columns"]
+
+
+def half_lattice(dim: int, highest: int) -> HalfLattice:
+    """The vectors of `density_waves`, and how many of the whole lattice each stands for."""
+    # the last component of `integer_vectors` changes first
+    lines = integer_vectors(dim, highest).reshape(-1, 2 * highest + 1, dim)
+    n = lines[:, highest:]
+    return HalfLattice(n=n, multiplicity=np.where(n[..., -1] > 0, 2, 1))
+
+
 def plane_waves(system: System, cutoff: float) -> Orbitals:
     """All plane waves with k^2 / 2 <= cutoff.
 
@@ -114,7 +138,7 @@ def powers(angle: Float[Array, "*batch"], highest: int) -> Complex[Array, "*batc
 def density_waves(
     angle: Float[Array, "electrons dim"], highest: int
 ) -> Complex[Array, "rows columns"]:
-    """rho_n = sum_i e^{i n . angle_i} for the vectors n with |n_a| <= highest and n_d >= 0.
+    """rho_n = sum_i e^{i n . angle_i} for the vectors n of `half_lattice`.
 
     The waves of the directions factor, so that this is a product of matrices.
 

@@ -91,7 +91,7 @@ def cell_response(
         elastic = products[np.abs(forward) < EQUAL]
         if len(elastic):
             chi[row, 0] -= gas.beta * np.sum(_elastic(gas)[np.isin(product, elastic)])
-    chi /= gas.box**gas.dim
+    chi /= gas.volume
     return chi.real if symmetric else chi
 
 

@@ -204,7 +204,7 @@ def _sum_over_waves(system):
     squares = np.sum(n**2, axis=1)
     square, count = np.unique(squares, return_counts=True)
     q = system.wavevector_unit * np.sqrt(square[1:])
-    return WeightedWaves(q, count[1:] / system.box**system.dim)
+    return WeightedWaves(q, count[1:] / system.volume)
 
 
 @size_correction.register

@@ -344,6 +344,11 @@ class System:
         return self.rs * (4 * math.pi * self.electrons / 3) ** (1 / 3)
 
     @property
+    def volume(self) -> float:
+        """L^d of the cell, bohr^d."""
+        return self.box**self.dim
+
+    @property
     def wavevector_unit(self) -> float:
         """2 pi / L, the spacing of the wavevectors of the cell, 1/bohr."""
         return 2 * math.pi / self.box
@@ -351,7 +356,7 @@ class System:
     @property
     def density(self) -> float:
         """n, electrons per bohr^d."""
-        return self.electrons / self.box**self.dim
+        return self.electrons / self.volume
 
     @property
     def fermi_wavevector(self) -> float:

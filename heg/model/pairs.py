@@ -223,7 +223,7 @@ def curvature(
 
 def _eta_and_third(network, system, between, w):
     """eta and its derivatives by r up to the second, and y_b e_bcd of the third."""
-    k = 2 * np.pi / system.box
+    k = system.wavevector_unit
     u = between.sine / k
     slope = between.cosine
     y = jnp.sum(w * u, axis=1)  # "bap,ap->bp"
@@ -244,7 +244,7 @@ def _eta_and_third(network, system, between, w):
 
 def _third_contraction(eta, third, between, system, w, c):
     """W_ba D3_abcd C_cd, the terms of derivations, section 4, in its order."""
-    k = 2 * np.pi / system.box
+    k = system.wavevector_unit
     u = between.sine / k
     slope = between.cosine
     value, first, second = eta
@@ -315,7 +315,7 @@ def _by_cosines(by_features, distance, system):
 
 def _by_separation(by_cosines, between, system):
     """Derivatives by r, on one component of which each cosine depends."""
-    k = 2 * np.pi / system.box
+    k = system.wavevector_unit
     same_ab = np.eye(system.dim)[..., None]
     slope = -k * between.sine
     bend = -(k**2) * between.cosine
@@ -334,7 +334,7 @@ def _by_separation(by_cosines, between, system):
 
 def _times_u(eta, between, system):
     """Derivatives by r of g = eta u, from those of eta."""
-    k = 2 * np.pi / system.box
+    k = system.wavevector_unit
     same_bc = np.eye(system.dim)[..., None]
     same_ab = same_bc[:, :, None]
     same_ac = same_bc[:, None]

@@ -30,7 +30,7 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
       A function of (flow params, x [N, d], state [N]) whose value is a complex scalar.
     """
     waves = make_waves(system, orbitals)
-    twist = 2 * np.pi / system.box * np.asarray(system.twist)
+    twist = system.wavevector_unit * np.asarray(system.twist)
     log_norm = _log_norm(system)
 
     def log_psi(params, x, state):

@@ -28,7 +28,7 @@ from heg.observables.thermodynamics import (
     Observed,
     distributions,
     limits,
-    thermodynamics,
+    thermodynamic_quantities,
 )
 from heg.reference.published import out_of_range, published
 from heg.statistics import Estimate, independent, intercept
@@ -235,7 +235,7 @@ def evaluate(
     system = frozen.system
     orbitals = frozen.orbitals
     grid = frozen.instruments.grid
-    quantities = thermodynamics(system, blocks)
+    quantities = thermodynamic_quantities(system, blocks)
     quantities |= distributions(system, orbitals, grid, blocks)
     quantities |= limits(system, grid, blocks)
     quantities |= against_ideal(system, quantities)

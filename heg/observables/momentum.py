@@ -55,7 +55,7 @@ def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbital
     r_s may be traced: the shells are those of r_s = 1, scaled.
     """
     unit_gas = system.of_unit_density
-    unit = 2 * np.pi / unit_gas.box
+    unit = unit_gas.wavevector_unit
     # the orbitals are sorted by energy: none is longer than the last
     last = orbitals.n[-1] + np.asarray(system.twist)
     reach_of_orbitals = unit * float(np.linalg.norm(last))
@@ -138,7 +138,7 @@ class MomentumEstimator:
         unit = jnp.zeros(len(state)).at[electron].set(1.0)
         ratio = row @ jnp.linalg.solve(matrix, unit.astype(matrix.dtype))
         # the matrices leave out the phase e^{i twist . z}, the same for all orbitals
-        twist = 2 * np.pi / self.system.box * np.asarray(self.system.twist)
+        twist = self.system.wavevector_unit * np.asarray(self.system.twist)
         return jnp.log(ratio) + 1j * s @ twist
 
     def _momentum(self, log_ratio, log_ratio_bare, state, s):

@@ -53,7 +53,7 @@ class Drawn(NamedTuple):
     log_p: np.ndarray
 
 
-class Programs(NamedTuple):
+class MeasurementPrograms(NamedTuple):
     """Compiled functions whose first argument is a System, for all of one shape.
 
     Attributes:
@@ -79,7 +79,7 @@ class Instruments:
 
     system: System
     grid: Grid
-    programs: Programs
+    programs: MeasurementPrograms
 
     def observe(self, params: Params, regression: Regression, key: jax.Array) -> ObservedBatch:
         """All observables of a batch of exact draws.
@@ -118,12 +118,14 @@ def instruments(system: System, sizes: ModelConfig, sampler: SamplerConfig) -> I
     return Instruments(
         system=system,
         grid=grid_of(system),
-        programs=programs(system.of_unit_density, sizes, sampler),
+        programs=measurement_programs(system.of_unit_density, sizes, sampler),
     )
 
 
 @functools.lru_cache(maxsize=2)
-def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> Programs:
+def measurement_programs(
+    gas: System, sizes: ModelConfig, sampler: SamplerConfig
+) -> MeasurementPrograms:
     """Programs for all gases of the shape of this one, compiled when they are first called.
 
     Args:
@@ -141,7 +143,7 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> Program
         # drawing a sample needs less memory than its energy
         chunk_of_draws=chunk * gas.dim**2,
     )
-    return Programs(
+    return MeasurementPrograms(
         observe=jit(at_unit_density.observe),
         occupy=jit(at_unit_density.occupy),
         twice=jit(at_unit_density.twice),
@@ -150,7 +152,7 @@ def programs(gas: System, sizes: ModelConfig, sampler: SamplerConfig) -> Program
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Measurements:
-    """Functions behind `Programs`, before they are compiled.
+    """Functions behind `MeasurementPrograms`, before they are compiled.
 
     Attributes:
       sizes, sampler: as configured.

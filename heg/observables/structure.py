@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from scipy.integrate import quad
 
 from heg.gas.ideal_pairs import pair_occupations
-from heg.gas.plane_waves import Orbitals, density_waves
+from heg.gas.plane_waves import Orbitals, density_waves, half_lattice
 from heg.gas.system import System
 from heg.observables.shells import Shells, group_by_length
 
@@ -99,7 +99,7 @@ def grid_of(system: System) -> Grid:
     rounding then groups vectors alike at every density, and r_s may be traced.
     """
     unit_gas = system.of_unit_density
-    unit = 2 * np.pi / unit_gas.box
+    unit = unit_gas.wavevector_unit
     highest = int(LONGEST_Q * unit_gas.fermi_wavevector / unit)
     shells, weight = _reciprocal_shells(unit_gas, highest)
     edges, share = _separation_bins(unit_gas)
@@ -108,27 +108,17 @@ def grid_of(system: System) -> Grid:
 
 def _reciprocal_shells(system, highest):
     """Shells of half of the reciprocal lattice, and the share of each vector in its shell."""
-    n = _half_lattice(system.dim, highest)
-    norm = np.linalg.norm(n, axis=1)
+    half = half_lattice(system.dim, highest)
+    norm = np.linalg.norm(half.n, axis=-1).ravel()
     # whole shells: the corners of the lattice are left out, and so is q = 0
     inside = (norm > 0) & (norm <= highest)
-    unit = 2 * np.pi / system.box
+    unit = system.wavevector_unit
     length = np.where(inside, unit * norm, np.inf)
     shells = group_by_length(length, system)
     # S(q) = S(-q): a vector whose opposite is left out counts twice
-    multiplicity = np.where(n[:, -1] > 0, 2, 1)
-    weight = shells.members * multiplicity
+    weight = shells.members * half.multiplicity.ravel()
     size = weight.sum(axis=1, keepdims=True)
     return shells, weight / size
-
-
-def _half_lattice(dim, highest):
-    """Integer vectors with components -highest ... highest, the last one from 0 on."""
-    full = np.arange(-highest, highest + 1)
-    half = np.arange(highest + 1)
-    axes = [full] * (dim - 1) + [half]
-    mesh = np.meshgrid(*axes, indexing="ij")
-    return np.stack(mesh, axis=-1).reshape(-1, dim)
 
 
 def _separation_bins(system):
@@ -262,7 +252,7 @@ def make_structure(system: System, grid: Grid) -> Callable[[jax.Array, jax.Array
 
 def _structure_factor(system, grid, x):
     """Re rho_q^* rho_q / N for each pair of spins, mean over shells.  [spin pairs, S]"""
-    angle = 2 * np.pi / system.box * x
+    angle = system.wavevector_unit * x
     densities = []
     for part in system.parts:
         waves = density_waves(angle[part], grid.highest)

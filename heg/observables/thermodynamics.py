@@ -139,7 +139,7 @@ def _(system: Plasma, samples: Samples, energies: Mapping[str, jax.Array]) -> di
     return {"e": e, "s": s, "e s": e * s, "s s": s * s, "e e": e * e}
 
 
-def thermodynamics(system: System, blocks: Observed) -> dict[str, Quantity]:
+def thermodynamic_quantities(system: System, blocks: Observed) -> dict[str, Quantity]:
     """Energies, entropy, pressure and heat capacities, per electron, with errors.
 
     Args:
@@ -168,7 +168,7 @@ def thermodynamics(system: System, blocks: Observed) -> dict[str, Quantity]:
 
 def pressure(system: System, kinetic, potential):
     """Virial pressure, hartree / bohr^d, from energies per electron, hartree."""
-    return system.electrons * (2 * kinetic + potential) / (system.dim * system.box**system.dim)
+    return system.electrons * (2 * kinetic + potential) / (system.dim * system.volume)
 
 
 def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Float[np.ndarray, "3"]:

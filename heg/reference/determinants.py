@@ -65,7 +65,7 @@ def block_of(system: System, total: np.ndarray, cutoff: float) -> Block:
     return Block(n, kinetic, hamiltonian)
 
 
-def second_order(
+def level_corrections(
     system: System, block: Block, levels: np.ndarray, vectors: np.ndarray
 ) -> np.ndarray:
     """Changes of the levels of a block by the determinants above its cutoff, to second order.
@@ -337,8 +337,7 @@ def _transfers(system, n, highest):
 
 def _strength(system, size):
     """v(q) / L^d of transfers of length 2 pi / L times `size`, hartree."""
-    volume = system.box**system.dim
-    return fourier_transform(system.wavevector_unit * size, system.dim) / volume
+    return fourier_transform(system.wavevector_unit * size, system.dim) / system.volume
 
 
 def _exchange(system, n):

@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 from heg.gas.ideal import IdealGas, choose_cutoff, thermodynamics
 from heg.gas.plane_waves import integer_vectors
 from heg.gas.system import System
-from heg.reference.determinants import Block, block_of, second_order
+from heg.reference.determinants import Block, block_of, level_corrections
 from heg.statistics import Estimate
 
 TAIL = 45.0  # centre-of-mass energies above the lowest by more than TAIL * T weigh e^-45
@@ -305,7 +305,7 @@ def _levels(system: System, block: Block) -> dict[str, np.ndarray]:
         degenerate.append(np.linalg.eigvalsh(hamiltonian[np.ix_(shell, shell)]))
     return {
         "exact": exact,
-        "corrected": exact + second_order(system, block, exact, vectors),
+        "corrected": exact + level_corrections(system, block, exact, vectors),
         "diagonal": np.diagonal(hamiltonian),
         "degenerate": np.concatenate(degenerate),
         "ideal": system.wavevector_unit**2 / 2 * block.kinetic / system.electrons,

@@ -199,8 +199,8 @@ def second_order(result: dict) -> Figure:
     return figure
 
 
-def local_energies(energies: np.ndarray) -> Figure:
-    """Histogram of the local energies of the final samples, less their control variates.
+def sample_energies(energies: np.ndarray) -> Figure:
+    """Histogram of the energies of the final samples, less their control variates.
 
     Args:
       energies: hartree per electron.                       [samples]
@@ -208,7 +208,7 @@ def local_energies(energies: np.ndarray) -> Figure:
     figure, axis = _one_axis()
     axis.hist(energies, bins=80, log=True)  # tails are what one looks for
     axis.axvline(energies.mean(), color="black", linewidth=0.8, label="mean")
-    axis.set(xlabel="E_loc / N (hartree)", ylabel="samples")
+    axis.set(xlabel="E / N less control variates (hartree)", ylabel="samples")
     axis.legend(fontsize=7)
     return figure
 

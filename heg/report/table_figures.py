@@ -12,7 +12,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from heg.eos.table import Series, Table
-from heg.runs.files import replace
+from heg.runs.files import save_figure
 
 if TYPE_CHECKING:
     # imported where it is used, so that tables without figures need no matplotlib
@@ -46,19 +46,14 @@ def draw(table: Table, run_dir: Path) -> dict[str, Path]:
         if series is table.largest(series.zeta):
             path = run_dir / f"f_xc-{name}.png"
             caption = f"f_xc along isotherms and isochores, {gas}"
-            pictures[caption] = _save(_excess_free_energy(table, series), path)
+            pictures[caption] = save_figure(_excess_free_energy(table, series), path)
             path = run_dir / f"p-{name}.png"
             caption = f"Pressure and heat capacity, {gas}"
-            pictures[caption] = _save(_pressure_and_heat_capacity(table, series), path)
+            pictures[caption] = save_figure(_pressure_and_heat_capacity(table, series), path)
         path = run_dir / f"deviations-{name}.png"
         caption = f"What was measured beside the surface's derivatives, {gas}, in standard errors"
-        pictures[caption] = _save(_deviations(table, series), path)
+        pictures[caption] = save_figure(_deviations(table, series), path)
     return pictures
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    replace(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
-    return path
 
 
 class _Rows(NamedTuple):

@@ -11,11 +11,16 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from heg.errors import InUse, StorageError
 
+if TYPE_CHECKING:
+    # only figures need matplotlib
+    from matplotlib.figure import Figure
+
 MAX_SET_ASIDE = 10**6  # files of one name that are kept
+DOTS_PER_INCH = 150  # of figures
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -45,6 +50,16 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write a figure as a PNG file; return its path.
+
+    Raises:
+      OSError: as of `replace`.
+    """
+    replace(path, lambda temporary: figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png"))
+    return path
 
 
 def set_aside(path: Path) -> Path:

@@ -32,8 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from heg.gas.coulomb import coulomb_energy, fourier_transform, madelung
-from heg.gas.plane_waves import Orbitals, density_waves
+from heg.gas.coulomb import coulomb_energy, fourier_transform, image_energy
+from heg.gas.plane_waves import Orbitals, density_waves, half_lattice
 from heg.gas.plasma import Plasma
 from heg.gas.system import System
 from heg.model.density_matrix import Energy
@@ -119,8 +119,7 @@ class ControlVariates:
         wavevector = jnp.sqrt(transfer) / self.wavelength
         # half, as the sum has each pair twice
         exchange = jnp.sum(fourier_transform(wavevector, system.dim)) / 2
-        images = system.electrons * madelung(system) / 2
-        return images - exchange / system.box**system.dim
+        return image_energy(system) - exchange / system.volume
 
     def _density_deviations(self, z, transfer):
         """|rho_q(z)|^2 summed over each shell, less its mean.  [SHELLS]"""
@@ -237,17 +236,9 @@ class _Shells(NamedTuple):
 
 
 def _shells(dim):
-    n = _half_of_vectors(dim)
-    size = np.sum(n**2, axis=0)
+    half = half_lattice(dim, HIGHEST)
+    size = np.sum(half.n**2, axis=-1)
     shortest = np.unique(size)[1 : SHELLS + 1]  # the first is the zero vector
     member = size == shortest[:, None, None]
     # |rho_q| = |rho_-q|: a vector stands for its opposite too, where that is not in the half
-    multiplicity = np.where(n[-1] > 0, 2, 1)
-    return _Shells(size=shortest, weight=member * multiplicity)
-
-
-def _half_of_vectors(dim):
-    """n of the vectors whose last component is not negative.  [d, all but the last, the last]"""
-    side = 2 * HIGHEST + 1
-    n = np.indices((side,) * dim) - HIGHEST
-    return n.reshape(dim, -1, side)[:, :, HIGHEST:]
+    return _Shells(size=shortest, weight=member * half.multiplicity)

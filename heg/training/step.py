@@ -75,7 +75,7 @@ class Solver:
     cutoff: Cutoff
     sizes: ModelConfig
     template: TrainState
-    programs: "Programs"
+    programs: "TrainingPrograms"
     exact: bool
 
     @functools.cached_property
@@ -157,7 +157,7 @@ class Solver:
 
 
 @dataclasses.dataclass(frozen=True)
-class Programs:
+class TrainingPrograms:
     """Methods of StepFunctions, under their names, compiled when they are first called, or ahead.
 
     They serve all gases that differ by r_s or coupling alone: their first argument.
@@ -185,7 +185,9 @@ def build(config: Config) -> Solver:
       ValueError: the system is impossible.
     """
     system = config.system.build()
-    compiled = programs(system.of_unit_density, config.model, config.sampler, config.optimizer)
+    compiled = training_programs(
+        system.of_unit_density, config.model, config.sampler, config.optimizer
+    )
     # r_s and coupling stay plain numbers in this model: what depends on them is then indexed freely
     # inside shard_map
     orbitals = compiled.cutoff.orbitals.at_density(system.rs)
@@ -202,9 +204,9 @@ def build(config: Config) -> Solver:
 
 
 @functools.lru_cache(maxsize=4)
-def programs(
+def training_programs(
     gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer: OptimizerConfig
-) -> Programs:
+) -> TrainingPrograms:
     """Programs for the gas and configurations.
 
     Args:
@@ -221,7 +223,7 @@ def programs(
         # draws need first derivatives of the pairs only, d^2 times less memory
         draw_chunk=divisor(sampler.batch, chunk * gas.dim**2),
     )
-    return Programs(
+    return TrainingPrograms(
         cutoff=functions.cutoff,
         init=Program(functions.init),
         draw=Program(functions.draw),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from known_systems import GASES, POLARIZED_2D, POLARIZED_3D, SPINS_2D
 
-from heg.gas.plane_waves import plane_waves, shell_ends
+from heg.gas.plane_waves import density_waves, half_lattice, plane_waves, shell_ends
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,16 @@ def test_order_does_not_depend_on_the_density():
 def test_first_keeps_the_lowest():
     orbitals = plane_waves(POLARIZED_2D, 10.0)
     np.testing.assert_array_equal(orbitals.first(5).n, orbitals.n[:5])
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_half_of_the_lattice_stands_for_all_of_it_in_the_order_of_the_density_waves(dim):
+    half = half_lattice(dim, 2)
+    assert half.multiplicity.sum() == 5**dim
+    opposite = -half.n[half.multiplicity == 2]
+    whole = np.concatenate([half.n.reshape(-1, dim), opposite])
+    assert sorted(map(tuple, whole.tolist())) == list(itertools.product(range(-2, 3), repeat=dim))
+
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, (3, dim))
+    expected = np.exp(1j * half.n @ angle.T).sum(axis=-1)
+    np.testing.assert_allclose(density_waves(angle, 2), expected, atol=1e-12)

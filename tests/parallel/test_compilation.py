@@ -39,7 +39,7 @@ def results(solver):
 gas = SystemConfig(2, 2, 2.0, 0.5, "1")
 config = small_config(gas, transformer_layers=0, sampler="metropolis")
 expected = results(step.build(config))
-step.programs.cache_clear()
+step.training_programs.cache_clear()
 with compiler_threads() as threads:
     solver = step.build(config)
     solver.compile_ahead(threads)

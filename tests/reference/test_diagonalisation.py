@@ -25,7 +25,7 @@ from heg.gas.coulomb import coulomb_energy, madelung
 from heg.gas.ideal import choose_cutoff, occupation_numbers, thermodynamics
 from heg.gas.plane_waves import integer_vectors
 from heg.gas.system import System
-from heg.reference.determinants import BEYOND, block_of, second_order
+from heg.reference.determinants import BEYOND, block_of, level_corrections
 from heg.reference.diagonalisation import canonical, infinite_basis, occupations, spectrum
 
 each_gas = pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
@@ -98,7 +98,7 @@ def test_second_order_is_the_sum_over_the_determinants_of_a_larger_basis(gas):
     low = levels < levels[0] + highest / 2 * unit(gas)
     assert 1 < low.sum() < len(levels)
     assert np.all(expected[low] < -1e-5)
-    correction = second_order(gas, small, levels, vectors)
+    correction = level_corrections(gas, small, levels, vectors)
     np.testing.assert_allclose(correction, np.where(low, expected, 0.0), rtol=1e-10)
 
 

@@ -121,14 +121,16 @@ def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
     Those of p(K) come first and in their order.
     """
     # the last orbital has the longest k, as they are in order of energy
-    unit = 2 * np.pi / gas.box
+    unit = gas.wavevector_unit
     highest = np.linalg.norm(orbitals.n[-1] + np.asarray(gas.twist))
     reach = unit * (highest + np.sqrt(largest))
     return plane_waves(gas, reach**2 / 2)
 
 
 @functools.lru_cache(maxsize=2)
-def programs(gas: System, sizes: ModelConfig, batch: int, largest: int) -> AmplitudePrograms:
+def amplitude_programs(
+    gas: System, sizes: ModelConfig, batch: int, largest: int
+) -> AmplitudePrograms:
     """Compiled functions for all gases that differ by r_s or coupling alone.
 
     Args:

@@ -32,15 +32,13 @@ def corrected(
       rows: with the states along the first axis of every leaf.
       relaxed: of p(K).
     """
-    second_order: dict[str, Result] = {"F_2": Estimate(result.value, result.error)}
+    results: dict[str, Result] = {"F_2": Estimate(result.value, result.error)}
     for name in ("F", "f_xc"):
         total = _sum(quantities[name], result.value, result.error)
-        second_order[f"{name}_second_order"] = total
+        results[f"{name}_second_order"] = total
     electrons = system.electrons
-    second_order["S_relaxed"] = Estimate(
-        relaxed.entropy / electrons, relaxed.entropy_error / electrons
-    )
-    added = with_units(second_order, system.dim)
+    results["S_relaxed"] = Estimate(relaxed.entropy / electrons, relaxed.entropy_error / electrons)
+    added = with_units(results, system.dim)
     for name, change in response(rows).items():
         added[f"{name}_first_order"] = _to_first_order(quantities[name], change)
     if system.n_down:

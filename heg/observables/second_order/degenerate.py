@@ -87,7 +87,7 @@ def shell_correction(
 
     # the second order of the shell is in the rows already
     other_pairs = by_pairs[~alike].sum()
-    value = other_pairs + shell.lowering(beta) - shell.second_order(beta)
+    value = other_pairs + shell.lowering(beta) - shell.lowering_to_second_order(beta)
     return ShellCorrection(float(value), 0.0)
 
 
@@ -107,7 +107,7 @@ class _Shell(NamedTuple):
         mixed = np.linalg.eigvalsh(np.diag(self.energies) + self.matrix)
         return (logsumexp(-beta * mixed) - logsumexp(-beta * self.energies)) / beta
 
-    def second_order(self, beta):
+    def lowering_to_second_order(self, beta):
         """The same to second order in the matrix, hartree."""
         probabilities = np.exp(-beta * self.energies - logsumexp(-beta * self.energies))
         gaps = self.energies[:, None] - self.energies

@@ -49,7 +49,7 @@ def count_doubles(system: System, largest: int) -> int:
 
 def make_ratios(system: System, orbitals: Orbitals, largest: int) -> Callable:
     """Phi_K' / Phi_K of all doubles, as a function of (z [N, d], state [N]).  [D] complex"""
-    unit = 2 * np.pi / system.box
+    unit = system.wavevector_unit
     wavevectors = unit * transfers(system.dim, largest)
     plane_wave_matrix = make_waves(system, orbitals)
 
@@ -275,7 +275,7 @@ class DoublesOf:
     def _kinetic(self, apart):
         """Change of the kinetic energy, q^2 + q (k_i - k_j), hartree.  [..., Q]"""
         # the twist drops out of the difference
-        unit = (2 * np.pi / self.system.box) ** 2
+        unit = self.system.wavevector_unit**2
         return unit * (self._squared + apart @ self.transfers.T)
 
 

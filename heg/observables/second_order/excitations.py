@@ -16,7 +16,7 @@ from heg.model.density_matrix import Params
 from heg.observables.second_order.amplitudes import (
     AmplitudePrograms,
     Looked,
-    programs,
+    amplitude_programs,
     wide_orbitals,
 )
 from heg.observables.second_order.doubles import DoublesOf, count_doubles
@@ -75,7 +75,7 @@ class Excitations:
     def programs(self) -> AmplitudePrograms:
         """Compiled functions of this gas, without the System as their first argument."""
         gas = self.system.of_unit_density
-        compiled = programs(gas, self.config.model, self.count, self.largest)
+        compiled = amplitude_programs(gas, self.config.model, self.count, self.largest)
         return AmplitudePrograms(
             look=partial(compiled.look, self.system),
             project=partial(compiled.project, self.system),

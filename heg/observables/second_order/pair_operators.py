@@ -106,7 +106,7 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
     K. U is in hartree, A is a number, B in hartree.
     """
     shells = waves_of(system)
-    unit = 2 * np.pi / system.box
+    unit = system.wavevector_unit
     squared = unit**2 * np.sum(shells.n**2, axis=1)
     plane_wave_matrix = make_waves(system, orbitals)
     integers = jnp.asarray(orbitals.n)
@@ -235,7 +235,6 @@ def pair_elements(
 
 def interaction_strength(system: System, largest: int) -> Float[np.ndarray, " transfers"]:
     """Coupling times v(q) / L^d by |n|^2 from 0 to `largest`, hartree; zero at 0."""
-    wavevector = 2 * np.pi / system.box * np.sqrt(np.arange(1, largest + 1))
-    volume = system.box**system.dim
-    strength = system.coupling * fourier_transform(wavevector, system.dim) / volume
+    wavevector = system.wavevector_unit * np.sqrt(np.arange(1, largest + 1))
+    strength = system.coupling * fourier_transform(wavevector, system.dim) / system.volume
     return np.append(0.0, strength)

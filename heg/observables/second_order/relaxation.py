@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
-from heg.gas.coulomb import fourier_transform, madelung
+from heg.gas.coulomb import fourier_transform, image_energy
 from heg.gas.plane_waves import Orbitals
 from heg.gas.system import System
 from heg.observables.second_order.levels import Levels
@@ -72,9 +72,7 @@ def state_energies(
         for spin in system.parts:
             n = orbitals.n[states[batch, spin]]
             exchange[batch] += _exchange(system, n)
-    images = system.electrons * madelung(system) / 2
-    volume = system.box**system.dim
-    fock = system.coupling * (images - exchange / volume)
+    fock = system.coupling * (image_energy(system) - exchange / system.volume)
     return np.column_stack([ideal, fock])
 
 
