@@ -45,8 +45,8 @@ def integer_vectors(dim: int, highest: int) -> Int[np.ndarray, "vectors dim"]:
 class HalfLattice(NamedTuple):
     """Integer vectors with |n_a| <= highest and n_d >= 0, in the order of `density_waves`.
 
-    Where n_d = 0 both n and -n are there; elsewhere n stands for both, as rho_-n is the conjugate
-    of rho_n.
+    Where n_d = 0 both n and -n are there; elsewhere n stands for both, as a density wave
+    of -n is the conjugate of that of n.
 
     Attributes:
       n: vectors by n_1 ... n_{d-1} and n_d.  [(2 highest + 1)^(d - 1), highest + 1, d]
