@@ -228,26 +228,6 @@ class PairNetworks:
         return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*values))
 
 
-def in_another_cell(params: dict, ratio: float) -> dict:
-    """Networks of a cell of another size, with the same eta of pairs at short distance.
-
-    There 1 - cos theta = (theta^2) / 2 is smaller by the square of the ratio, while s / r_s is the
-    same.  So the inputs are taken as 1 - ratio^2 (1 - cos theta).
-
-    Args:
-      params: of the networks, with any further axes in front.
-      ratio: the new L / r_s over the old one.
-    """
-    kinds = {}
-    for kind, weights in params.items():
-        hidden = np.array(weights["hidden"])
-        cosines = hidden[..., :-1, :]  # the last feature is the distance
-        shift = weights["shift"] + (1 - ratio**2) * cosines.sum(axis=-2)
-        cosines *= ratio**2
-        kinds[kind] = {**weights, "hidden": hidden, "shift": shift}
-    return kinds
-
-
 def _part_of(tree, part):
     """Some of the pairs of every array of a tree; plain numbers stay as they are."""
 

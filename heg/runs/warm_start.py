@@ -11,7 +11,6 @@ import numpy as np
 
 from heg.gas.plane_waves import Orbitals
 from heg.model.density_matrix import Params
-from heg.model.pair_network import in_another_cell
 from heg.model.pairs import make_pairs
 from heg.parallel.processes import on_first
 from heg.runs.run_directory import RunDirectory
@@ -55,11 +54,12 @@ def start_from(run_dir: Path, solver: Solver, seed: int) -> Params:
     if there.spins == here.spins:
         params = transfer(params, other.cutoff.orbitals, solver.cutoff.orbitals)
     else:
-        ratio = (here.box / here.rs) / (there.box / there.rs)
+        # eta as a function of the same features: one adapted to the larger cell, so that close
+        # pairs keep theirs, has to be extrapolated for distant ones, and folds
         untrained = solver.init(key_of_run(seed)).params
         params = Params(
             occupations=jax.tree.map(np.asarray, untrained.occupations),
-            flow=in_another_cell(params.flow, ratio),
+            flow=jax.tree.map(np.asarray, params.flow),
         )
     if _shapes(params) != _shapes(solver.template.params):
         raise ValueError(
