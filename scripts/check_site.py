@@ -49,7 +49,7 @@ def faults(site: Path) -> Iterator[str]:
     """A line for each file and address of a site that needs the network."""
     for path in sorted(site.rglob("*")):
         if path.suffix in (".html", ".css"):
-            for address in external(path.read_text(), path.suffix):
+            for address in external(path.read_text("utf-8"), path.suffix):
                 yield f"{path.relative_to(site)}: {address}"
 
 

@@ -104,7 +104,7 @@ class Point(NamedTuple):
 
 
 # the points of one number of electrons, by indices of twist, Theta and r_s
-Cell = dict[tuple[int, int, int], Point]
+PointsByPlace = dict[tuple[int, int, int], Point]
 
 
 def twists(grid: GridConfig) -> list[Twist]:
@@ -124,7 +124,7 @@ def points(grid: GridConfig) -> list[Point]:
     """
     every: list[Point] = []
     for polarization in grid.polarization:
-        smaller: Cell = {}
+        smaller: PointsByPlace = {}
         # small cells first: larger ones take their flows over
         for electrons in sorted(grid.electrons):
             cell = _points_of_cell(grid, electrons, polarization, smaller)
@@ -141,7 +141,9 @@ def points(grid: GridConfig) -> list[Point]:
     return every
 
 
-def _points_of_cell(grid: GridConfig, electrons: int, polarization: str, smaller: Cell) -> Cell:
+def _points_of_cell(
+    grid: GridConfig, electrons: int, polarization: str, smaller: PointsByPlace
+) -> PointsByPlace:
     """Points of all twists, temperatures and densities of the same electrons.
 
     Args:
@@ -152,7 +154,7 @@ def _points_of_cell(grid: GridConfig, electrons: int, polarization: str, smaller
     # hot rows first: the plane waves of a colder gas are among those of a hotter one
     thetas = sorted(grid.theta, reverse=True)
     radii = sorted(grid.rs)
-    cell: Cell = {}
+    cell: PointsByPlace = {}
     places = itertools.product(enumerate(twists(grid)), enumerate(thetas), enumerate(radii))
     for (twist_index, twist), (row, theta), (column, rs) in places:
         system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
