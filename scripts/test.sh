@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The one gate: lint, tests and, with the default Python, the documentation.  PYTHON=python3.12 bash scripts/test.sh uses
-# another Python, in its own environment, for the tests that depend on versions.  Arguments go to pytest; the documentation
-# is then left out.
+# another Python, in its own environment.  Arguments go to pytest; the documentation is then left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh mpi,plot,test
@@ -11,10 +10,5 @@ if [ -z "${PYTHON:-}" ]; then  # types are checked against the oldest supported 
   lint-imports
   mypy heg
 fi
-rooms=()
-if [ $# -eq 0 ] && [ -n "${PYTHON:-}" ]; then
-  # another Python repeats training, files, processes and command lines: formulas are the same there, and runs use them all
-  for room in gas reference model sampling observables; do rooms+=(--ignore "tests/$room"); done
-fi
-pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 ${rooms[@]+"${rooms[@]}"} "$@"
+pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
 if [ $# -eq 0 ] && [ -z "${PYTHON:-}" ]; then bash scripts/docs.sh; fi
