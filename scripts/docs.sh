@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 export XLA_FLAGS=${XLA_FLAGS:---xla_backend_optimization_level=1}  # tutorials compile much and compute little
 sphinx-build -q -j 2 -W --keep-going docs site/html
 python scripts/check_site.py site/html  # formulas and styles need no network
+python scripts/look_at_site.py site/html  # in a Chromium, where there is one
 echo "Site: site/html/index.html"
