@@ -12,18 +12,23 @@ SIZE_ERROR = (
 )
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
 color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } td, th { padding: 0.15em 1em 0.15em 0;
-text-align: left; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums } img {
-max-width: 100% } pre { background: #f4f4f4;
-padding: 1em; overflow-x: auto } figcaption { color: #555; font-size: 90% }"""
+table { border-collapse: collapse; margin: 1em 0 }
+td, th { padding: 0.15em 1em 0.15em 0; text-align: left; border-bottom: 1px solid #ddd;
+font-variant-numeric: tabular-nums }
+img { max-width: 100% }
+pre { background: #f4f4f4; padding: 1em; overflow-x: auto }
+figure { margin: 1em 0 }
+figcaption { color: #555; font-size: 90% }"""
+# a telephone shows the page as wide as it is itself, not as if from afar
+VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 def document(title: str, parts: list[str]) -> str:
     """A whole page with a heading, from the parts of its body in HTML."""
     title = html.escape(title)
-    head = f'<head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
+    head = f'<meta charset="utf-8">{VIEWPORT}<title>{title}</title><style>{STYLE}</style>'
     body = "\n".join([f"<h1>{title}</h1>", *parts])
-    return f'<!DOCTYPE html>\n<html lang="en">{head}\n<body>{body}</body></html>'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>'
 
 
 def paragraphs(texts: Iterable[str]) -> list[str]:
@@ -49,10 +54,14 @@ def image(description: str, png: bytes) -> str:
 
 
 def html_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table in HTML; the cells are escaped."""
+    """A table in HTML; the cells are escaped.
+
+    One that is wider than the page scrolls; the page does not.
+    """
     lines = [_table_row("th", head)]
     lines += [_table_row("td", row) for row in rows]
-    return "<table>" + "".join(lines) + "</table>"
+    # said here, not in STYLE: notebooks show the table without the page
+    return f'<div style="overflow-x: auto"><table>{"".join(lines)}</table></div>'
 
 
 def _table_row(tag, cells):

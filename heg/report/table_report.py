@@ -43,8 +43,7 @@ def write(path: Path, table: Table, grid: Path, pictures: dict[str, Path]) -> Pa
     head, rows = overview(table)
     parts = [
         f"<p>heg {version}. {ABOUT}</p>",
-        # a wide table scrolls, the page does not
-        f'<div style="overflow-x: auto">{html_table(head, rows)}</div>',
+        html_table(head, rows),
         *paragraphs(_notes(rows)),
         *_doubts(table),
         *_extrapolation(table),
