@@ -231,7 +231,9 @@ def _draw(directory, output, result, history):
     if "n_k" in result.quantities:
         ideal = ideal_momentum(result.system, result.orbitals)
         figures["momentum"] = run_figures.momentum(result.quantities, ideal)
-        figures["levels"] = run_figures.levels(result.landau)
+        # none where the occupations do not fluctuate
+        if len(result.landau.k):
+            figures["levels"] = run_figures.levels(result.landau)
     if result.second_order:
         figures["second_order"] = run_figures.second_order(result.second_order)
     if history:

@@ -48,7 +48,7 @@ class Landau(NamedTuple):
       mass: m*/m of levels k^2 / 2m* that explain ln p best; not a number where one K alone is
         occupied.
       explained: shares of the variance of ln p explained by those levels, by fitted ones, and with
-        f.                                                  [3]
+        f; not numbers where ln p does not vary.            [3]
     """
 
     k: np.ndarray
@@ -92,7 +92,7 @@ class _Fit(NamedTuple):
 
     Attributes:
       weights: of the regressors.                           [R]
-      explained: share of the variance of the other samples.
+      explained: share of the variance of the other samples; not a number where they have none.
     """
 
     weights: np.ndarray
@@ -207,8 +207,10 @@ def _fit(regressors, target, energy):
     residual = target - target[:half].mean()
     weights = _ridge_regression(deviation[:half], residual[:half])
     missed = residual[half:] - deviation[half:] @ weights
-    variance = max(np.var(energy[half:]), TINY)
-    explained = 1 - np.mean(missed**2) / variance
+    judged = energy[half:]
+    # equal energies have a variance of rounding errors alone
+    varies = np.ptp(judged) > 0
+    explained = 1 - np.mean(missed**2) / np.var(judged) if varies else math.nan
     return _Fit(weights, explained)
 
 

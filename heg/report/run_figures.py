@@ -151,11 +151,11 @@ def momentum(quantities: dict[str, Quantity], ideal: np.ndarray) -> Figure:
 def levels(landau: Landau) -> Figure:
     """Quasi-particle energies of Landau's fit against k^2 / 2."""
     figure, axis = _one_axis()
-    for spin in np.unique(landau.spin):  # none where one K alone is occupied
+    for spin in np.unique(landau.spin):
         own = landau.spin == spin
         axis.plot(landau.ideal[own], landau.energy[own], "o", markersize=4, label=SPINS[spin])
     # the diagonal is drawn through a point in view
-    middle = np.mean(landau.ideal) if len(landau.ideal) else 0.0
+    middle = np.mean(landau.ideal)
     axis.axline(
         (middle, middle),
         slope=1,

@@ -16,6 +16,8 @@ from heg.runs.text_files import write_text
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 def write(path: Path, observables: dict, configuration: str, pictures: dict[str, Path]) -> Path:
     """Writes the report of a measurement.
@@ -66,7 +68,8 @@ def _rows(observables):
     for name, entry in NUMBERS.items():
         if name in observables:
             value = _with_error(observables[name])
-            unit = observables["units"][name]
+            # without line breaks: a unit in two lines makes every row two lines high
+            unit = observables["units"][name].replace(" ", NO_BREAK)
             rows.append((entry.title, value, _exact(ideal.get(name)), unit))
     return rows
 
@@ -85,6 +88,8 @@ def _infinite_gas(observables):
 
 
 def _fit_of_levels(landau):
+    if None in landau["explained"]:
+        return paragraphs(["All samples have the same p(K): there are no levels to fit."])
     shares = ", ".join(f"{share:.1%}" for share in landau["explained"])
     sentence = (
         "Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: "

@@ -124,7 +124,16 @@ def test_a_shell_filled_in_part_but_always_alike_is_left_out_of_landaus_fit():
     # a degenerate ground state: ln p is a constant
     states = np.array([[0, 1 + number % 6] for number in range(600)])
     found = landau_fit(system, orbitals, states, np.full(600, -np.log(6)))
-    assert len(found.k) == 0 and np.isnan(found.mass)
+    assert len(found.k) == 0 and np.isnan(found.mass) and np.all(np.isnan(found.explained))
+
+
+def test_samples_of_one_state_leave_landaus_fit_nothing_to_explain():
+    system = System(7, 0, 3, rs=5.0, theta=0.02, twist=(0.0, 0.0, 0.0))
+    orbitals = lowest_shells(system, 19)
+    states = np.tile(np.arange(7), (600, 1))
+    # the mean of many equal numbers differs from them by a rounding error
+    found = landau_fit(system, orbitals, states, np.full(600, -0.1))
+    assert np.all(np.isnan(found.explained))
 
 
 def test_contact_value_of_a_pair_that_obeys_the_cusp():

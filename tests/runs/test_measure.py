@@ -17,6 +17,7 @@ from heg.cli.measure import measure as heg_measure
 from heg.config import RunConfig, SystemConfig
 from heg.observables import evaluation
 from heg.observables.structure import grid_of
+from heg.report import run_report
 from heg.runs import files, hdf5, text_files
 from heg.runs.measure import measure
 from heg.runs.solve import solve
@@ -201,6 +202,12 @@ def test_the_report_is_the_same_in_any_locale(run, measured, tmp_path):
         subprocess.run([sys.executable, "-c", code], env=os.environ | variables, check=True)
         pages.append((tmp_path / "page.html").read_bytes())
     assert pages[0] == pages[1] and "Θ = 0.6".encode() in pages[0]
+
+
+def test_the_report_of_samples_of_one_state_says_that_there_are_no_levels(measured, tmp_path):
+    numbers = measured | {"landau": measured["landau"] | {"explained": [None, None, None]}}
+    page = run_report.write(tmp_path / "page.html", numbers, "", {})
+    assert "there are no levels to fit" in page.read_text(encoding="utf-8")
 
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
