@@ -12,6 +12,7 @@ or a refusal that changed a file stops the campaign with the smallest such input
 
 import contextlib
 import dataclasses
+import datetime
 import decimal
 import fractions
 import hashlib
@@ -38,7 +39,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import heg
-from heg.cli import common, eos, measure, solve
+from heg.cli import common, doctor, eos, measure, solve
+from heg.cli import list as list_runs
 from heg.config import Config, from_tables
 from heg.config import tables as tables_of
 from heg.eos.grid import TableConfig
@@ -55,6 +57,8 @@ OUTCOMES = {
     common.CONTINUE: "stopped",
 }
 GAS = {"electrons": 2, "dim": 2, "rs": 2.0, "theta": 0.5}
+WARM = {"electrons": 3, "dim": 3, "rs": 2.0, "temperature": "5 eV", "polarization": "1/3"}
+PLASMA = {"electrons": 3, "dim": 3, "statistics": "classical", "gamma": 2.0}
 SMALL = {
     "flow_layers": 1,
     "flow_width": 4,
@@ -65,15 +69,23 @@ SMALL = {
 }
 GRID = {"dim": 2, "electrons": [2], "rs": [1.0, 2.0, 3.0], "theta": [0.5], "polarization": ["1"]}
 
+# what people and programs type: odd numbers, quantities with units, ratios, names of files
+ODD = (
+    "nan inf -inf -0 1e400 1e308 5e-324 -1 1_0 0x10 ٣ ½ None True [1] 1,5 -- --steps .. /dev/null "
+    "/dev/null/a ~ é 5eV 0.1Ry -3eV 1e400K 3/7 1/0 7/3 -1/2 1/3/5 0/0"
+).split()
+ODD += ["", " ", "a\nb", "60000 K", "5 miles", "nan eV", "0 Ha", "1 / 3", "x" * 5000]
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 plausible = st.one_of(st.integers(1, 8), st.floats(0.1, 4.0))
+odd = st.sampled_from(ODD)
 scalars = st.one_of(
-    *[plausible] * 6, st.integers(-3, 40), st.integers(), st.floats(), text, st.booleans()
+    *[plausible] * 6, st.integers(-3, 40), st.integers(), st.floats(), text, odd, st.booleans()
 )
 values = st.one_of(
     scalars,
     st.lists(scalars, max_size=4),
     st.dictionaries(text, scalars, max_size=2),
+    st.sampled_from(["a\0b", datetime.date(1977, 5, 25)]),
 )
 
 
@@ -96,23 +108,39 @@ def command_line(settings: dict) -> list[str]:
 
 def near(name: str) -> st.SearchStrategy[str]:
     """A name, mostly as it is written."""
-    return mostly(st.just(name), st.just(name[:-1] or "x"), text, times=8)
+    return mostly(st.just(name), st.just(name[:-1] or "x"), text, times=30)
 
 
-def mostly(usual: st.SearchStrategy, *others: st.SearchStrategy, times: int):
+def mostly(usual: st.SearchStrategy, *others: st.SearchStrategy, times: int = 8):
     """One of several strategies, the first of them `times` as often as each other."""
     return st.one_of(*[usual] * times, *others)
+
+
+def spelt(name: str, value: object) -> st.SearchStrategy[list[str]]:
+    """A flag as it may be typed: mostly in two words, else in one, twice or without its value."""
+    flag, word = command_line({name: value})
+    mistakes = ([f"{flag}={word}"], [flag, word, flag, word], [flag])
+    return mostly(st.just([flag, word]), *map(st.just, mistakes), times=60)
 
 
 @st.composite
 def flags(draw) -> list[str]:
     """A command line of heg-solve with some flags changed."""
-    asked = {name: str(value) for name, value in (GAS | SMALL).items()}
-    change = st.tuples(st.sampled_from(names(Config)), scalars)
-    for (_, name), value in draw(st.lists(change, max_size=4)):
-        asked[draw(near(name))] = str(value)
-    more = mostly(st.just([]), st.lists(text, max_size=1), times=8)
-    return [*command_line(asked), *draw(more)]
+    asked = draw(st.sampled_from([GAS, WARM, PLASMA])) | SMALL
+    of_config = [name for _, name in names(Config)]
+    change = st.tuples(st.sampled_from([*of_config, "temperature"]), scalars)
+    for name, value in draw(st.lists(change, max_size=4)):
+        asked[draw(near(name))] = value
+    words = []
+    for name, value in asked.items():
+        words += draw(spelt(name, value))
+    angles = st.one_of(st.floats(-0.5, 0.5), scalars)
+    twist = st.lists(angles, max_size=4).map(lambda twist: ["--twist", *map(str, twist)])
+    more = mostly(st.just([]), st.lists(text, max_size=1), twist, switches, times=4)
+    return [*words, *draw(more)]
+
+
+switches = st.sampled_from([["--json"], ["--alone"], ["--help"], ["--version"], ["--no-json"]])
 
 
 @st.composite
@@ -184,13 +212,24 @@ def digest(directory: Path) -> dict[str, str]:
     return digests
 
 
-def refused_alike(arguments: list[str], run_dir: Path) -> str:
+def question(command: Callable, arguments: list[str], place: Path) -> str:
+    """Outcome of a command line that computes nothing: it is answered or refused, and no file is
+    made in `place`, which it is given in.
+    """
+    before = sorted(place.rglob("*"))
+    with contextlib.chdir(place):
+        result = outcome(command, arguments)
+    assert result in ("done", "refused"), result
+    assert sorted(place.rglob("*")) == before, "a question made a file"
+    return result
+
+
+def refused_alike(arguments: list[str], place: Path) -> str:
     """Outcome of a dry run; where that is refused, so is the run itself, before it has a
     directory."""
-    result = outcome(solve.solve, [*arguments, "--dry-run"])
+    result = question(solve.solve, [*arguments, "--dry-run"], place)
     if result == "refused":
-        assert outcome(solve.solve, arguments) == "refused"
-    assert not run_dir.exists(), "a directory was made"
+        assert question(solve.solve, arguments, place) == "refused"
     return result
 
 
@@ -203,7 +242,7 @@ def of_flags(place: Path) -> tuple:
     run_dir = place / "a"
 
     def judge(words):
-        return refused_alike(["--run-dir", str(run_dir), *words], run_dir)
+        return refused_alike(["--run-dir", str(run_dir), *words], place)
 
     return flags(), judge
 
@@ -221,7 +260,7 @@ def of_files(place: Path) -> tuple:
 
     def judge(content):
         write_toml(path, content)
-        return refused_alike([str(path)], run_dir)
+        return refused_alike([str(path)], place)
 
     return st.one_of(tables(Config, base), damage(toml(base))), judge
 
@@ -236,18 +275,23 @@ def write_toml(path: Path, content: dict | bytes) -> None:
 
 
 def of_grids(place: Path) -> tuple:
-    """heg-eos, its grid file."""
+    """heg-eos, its grid file and its flags."""
     path = place / "grid.toml"
-    run_dir = place / "table"
     base = {"grid": GRID}
 
-    def judge(content):
+    def judge(asked):
+        content, flags, action = asked
         write_toml(path, content)
-        result = outcome(eos.table, [str(path), "--run-dir", str(run_dir), "--status"])
-        assert not run_dir.exists(), "a question made a directory"
-        return result
+        words = [str(path), "--run-dir", str(place / "table"), action]
+        for name, value in flags:
+            words += command_line({name: value})
+        return question(eos.table, words, place)
 
-    return st.one_of(tables(TableConfig, base), damage(toml(base))), judge
+    content = st.one_of(tables(TableConfig, base), damage(toml(base)))
+    name = st.sampled_from([name for _, name in names(TableConfig)]).flatmap(near)
+    flag = st.tuples(name, scalars)
+    some = mostly(st.just([]), st.lists(flag, max_size=2), times=2)
+    return st.tuples(content, some, st.sampled_from(["--status", "--dry-run"])), judge
 
 
 def continued(
@@ -343,16 +387,45 @@ def of_surveys(place: Path) -> tuple:
 
 def of_measurements(place: Path) -> tuple:
     """heg-measure, its flags, where there is no run."""
-    name = st.sampled_from(["samples", "step", "beside", "max-seconds"]).flatmap(near)
-    flag = st.tuples(name, scalars)
+    known = ["samples", "step", "beside", "max_seconds", "second_order_error", "output"]
+    name = st.sampled_from(known).flatmap(near)
+    flag = st.tuples(name, scalars).flatmap(lambda flag: spelt(*flag))
 
-    def judge(changed):
-        words = []
-        for name, value in changed:
-            words += [f"--{name}", str(value)]
-        return outcome(measure.measure, [str(place / "nothing"), *words])
+    def judge(asked):
+        run_dir, flags, more = asked
+        words = [run_dir, *sum(flags, []), *more]
+        return question(measure.measure, words, place)
 
-    return st.lists(flag, max_size=3), judge
+    more = mostly(st.just([]), switches, st.just(["--no-second-order"]))
+    return st.tuples(mostly(st.just("nothing"), odd), st.lists(flag, max_size=3), more), judge
+
+
+def of_lists(place: Path) -> tuple:
+    """heg-list, its flags and a finished run with a damaged file; heg-doctor with odd words."""
+    run_dir = place / "run"
+    finished_run(run_dir)
+    whole = files_that_count(run_dir)
+    read = ("config.toml", "history.csv", "summary.json")
+
+    def judge(asked):
+        name, content, words = asked
+        (run_dir / name).write_bytes(content)
+        before = digest(place)
+        result = question(list_runs.list_runs, words, place)
+        assert digest(place) == before, "a question changed a file"
+        # without a word that it does not know it would look at the machine
+        question(doctor.doctor, ["--odd", *words], place)
+        (run_dir / name).write_bytes(whole[name])
+        return result
+
+    def choose(name):
+        return st.tuples(st.just(name), damage(whole[name]), words)
+
+    words = st.tuples(
+        mostly(st.just(["."]), st.just([]), odd.map(lambda word: [word])),
+        mostly(st.just([]), switches, text.map(lambda word: [word]), times=4),
+    ).map(lambda parts: sum(parts, []))
+    return st.sampled_from(read).flatmap(choose), judge
 
 
 def of_tables(place: Path) -> tuple:
@@ -567,6 +640,7 @@ KINDS = {
     "measured": of_measured,
     "surveys": of_surveys,
     "measurements": of_measurements,
+    "lists": of_lists,
     "tables": of_tables,
     "environment": of_environment,
 }
@@ -579,8 +653,11 @@ def campaign(kind: str, count: int, seed_number: int = 0) -> Counter:
       AssertionError: one went wrong; hypothesis prints the smallest.
     """
     tally = Counter()
-    with tempfile.TemporaryDirectory() as place:
-        inputs, judge = KINDS[kind](Path(place))
+    with tempfile.TemporaryDirectory() as parent:
+        # what leads out of the place leads to a directory of ours
+        place = Path(parent) / "place"
+        place.mkdir()
+        inputs, judge = KINDS[kind](place)
 
         @seed(seed_number)
         @settings(

@@ -1,5 +1,6 @@
 """The command line of heg-list: the runs below a directory with gas, state and verdict."""
 
+import os
 from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn
 
@@ -53,7 +54,8 @@ def _parse(arguments):
         *,
         common: CommonFlags = Common(),
     ):
-        if not directory.is_dir():
+        # Path.is_dir fails where a name is too long
+        if not os.path.isdir(directory):
             raise ValueError(f"{directory} is no directory: give one that holds runs")
         return directory
 

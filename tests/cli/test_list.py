@@ -47,8 +47,9 @@ def test_the_command_prints_a_table_or_json(runs, capsys):
     assert [run["state"].split(":")[0] for run in found] == ["unfinished", "unreadable", "finished"]
 
 
-def test_no_directory_is_said_in_one_sentence(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["none", "x" * 5000])
+def test_no_directory_is_said_in_one_sentence(name, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        list_runs([str(tmp_path / "none")])
+        list_runs([str(tmp_path / name)])
     assert end.value.code == 2
     assert "is no directory" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_everything_promised_is_there(run, measured):
     assert (
         report.count("data:image/png;base64,") == 6
         and "http" not in report
-        and "hartree per electron" in report
+        and "hartree\N{NO-BREAK SPACE}per\N{NO-BREAK SPACE}electron" in report
     )
     assert all(
         (run / f"{name}.png").stat().st_size > 1000
