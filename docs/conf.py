@@ -25,7 +25,8 @@ html_title = f"heg {version}"
 # Formulas need no network: MathJax is copied into the site.  The package that brings it is not
 # listed as an extension, as it does not say that it may run beside other jobs (sphinx-build -j).
 mathjax_package = Path(util.find_spec("sphinx-mathjax-offline").origin).parent
-html_static_path = [str(mathjax_package / "static")]
+html_static_path = ["_static", str(mathjax_package / "static")]
+html_css_files = ["site.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
