@@ -17,7 +17,7 @@ from heg.eos.grid import points
 from heg.eos.table_directory import is_done, status
 from heg.eos.table_files import load_table
 from heg.errors import RunError
-from heg.runs import files, text_files
+from heg.runs import files, second_order_rows, text_files
 from heg.statistics import Estimate
 from heg.training.cost import START
 
@@ -61,6 +61,14 @@ def made(grid, tmp_path_factory):
         eos.table([str(grid), "--run-dir", str(run_dir)])
     assert caught.value.code == 0
     return run_dir
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_states():
+    """F_2 of as few states as there may be: its accuracy is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(second_order_rows, "MIN_ROWS", 4)
+        yield
 
 
 def rows(run_dir):

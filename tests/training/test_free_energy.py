@@ -153,6 +153,7 @@ def test_toy_free_energy_is_above_the_exact_one():
     assert min(values) - exact < 0.5  # a bound that is near, not one that cannot fail
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def f_loc_energy_and_log_prob(gas, model, params, walkers):
     """F_loc, E_loc and ln p |Psi|^2 of every walker."""
     log_p = jax.vmap(model.occupations.log_prob, (None, 0))(params.occupations, walkers.state)
@@ -205,16 +206,13 @@ def test_free_energy_of_any_density_matrix_is_above_the_ideal_one():
 def test_scores_are_the_centred_derivatives_of_both_logarithms():
     model, walkers = TOY.model(), jax.tree.map(lambda leaf: leaf[::25], TOY.walkers())
     rows = len(walkers.x)
-    centred = scores(model, TOY_PARAMS, walkers, chunk=4)
+    centred = jax.jit(lambda params: scores(model, params, walkers, chunk=4))(TOY_PARAMS)
     centre = lambda matrix: (matrix - matrix.mean(axis=0)) / math.sqrt(rows)
     log_psi = lambda shape, x, state: model.log_psi({"shape": shape}, x, state)
     shape = TOY_PARAMS.flow["shape"]
+    derivative = lambda part: jax.vmap(jax.jacfwd(lambda *a: part(log_psi(*a))), (None, 0, 0))
     parts = [
-        centre(
-            jax.vmap(jax.jacfwd(lambda *a: part(log_psi(*a))), (None, 0, 0))(
-                shape, walkers.x, walkers.state
-            )
-        )
+        centre(jax.jit(derivative(part))(shape, walkers.x, walkers.state))
         for part in (jnp.real, jnp.imag)
     ]
     np.testing.assert_allclose(
@@ -227,14 +225,18 @@ def test_scores_are_the_centred_derivatives_of_both_logarithms():
 
 
 def test_gradient_from_scores_is_the_gradient_for_deviations_of_zero_mean(key):
-    walkers = jax.tree.map(lambda leaf: leaf[::25], TOY.walkers())
+    model, walkers = TOY.model(), jax.tree.map(lambda leaf: leaf[::25], TOY.walkers())
     f_deviation, real, imaginary = jax.random.normal(key, (3, len(walkers.x)))
     e_deviation = real + 1j * imaginary
     deviations = f_deviation - f_deviation.mean(), e_deviation - e_deviation.mean()
-    from_scores = gradient_from_scores(
-        scores(TOY.model(), TOY_PARAMS, walkers, chunk=4), TOY_PARAMS, *deviations
-    )
-    direct = gradient(TOY.model(), TOY_PARAMS, walkers, *deviations)
+
+    @jax.jit
+    def both_ways(params):
+        centred = scores(model, params, walkers, chunk=4)
+        from_scores = gradient_from_scores(centred, params, *deviations)
+        return from_scores, gradient(model, params, walkers, *deviations)
+
+    from_scores, direct = both_ways(TOY_PARAMS)
     assert jax.tree.structure(from_scores) == jax.tree.structure(direct)
     for value, expected in zip(jax.tree.leaves(from_scores), jax.tree.leaves(direct), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-14)
@@ -245,7 +247,8 @@ def test_scores_of_a_model_without_flow_have_no_columns(key):
     params = random_params(model, key)
     walkers = Walkers(jnp.tile(jnp.arange(3), (6, 1)), random_positions(POLARIZED_2D, key, 6))
     for chunk in (2, 4, 8):
-        assert scores(model, params, walkers, chunk).flow.shape == (12, 0)
+        centred = jax.eval_shape(lambda params: scores(model, params, walkers, chunk), params)
+        assert centred.flow.shape == (12, 0)
 
 
 def test_per_electron_values_are_consistent(key):
@@ -262,7 +265,11 @@ def test_per_electron_values_are_consistent(key):
 
 def test_evaluation_does_not_depend_on_the_chunk():
     model, walkers = TOY.model(), TOY.walkers()
-    results = [evaluate(model, TOY.controls, TOY_PARAMS, walkers, chunk) for chunk in (7, 256)]
+    evaluate_in_chunks = jax.jit(
+        lambda params, chunk: evaluate(model, TOY.controls, params, walkers, chunk),
+        static_argnums=1,
+    )
+    results = [evaluate_in_chunks(TOY_PARAMS, chunk) for chunk in (7, 256)]
     np.testing.assert_allclose(results[0].energy.total, results[1].energy.total, rtol=1e-12)
 
 
