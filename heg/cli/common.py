@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import logging
 import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, cast
 
@@ -86,7 +87,7 @@ def _answer(program, parse, act, arguments):
     """Does what is asked for, and prints the result if that is wanted; the exit code."""
     as_json = "--json" in arguments
     output = sys.stdout  # kept, as all else that is printed goes to standard error
-    with _standard_output(to_errors=as_json and processes.is_first()):
+    with _standard_output(to_errors=as_json and processes.is_first()), _sentences_printed():
         # processes with different commands would wait for each other for ever
         processes.agree(_words_by_position(arguments))
         # the flag is looked for here, so that a log has the complaints about other flags too
@@ -147,6 +148,28 @@ class Copied(io.TextIOBase):
 def _standard_output(to_errors):
     """Standard output, or standard error in its place."""
     return contextlib.redirect_stdout(sys.stderr) if to_errors else contextlib.nullcontext()
+
+
+class _Printer(logging.Handler):
+    """Prints each sentence of a log now, even if standard output is a file."""
+
+    def emit(self, record):
+        print(self.format(record), flush=True)
+
+
+@contextlib.contextmanager
+def _sentences_printed() -> Iterator[None]:
+    """What the package logs is printed, as the bare sentence."""
+    log = logging.getLogger("heg")
+    printer = _Printer()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(printer)
+    try:
+        yield
+    finally:
+        log.removeHandler(printer)
+        log.setLevel(level)
 
 
 def _is_lack_of_memory(error):
@@ -381,11 +404,6 @@ def _largest_unit(seconds):
         if seconds >= 2 * unit:
             return name, unit
     return UNITS_OF_TIME[-1]
-
-
-def say(sentence: str) -> None:
-    """Prints a sentence now, even if standard output is a file."""
-    print(sentence, flush=True)
 
 
 def courtesy(draw: Callable):

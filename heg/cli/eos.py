@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -24,7 +25,6 @@ from heg.cli.common import (
     duration,
     new_app,
     run_app,
-    say,
     stop_signals,
 )
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig, tables
@@ -40,6 +40,8 @@ from heg.parallel import processes
 from heg.report import table_figures, table_report
 from heg.runs import text_files
 from heg.training.cost import product_rate
+
+LOG = logging.getLogger(__name__)
 
 HELP = """Table of the equation of state over r_s and Theta.
 
@@ -129,7 +131,6 @@ def _run(asked):
     every = points(asked.table.grid)
     begin = time.monotonic()
     hooks = Hooks(
-        say=say,
         show=_Progress(every, processes.on_first(_missing, asked, every)),
         # surfaces are fitted once, through all points at the end
         done=lambda: _write(asked, every, surfaces=False),
@@ -170,7 +171,7 @@ class _Progress:
         if free_energy is not None:
             self.free_energy = {point.name: free_energy}
         if self.interval.is_over():
-            say(self._line(point, what, have, wanted))
+            LOG.info(self._line(point, what, have, wanted))
 
     def _line(self, point, what, have, wanted):
         number = self.number[point.name]
@@ -193,7 +194,9 @@ def _end(asked, every, unfinished):
     _print(every, states)
     _write(asked, every, surfaces=True)
     if unfinished:
-        say(f"Not all points are done; the same command goes on with the table in {asked.run_dir}.")
+        LOG.info(
+            f"Not all points are done; the same command goes on with the table in {asked.run_dir}."
+        )
         return CONTINUE, _plain(states)
     all_done = all(state.state == "done" for state in states.values())
     return 0 if all_done else FAILED, _plain(states)
@@ -276,7 +279,7 @@ def _print(every, states):
         # points of one table cost about the same: their mean is a fair forecast
         hours = np.mean(seconds) * left / 3600
         remaining = f", about {hours:.1f} h"
-    say(f"{done} of {len(every)} points done, {left} left{remaining}")
+    LOG.info(f"{done} of {len(every)} points done, {left} left{remaining}")
 
 
 def _row_of_point(point, state):
@@ -312,7 +315,7 @@ def _write_page(made, run_dir):
     pictures = courtesy(lambda: table_figures.draw(made, run_dir)) or {}
     grid = run_dir / "grid.toml"
     path = table_report.write(run_dir / "table.html", made, grid, pictures)
-    say(f"Table: {path}")
+    LOG.info(f"Table: {path}")
 
 
 def collect(asked: Asked, every: list[Point], surfaces: bool) -> Table | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,7 +20,6 @@ from heg.cli.common import (
     courtesy,
     new_app,
     run_app,
-    say,
     stop_signals,
 )
 from heg.errors import StorageError
@@ -35,6 +35,8 @@ from heg.runs.measure import measure as measure_run
 from heg.runs.run_directory import RunDirectory
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
+
+LOG = logging.getLogger(__name__)
 
 CAPTIONS = {
     "structure": "Structure factor and pair correlation",
@@ -138,7 +140,7 @@ def _measure(run_dir, samples, step, beside, second_order, output, max_seconds):
     stop = stop_signals(max_seconds)
     result = measure_run(run_dir, samples, show, stop, step, output, second_order)
     if result is None:
-        say(f"Stopped in order; the same command goes on with the measurement in {run_dir}.")
+        LOG.info(f"Stopped in order; the same command goes on with the measurement in {run_dir}.")
         return CONTINUE, None
     if processes.is_first():
         _print(result, differences)
@@ -160,7 +162,7 @@ class _Progress:
 
     def __call__(self, what, have, wanted):
         if self.interval.is_over(at_once=have == wanted):
-            say(f"{have} of {wanted} {self.NOUNS[what]}")
+            LOG.info(f"{have} of {wanted} {self.NOUNS[what]}")
 
 
 def _differences(beside):

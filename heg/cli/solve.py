@@ -1,6 +1,7 @@
 """The command line of heg-solve: what a person types, and the progress and results printed."""
 
 import functools
+import logging
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,6 @@ from heg.cli.common import (
     duration,
     new_app,
     run_app,
-    say,
     stop_signals,
 )
 from heg.config import (
@@ -49,6 +49,8 @@ from heg.statistics import Estimate
 from heg.training.cost import cost, product_rate
 from heg.training.step import build
 from heg.training.verdict import sentence_of
+
+LOG = logging.getLogger(__name__)
 
 HELP = """Variational free energy of the homogeneous electron gas at finite temperature.
 
@@ -167,14 +169,14 @@ def _run(config):
             f"{duration(estimate['seconds'])} on these devices, "
             f"{estimate['memory_mib']:.0f} MiB for the largest arrays"
         )
-        say(f"Expected: {time_and_memory}.")
+        LOG.info(f"Expected: {time_and_memory}.")
     # a run that is at its end compiles no step
     if not processes.on_first(directory.summary_file.exists):
-        say(f"Compiling the first step, which usually takes {COMPILING} s.")
+        LOG.info(f"Compiling the first step, which usually takes {COMPILING} s.")
     stop = stop_signals(config.run.max_seconds)
-    summary = solve_run(config, say, _Progress(config.run.steps), stop)
+    summary = solve_run(config, _Progress(config.run.steps), stop)
     if not summary:
-        say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
+        LOG.info(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE, None
     if processes.is_first():
         system = config.system.build()

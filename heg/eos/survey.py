@@ -4,10 +4,12 @@ Every point is an ordinary run in a directory of its own, which all processes of
 Several jobs may work on one grid: a point that another one holds is passed over.
 """
 
+import contextlib
 import dataclasses
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -33,6 +35,8 @@ from heg.runs.solve import solve
 from heg.statistics import Estimate
 from heg.training.convergence import settled
 
+LOG = logging.getLogger(__name__)
+
 # what may go wrong with one point and leaves the others alone, too little memory among it
 FAILURES_OF_A_POINT = (
     RunError,
@@ -53,14 +57,12 @@ class Hooks(NamedTuple):
     """Functions that the survey calls.
 
     Attributes:
-      say: takes sentences for the user.
       show: takes the point, what is going on, how much of it is done, how much there is, and in
         training F of the step, hartree per electron.
       done: called after each point that is finished.
       stop: true when the survey is to end in order.
     """
 
-    say: Callable
     show: Callable
     done: Callable
     stop: Callable[[], bool]
@@ -133,7 +135,7 @@ class PointWork:
             try:
                 return "done" if self.compute(attempt) else "stopped"
             except InUse as error:
-                self.hooks.say(f"{self.point.name} is passed over: {error}.")
+                LOG.warning(f"{self.point.name} is passed over: {error}.")
                 return "held"
             except FAILURES_OF_A_POINT as error:
                 if jax.process_count() > 1 and not isinstance(error, SHARED_FAILURES):
@@ -145,7 +147,7 @@ class PointWork:
         sentence = " ".join(str(error).split())
         failure = {"point": self.point.name, "what": sentence}
         on_first(text_files.append_line, self.run_dir / FAILURES_FILE, failure)
-        self.hooks.say(f"{self.point.name} failed: {sentence}.")
+        LOG.warning(f"{self.point.name} failed: {sentence}.")
 
     def compute(self, attempt: int) -> bool:
         """Train and measure the point, and write point.json; false if stopped."""
@@ -209,8 +211,8 @@ class PointWork:
             free_energy = Estimate(*map(float, info.estimates["F"]))
             self.hooks.show(self.point, "step", step, self.table.grid.steps, free_energy)
 
-        # between its steps a point is silent: the survey has lines of its own
-        return solve(config, lambda sentence: None, show, self.hooks.stop)
+        with _silent_runs():
+            return solve(config, show, self.hooks.stop)
 
     def _measure_until_accurate(self, summary: dict) -> Measurement | None:
         """A measurement with the wanted error of F, or with as many samples as allowed.
@@ -236,6 +238,18 @@ class PointWork:
         show = partial(self.hooks.show, self.point)
         path = self.directory.path
         return measure(path, samples, show, self.hooks.stop, second_order=second_order)
+
+
+@contextlib.contextmanager
+def _silent_runs() -> Iterator[None]:
+    """Keep the sentences of a run to itself: the survey has lines of its own."""
+    log = logging.getLogger("heg.runs")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _kept(observables: dict) -> dict:
