@@ -276,7 +276,11 @@ class System:
             _require(positive, f"{name} is {value}: it must be positive and finite")
         n = density_in_bohr(float(density), density_unit or f"1/bohr^{dim}", dim)
         energy = energy_in_hartree("temperature", float(temperature), temperature_unit)
-        rs = 1 / math.sqrt(math.pi * n) if dim == 2 else (3 / (4 * math.pi * n)) ** (1 / 3)
+        # a circle, or a sphere, of radius r_s holds one electron
+        if dim == 2:
+            rs = 1 / math.sqrt(math.pi * n)
+        else:
+            rs = (3 / (4 * math.pi * n)) ** (1 / 3)
         if electrons is None:
             _require("n_up" in fields, "electrons is missing: give it, or n_up and n_down")
             fields = {"n_down": 0} | fields
@@ -299,9 +303,11 @@ class System:
         moved = {}
         for name in ("rs", "theta"):
             low, high, _ = RANGES[name]
+            # from here both ends of a change by the margin are in the range
             lowest = low / (1 - margin) * (1 + ROUNDING)
             highest = high / (1 + margin) * (1 - ROUNDING)
-            moved[name] = min(max(getattr(self, name), lowest), highest)
+            value = getattr(self, name)
+            moved[name] = min(max(value, lowest), highest)
         return dataclasses.replace(self, **moved)
 
     @property
