@@ -59,7 +59,8 @@ def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbital
     # the orbitals are sorted by energy: none is longer than the last
     last = orbitals.n[-1] + np.asarray(system.twist)
     reach_of_orbitals = unit * float(np.linalg.norm(last))
-    longest = max(reach_of_orbitals, REACH * unit_gas.fermi_wavevector)
+    reach_of_gas = REACH * unit_gas.fermi_wavevector
+    longest = max(reach_of_orbitals, reach_of_gas)
     waves = plane_waves(unit_gas, longest**2 / 2)
     lengths = np.linalg.norm(waves.k, axis=1)
     shells = group_by_length(lengths, unit_gas)
@@ -119,6 +120,7 @@ class MomentumEstimator:
             electron, s = self._draw_move(part, key_of_spin)
             moved = x.at[part.start + electron].add(s)
             log_ratio = self.log_psi(params, moved, state) - log_psi_x
+            # the determinants at z, moved by the same s
             log_ratio_bare = self._log_ratio_bare(z[part], state[part], electron, s)
             of_spins.append(self._momentum(log_ratio, log_ratio_bare, state[part], s))
         return jax.tree.map(lambda *spins: jnp.stack(spins), *of_spins)
@@ -134,9 +136,11 @@ class MomentumEstimator:
         """Log of the ratio of determinants of one spin when an electron moves by s."""
         # a row of the matrix is replaced: the ratio is the new row times a column of the inverse
         matrix = self.determinants(z, state)
-        row = self.determinants((z[electron] + s)[None], state)[0]
+        moved = z[electron] + s
+        (row,) = self.determinants(moved[None], state)
         unit = jnp.zeros(len(state)).at[electron].set(1.0)
-        ratio = row @ jnp.linalg.solve(matrix, unit.astype(matrix.dtype))
+        column = jnp.linalg.solve(matrix, unit.astype(matrix.dtype))
+        ratio = row @ column
         # the matrices leave out the phase e^{i twist . z}, the same for all orbitals
         twist = self.system.wavevector_unit * np.asarray(self.system.twist)
         return jnp.log(ratio) + 1j * s @ twist
@@ -176,7 +180,8 @@ def make_momentum(system: System, orbitals: Orbitals, log_psi: Callable) -> Mome
 def _both_ways(log_ratio):
     """2 r / (1 + |r|^2) of r = e^log_ratio."""
     # written so that a large or small ratio neither overflows nor loses its phase
-    return jnp.exp(1j * jnp.imag(log_ratio)) / jnp.cosh(jnp.real(log_ratio))
+    phase = jnp.exp(1j * jnp.imag(log_ratio))
+    return phase / jnp.cosh(jnp.real(log_ratio))
 
 
 def momentum_distribution(
@@ -196,7 +201,8 @@ def control_weight(blocks: Momentum) -> Float[np.ndarray, "spins 1"]:
     control = blocks.bare - blocks.occupied
     deviation = blocks.moved - blocks.moved.mean(axis=0)
     covariance = np.sum(deviation * control, axis=(0, 2))
-    variance = np.sum((control - control.mean(axis=0)) ** 2, axis=(0, 2))
+    spread = control - control.mean(axis=0)
+    variance = np.sum(spread**2, axis=(0, 2))
     # without noise of the control there is nothing to take out
     weight = covariance / np.maximum(variance, 1e-300)
     return weight[:, None]

@@ -168,7 +168,8 @@ def thermodynamic_quantities(system: System, blocks: Observed) -> dict[str, Quan
 
 def pressure(system: System, kinetic, potential):
     """Virial pressure, hartree / bohr^d, from energies per electron, hartree."""
-    return system.electrons * (2 * kinetic + potential) / (system.dim * system.volume)
+    virial = 2 * kinetic + potential
+    return system.electrons * virial / (system.dim * system.volume)
 
 
 def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Float[np.ndarray, "3"]:
@@ -256,7 +257,9 @@ def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
     results: dict[str, Result] = {}
 
     def over_plasmon(s):
-        plasmon = plasmon_structure(system, grid.shells.length[:1])
+        # the first shell has the longest waves
+        longest = grid.shells.length[:1]
+        plasmon = plasmon_structure(system, longest)
         return total(s)[:1] / plasmon
 
     def contact_of_opposite_spins(g):
@@ -281,13 +284,16 @@ def contact(system: System, grid: Grid, g: Float[np.ndarray, " bins"]) -> float:
       grid: its bins.
       g: of opposite spins, mean in each bin.
     """
-    near = grid.middles < CONTACT_RANGE * system.rs
-    r = grid.middles[near]
+    middles = grid.middles
+    near = middles < CONTACT_RANGE * system.rs
+    r = middles[near]
+    # Kato's slope of g is twice that of Psi
     cusp = 1 + 2 * system.coupling * r / (system.dim - 1)
     # the quadratic term of the cusp's expansion is not known: it is fitted
     terms = np.stack([cusp, r**2, r**3], axis=1)
     # the number of pairs in a bin, and with it 1 / variance of g, goes as the volume of the bin
-    weight = np.sqrt(grid.share[near])
+    share = grid.share[near]
+    weight = np.sqrt(share)
     weighted_terms = terms * weight[:, None]
     weighted_g = g[near] * weight
     coefficients, *_ = np.linalg.lstsq(weighted_terms, weighted_g)

@@ -179,10 +179,13 @@ def beyond_second_order(
 
     def scaled_elements(doubles):
         by_transfer = scale[doubles.kind, doubles.transfer]
-        return doubles.elements(elements) * np.where(doubles.alike, by_transfer, 1.0)
+        # the slope was seen among the doubles of the kinetic energy of K alone
+        factor = np.where(doubles.alike, by_transfer, 1.0)
+        return doubles.elements(elements) * factor
 
     doubles_of = excitations.doubles_of
     beta = excitations.system.beta
+    # cold gases draw few states, each of them often
     distinct, counts = np.unique(states, axis=0, return_counts=True)
     values = []
     unsure = []
@@ -213,7 +216,8 @@ def _look(excitations: Excitations, state, key) -> Looked:
 def _known_sum(excitations: Excitations, levels: Levels, elements: PairElements, state) -> float:
     """Sum of W^2 h of the known elements of one K, hartree."""
     doubles = excitations.doubles_of(state)
-    known = np.where(doubles.allowed, doubles.elements(elements), 0.0)
+    of_all = doubles.elements(elements)
+    known = np.where(doubles.allowed, of_all, 0.0)
     h = thermal_denominator(levels.gap(doubles), excitations.system.beta)
     return known**2 @ h
 
@@ -228,12 +232,14 @@ def _half_sums(excitations: Excitations, levels: Levels, state, looked: Looked) 
     # b: any number will do, and the one that E_loc follows closely leaves the least noise
     of_state = looked.of_state @ levels.weights
     of_operators = looked.operators @ levels.operators
-    deviation = looked.weight * (looked.energy - (of_state + of_operators))
+    unexplained = looked.energy - (of_state + of_operators)
+    deviation = looked.weight * unexplained
     project = excitations.programs.project
     halves = []
     for half in _halves_of(excitations.count):
         sums = project(looked.z[half], state, deviation[half])
-        halves.append(Sums(np.asarray(sums.first), np.asarray(sums.second)))
+        on_host = Sums(np.asarray(sums.first), np.asarray(sums.second))
+        halves.append(on_host)
     return halves
 
 
@@ -280,12 +286,13 @@ def _row(
     h = thermal_denominator(gap, system.beta)
     lowered = squares * h
     known = amplitudes.known**2 @ h
+    products = np.array([lowered.sum(), known]) * known
     return Row(
         variance=_variance(np.asarray(looked.energy), np.asarray(looked.weight)),
         squared=np.bincount(doubles.transfer, squares, sizes),
         lowered=np.bincount(doubles.transfer, lowered, sizes),
         known=np.asarray(known),
-        products=np.array([lowered.sum(), known]) * known,
+        products=products,
         moved=_moved(levels, doubles, squares, system.beta),
         alike=_alike(amplitudes, sizes),
         spectrum=spectrum_of(squares, gap, spectrum_energies(system)),
@@ -299,7 +306,8 @@ def _moved(levels: Levels, doubles: Doubles, squares, beta):
     sums = []
     for alpha, gamma in levels.directions():
         moved_gap = gap + alpha * doubles.ideal + gamma * doubles.fock
-        sums.append(squares @ thermal_denominator(moved_gap, beta))
+        h = thermal_denominator(moved_gap, beta)
+        sums.append(squares @ h)
     return np.array(sums)
 
 

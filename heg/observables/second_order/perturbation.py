@@ -179,7 +179,8 @@ def thermal_denominator(gap: Float[np.ndarray, "*gaps"], beta: float) -> Float[n
       beta: 1/hartree.
     """
     # tanh(x) / x without a division by zero
-    half = np.maximum(beta * np.abs(gap) / 2, SMALLEST_ARGUMENT)
+    argument = beta * np.abs(gap) / 2
+    half = np.maximum(argument, SMALLEST_ARGUMENT)
     return beta / 2 * np.tanh(half) / half
 
 
@@ -199,7 +200,9 @@ def unbiased_square(
     """
     # the sum over m != n of a_m a_n is the square of the sum less the sum of the squares
     sampled = (first**2 - second) / (count * (count - 1))
-    return known**2 + 2 * known * first / count + sampled
+    # (known + mean of a)^2
+    mixed = 2 * known * first / count
+    return known**2 + mixed + sampled
 
 
 def spectrum_energies(system: System) -> Float[np.ndarray, " bins"]:
@@ -277,7 +280,8 @@ def second_order(
     curve = jackknife(rows.lowered, up_to_transfer)
 
     # the means over many K are independent of the rows and have errors of their own
-    of_many = np.hypot(value.slope * known.error, beyond.spread) / electrons
+    of_known = value.slope * known.error
+    of_many = np.hypot(of_known, beyond.spread) / electrons
     statistical = float(np.hypot(error.value, of_many))
     levels = float(np.hypot(value.first_level, value.second_level))
     left_out = max(abs(value.left_out), error.remainder)
@@ -359,6 +363,7 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
     squared = float(np.sum(mean.squared))
     sampled = float(np.sum(mean.lowered))
     variance = float(mean.variance)
+    # the known part of the rows gives way to that of many more K
     slope = _slope(mean, known, count)
     doubles = sampled + slope * (known.mean - mean.known)
 
@@ -396,15 +401,18 @@ def _slope(mean: Row, known: Known, count: int) -> float:
     variance = with_known - mean.known * mean.known
     # as if one more row had shown the slope 1; rounding counts as no difference at all
     prior = known.variance / count + ROUNDING * mean.known**2
-    return float((covariance + prior) / (variance + prior)) if prior > 0 else 1.0
+    if prior <= 0:
+        return 1.0
+    return float((covariance + prior) / (variance + prior))
 
 
 def _weight_of_left_out(system: System, squared: float, sampled: float) -> np.ndarray:
     """h(3/2 Delta') / 2, with Delta' where h has its mean over the doubles, 1/hartree."""
     energies = spectrum_energies(system)
     h = thermal_denominator(energies, system.beta)
+    mean_h = sampled / max(squared, TINY)
     # negated, as the interpolation takes increasing values
-    typical = np.interp(-sampled / max(squared, TINY), -h, energies)
+    typical = np.interp(-mean_h, -h, energies)
     return thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
 
 
@@ -414,4 +422,7 @@ def _mismatch(alike) -> float:
     # where nothing is known, the sampled W^2 stands for itself
     scaled = np.divide(mixed**2, known, out=sampled.copy(), where=known > 0)
     total = np.sum(scaled)
-    return min(abs(np.sum(sampled) / total - 1), 1.0) if total > 0 else 0.0
+    if total <= 0:
+        return 0.0
+    missed = abs(np.sum(sampled) / total - 1)
+    return min(missed, 1.0)
