@@ -63,9 +63,11 @@ def collect_blocks(
 
     # one process reads the file, all go on with its blocks
     kept.parts = on_first(kept.load, shapes_of_batch)
+    # in batches
     have = kept.count() // blocks_in_batch
-    wanted = -(-samples // batch)
-    _check_number(samples, max(have, wanted) * blocks_in_batch, block_size(batch))
+    wanted = -(-samples // batch)  # rounded up
+    blocks = max(have, wanted) * blocks_in_batch
+    _check_number(samples, blocks, block_size(batch))
     redrawn = 0
     for index in range(have, wanted):
         if stop():
@@ -119,8 +121,10 @@ class _KeptBlocks:
         template = jax.tree.map(zeros, shapes_of_batch())
         with contextlib.suppress(StorageError):
             means, attributes = hdf5.load_tree(self.path, template)
-            if all(attributes.get(name) == mark for name, mark in self.marks.items()):
+            marks = {name: attributes.get(name) for name in self.marks}
+            if marks == self.marks:
                 return [means]
+        # of other parameters, or damaged: kept under another name
         files.set_aside(self.path)
         return []
 

@@ -95,6 +95,7 @@ def measure(
         blocks = collect_blocks(frozen, output, samples, partial(show, "samples"), asked_to_stop)
         if blocks is None:
             return None
+        # many draws of K alone, which cost little
         drawn = draw_states(frozen, asked_to_stop)
         if drawn is None:
             return None
@@ -120,10 +121,14 @@ def save(directory: Path, measurement: Measurement) -> None:
     _save_arrays(directory / "observables.h5", measurement)
     numbers: dict[str, Any] = {}
     for name, quantity in measurement.quantities.items():
-        numbers[name] = {"mean": _plain(quantity.value), "error": _plain(quantity.error)}
+        numbers[name] = {
+            "mean": _plain(quantity.value),
+            "error": _plain(quantity.error),
+        }
     landau = measurement.landau._asdict()
     numbers["landau"] = {name: _plain(value) for name, value in landau.items()}
-    text_files.save_json(directory / "observables.json", numbers | measurement.facts)
+    contents = numbers | measurement.facts
+    text_files.save_json(directory / "observables.json", contents)
 
 
 def _save_arrays(path: Path, measurement: Measurement) -> None:
@@ -133,8 +138,10 @@ def _save_arrays(path: Path, measurement: Measurement) -> None:
     for name, quantity in measurement.quantities.items():
         arrays[name] = _arrays_of(quantity)
         for part in arrays[name]:
-            squared = ", squared" if part == "covariance" else ""
-            units[f"{name}/{part}"] = {"unit": quantity.unit + squared}
+            unit = quantity.unit
+            if part == "covariance":
+                unit += ", squared"
+            units[f"{name}/{part}"] = {"unit": unit}
     if measurement.second_order:
         arrays["second_order"] = measurement.second_order
     arrays["landau"] = measurement.landau._asdict()

@@ -150,6 +150,7 @@ class _Collection:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *self.parts)
 
     def add(self, row: Row) -> None:
+        # an axis for the rows in front
         self.parts.append(jax.tree.map(lambda leaf: leaf[None], row))
         self.has_new = True
 
@@ -217,7 +218,9 @@ def _rows_wanted(system, collected: Rows, accuracy: float, available: int) -> in
         return count
     # errors fall with the square root of the number
     wanted = count * result.of_rows**2 / left
-    wanted = min(max(wanted, MIN_GROWTH * count), MAX_GROWTH * count)
+    fewest = MIN_GROWTH * count
+    most = MAX_GROWTH * count
+    wanted = min(max(wanted, fewest), most)
     return min(math.ceil(wanted), available)
 
 
@@ -241,9 +244,11 @@ def _earlier(path: Path, excitations: Excitations) -> _Stored | None:
         return None
     marks = _marks(excitations)
     count = hdf5.stored_length(path, "rows/variance")
+    template = _template(excitations, count)
     with contextlib.suppress(StorageError):
-        tree, attributes = hdf5.load_tree(path, _template(excitations, count))
-        if all(attributes.get(name) == mark for name, mark in marks.items()):
+        tree, attributes = hdf5.load_tree(path, template)
+        stored_marks = {name: attributes.get(name) for name in marks}
+        if stored_marks == marks:
             mean, error, variance = tree["known"].tolist()
             known = Known(mean, error, variance)
             return _Stored(tree["levels"], known, tree["rows"])

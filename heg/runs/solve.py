@@ -78,10 +78,15 @@ def solve(
             run.solver.compile_ahead(held.enter_context(compiler_threads()))
         first = run.first_state(other_params)
         progress = run.restore(first)
+        # before the training too: the summary has the untrained values beside the result
         initial = run.samples_at(first)
         run.train(progress)
-        final = run.samples_at(progress.state) if run.is_trained(progress) else {}
-        summary = run.conclude(progress, initial, final) if initial and final else {}
+        final: Samples = {}
+        if run.is_trained(progress):
+            final = run.samples_at(progress.state)
+        summary: dict = {}
+        if initial and final:
+            summary = run.conclude(progress, initial, final)
         # the request has been heard; left there it would end the next run at once
         on_first(partial(directory.stop_file.unlink, missing_ok=True))
     return summary
@@ -211,8 +216,10 @@ class Run:
             # a run that is continued, but whose checkpoint-0.h5 was lost
             if params is None:
                 params = start_from(Path(start), self.solver, self.config.run.seed)
-            first = jax.tree.map(np.asarray, untrained)._replace(params=params, average=params)
-            on_first(partial(hdf5.save_tree, random_numbers=NUMBERS), path, first)
+            on_host = jax.tree.map(np.asarray, untrained)
+            first = on_host._replace(params=params, average=params)
+            save = partial(hdf5.save_tree, random_numbers=NUMBERS)
+            on_first(save, path, first)
             LOG.warning(f"Starting from {start}.")
         return everywhere(first)
 
@@ -221,6 +228,7 @@ class Run:
         with contextlib.suppress(StorageError):
             state, _ = load_state(path, self.solver.template)
             return state
+        # it is made anew from the other run
         self._set_aside([path])
         return None
 
@@ -254,7 +262,8 @@ class Run:
                 continue
             self._set_aside(unusable)
             LOG.warning(f"Continuing from {path.name}.")
-            return Checkpoint(state, float(attributes.get("seconds", 0.0)))
+            seconds = float(attributes.get("seconds", 0.0))
+            return Checkpoint(state, seconds)
         rows = self.directory.history()
         # a run that ended before its first checkpoint begins anew without a word
         had_checkpoints = rows and int(rows[-1]["step"]) > self.config.run.save_every

@@ -78,7 +78,9 @@ def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
       before, after: the plane waves, each in the order of their energies.
     """
     # the order of energies changes with temperature and twist, the integers n of a wave do not
-    index_before = {tuple(n): index for index, n in enumerate(before.n)}
+    index_before = {}
+    for index, n in enumerate(before.n):
+        index_before[tuple(n)] = index
     source = np.array([index_before.get(tuple(n), -1) for n in after.n])
     is_known = source >= 0
 
@@ -88,7 +90,8 @@ def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
         if name != LEVELS:
             return array
         # a level of zero is that of the ideal gas
-        return np.where(is_known, array[:, source], 0.0)
+        moved = array[:, source]
+        return np.where(is_known, moved, 0.0)
 
     occupations = jax.tree_util.tree_map_with_path(move, params.occupations)
     flow = jax.tree.map(np.asarray, params.flow)
