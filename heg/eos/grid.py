@@ -159,6 +159,7 @@ def _points_of_cell(
     for (twist_index, twist), (row, theta), (column, rs) in places:
         system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
         place = (twist_index, row, column)
+        # where parameters change least comes first
         nearest = (
             cell.get((twist_index, row, column - 1)),  # the denser gas
             cell.get((twist_index, row - 1, column)),  # the hotter gas
@@ -178,8 +179,10 @@ def _points_of_cell(
 
 def _name(config: SystemConfig) -> str:
     gas = config.build()
-    twist = "-twist" + "_".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else ""
-    return f"{gas.dim}d-{gas.label}-rs{gas.rs:g}-theta{gas.theta:g}{twist}"
+    name = f"{gas.dim}d-{gas.label}-rs{gas.rs:g}-theta{gas.theta:g}"
+    if any(gas.twist):
+        name += "-twist" + "_".join(f"{angle:g}" for angle in gas.twist)
+    return name
 
 
 def run_config(

@@ -160,6 +160,7 @@ class PointWork:
         if measurement is None:
             return False
         samples = measurement.facts["samples"]
+        # the same samples once more, now with the second order to the accuracy of the point
         if self._measure(samples, second_order=self.point.accuracy) is None:
             return False
         # the second order has changed the file, not the samples
@@ -224,9 +225,11 @@ class PointWork:
         max_count = self.table.grid.samples
         while True:
             # errors fall with the square root of the number; each round at least doubles it
-            wanted = MARGIN * count * (error / self.point.accuracy) ** 2
+            too_large = error / self.point.accuracy
+            wanted = MARGIN * count * too_large**2
             count = min(max(wanted, 2 * count), max_count)
-            measurement = self._measure(math.ceil(count), second_order=False)
+            samples = math.ceil(count)
+            measurement = self._measure(samples, second_order=False)
             if measurement is None:
                 return None
             count = measurement.facts["samples"]

@@ -104,16 +104,21 @@ def row_of(parts: list[Part]) -> dict:
     cell = _free_energy_of_cell(parts)
     # the order of the columns is that of table.csv
     row = _gas_columns(system) | {"twists": len(parts)}
-    row |= _bound_columns(_average(parts, "f"), cell.second_order, size)
-    ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
+    bound = _average(parts, "f")
+    row |= _bound_columns(bound, cell.second_order, size)
+    quantities = ideal_infinite.equation_of_state(system)
+    ideal = dict(zip(NAMES, quantities))
     for letter in LETTERS:
         # F alone is known to second order
         excess = cell.excess if letter == "f" else _average(parts, letter)
         unit = _unit(letter, system.dim)
         row |= _quantity_columns(letter, unit, excess, size, ideal[letter])
-    row |= {f"f_xc_error_{name}_ha": error for name, error in cell.errors.items()}
-    row |= {"exchange_correction_ha": size.exchange, "c_ideal_kb": ideal["c"]}
-    row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
+    for name, error in cell.errors.items():
+        row[f"f_xc_error_{name}_ha"] = error
+    row["exchange_correction_ha"] = size.exchange
+    row["c_ideal_kb"] = ideal["c"]
+    for name, value in published(system).items():
+        row[f"f_xc_{name}_ha"] = value
     return row | _provenance_columns(parts)
 
 
@@ -210,7 +215,8 @@ def _average(parts: list[Part], letter: str) -> Estimate:
     for part in parts:
         measured = part.observables[name]
         ideal = part.observables["ideal"][name]
-        excess.append(Estimate(measured["mean"] - ideal, measured["error"]))
+        mean = measured["mean"] - ideal  # the ideal part is exact
+        excess.append(Estimate(mean, measured["error"]))
     return _mean_over_twists(parts, excess)
 
 
@@ -222,7 +228,8 @@ def _free_energy_of_cell(parts: list[Part]) -> CellFreeEnergy:
     """
     second_order = []
     excess = []
-    samples = 0  # variances
+    # variances of the averages, and the mean of the systematic errors
+    samples = 0
     perturbation = 0
     systematic = 0
     for part in parts:
@@ -262,10 +269,12 @@ def _mean_over_twists(parts: list[Part], estimates: list[Estimate]) -> Estimate:
     weights = np.array([part.weight for part in parts])
     count = len(parts)
     mean = float(weights @ values)
+    # of independent samples at each twist
     variance = weights**2 @ errors**2
     if count > 1:
         # equal weights give the variance of a mean of independent twists
-        variance += count / (count - 1) * weights**2 @ (values - mean) ** 2
+        deviations = values - mean
+        variance += count / (count - 1) * weights**2 @ deviations**2
     return Estimate(mean, float(np.sqrt(variance)))
 
 
@@ -274,14 +283,23 @@ def _size_terms(parts: list[Part]) -> SizeTerms:
 
     Exchange is exact; the rest is uncertain by the same share for all four.
     """
-    gases = [part.system for part in parts]
     weights = np.array([part.weight for part in parts])
-    corrections = [size_correction(gas) for gas in gases]
-    whole = weights @ [_as_quantities(gases[0], correction) for correction in corrections]
-    exchange = weights @ [correction.exchange for correction in corrections]
-    rest = weights @ [_as_quantities(gas, correlation_correction(gas)) for gas in gases]
-    # of f: the distance between two forms of the correction, which has a sign at each twist
-    error = abs(weights @ [beyond_interpolation(gas) for gas in gases])
+    wholes = []
+    exchanges = []
+    rests = []
+    distances = []
+    for part in parts:
+        gas = part.system
+        correction = size_correction(gas)
+        wholes.append(_as_quantities(gas, correction))
+        exchanges.append(correction.exchange)
+        rests.append(_as_quantities(gas, correlation_correction(gas)))
+        # of f: the distance between two forms of the correction, which has a sign at each twist
+        distances.append(beyond_interpolation(gas))
+    whole = weights @ wholes
+    exchange = weights @ exchanges
+    rest = weights @ rests
+    error = abs(weights @ distances)
     share = error / max(abs(rest[0]), 1e-300)
     return SizeTerms(
         correction=dict(zip(LETTERS, whole.tolist())),
@@ -296,5 +314,6 @@ def _as_quantities(system: System, correction: SizeCorrection) -> np.ndarray:
     energy = correction.potential + correction.kinetic
     entropy = (energy - free_energy) / system.temperature
     # the virial theorem
-    pressure = (correction.potential + 2 * correction.kinetic) * system.density / system.dim
+    virial = correction.potential + 2 * correction.kinetic
+    pressure = virial * system.density / system.dim
     return np.array([free_energy, energy, entropy, pressure])
