@@ -80,7 +80,8 @@ def _structure_factor(axis: Axes, quantities, system: System) -> None:
         axis.errorbar(q, value, error, label=pair, **POINTS)
     if len(s.value) > 1:
         # without an error: those of the pairs are correlated
-        axis.plot(q, total(s.value), "k.-", markersize=3, linewidth=0.8, label="all")
+        of_all = total(s.value)
+        axis.plot(q, of_all, "k.-", markersize=3, linewidth=0.8, label="all")
     if system.coupling:
         # the plasmon exhausts the sum rules for long waves alone: not drawn beyond k_F
         small = q[q < system.fermi_wavevector]

@@ -50,13 +50,16 @@ def _title(gas):
 def _summary(observables):
     """The verdict, the size of the sample and the table of results."""
     sentence = sentence_of(observables)
-    verdict = [f"<p><strong>{html.escape(sentence)}</strong></p>"] if sentence else []
+    verdict = []
+    if sentence:
+        verdict.append(f"<p><strong>{html.escape(sentence)}</strong></p>")
     sample = (
         f"{observables['samples']} independent samples at step {observables['step']}, "
         f"heg {observables['version']}. Errors are standard errors."
     )
     head = ("quantity", "value", "ideal gas, exact", "unit")
-    return [*verdict, *paragraphs([sample]), html_table(head, _rows(observables))]
+    table = html_table(head, _rows(observables))
+    return [*verdict, *paragraphs([sample]), table]
 
 
 def _rows(observables):
@@ -66,8 +69,9 @@ def _rows(observables):
     for name, entry in NUMBERS.items():
         if name in observables:
             value = _with_error(observables[name])
+            exact = _exact(ideal.get(name))
             unit = observables["units"][name]
-            rows.append((entry.title, value, _exact(ideal.get(name)), unit))
+            rows.append((entry.title, value, exact, unit))
     return rows
 
 
