@@ -119,7 +119,8 @@ def _begin_log(path, words):
         file = open(path, "a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise ValueError(f"log is {path}: it cannot be written, {error.strerror}") from None
-    file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(words)}\n")
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"# {now}  {shlex.join(words)}\n")
     sys.stdout = cast(TextIO, Copied(sys.stdout, file))
     sys.stderr = cast(TextIO, Copied(sys.stderr, file))
 
@@ -333,13 +334,15 @@ def flatten(file: str, schema: type) -> dict[str, object]:
       StorageError: the file cannot be read.
     """
     groups: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(schema)}
+    stored = text_files.load_config(Path(file))
     flat = {}
-    for name, table in text_files.load_config(Path(file)).items():
+    for name, table in stored.items():
         if name not in groups or not isinstance(table, dict):
             raise ValueError(f"{file} has no use for {name!r}: its tables are {', '.join(groups)}")
         _check_keys(file, name, table, groups[name])
         for key, value in table.items():
-            flat[key.replace("_", "-")] = value
+            flag = key.replace("_", "-")
+            flat[flag] = value
     return flat
 
 

@@ -130,8 +130,9 @@ def _run(asked):
     """Computes what is missing of the grid and writes the table; exit code and state of points."""
     every = points(asked.table.grid)
     begin = time.monotonic()
+    missing = processes.on_first(_missing, asked, every)
     hooks = Hooks(
-        show=_Progress(every, processes.on_first(_missing, asked, every)),
+        show=_Progress(every, missing),
         # surfaces are fitted once, through all points at the end
         done=lambda: _write(asked, every, surfaces=False),
         stop=stop_signals(asked.action.max_seconds),
@@ -174,18 +175,22 @@ class _Progress:
             LOG.info(self._line(point, what, have, wanted))
 
     def _line(self, point, what, have, wanted):
-        number = self.number[point.name]
-        line = f"point {number}/{self.count}  {point.name}  {what} {have}/{wanted}"
-        if point.name in self.free_energy:
-            line += f"  F/N {self.free_energy[point.name]} Ha"
-        done = self.missing.get(point.name, 0)  # points of this call before the present one
+        name = point.name
+        line = f"point {self.number[name]}/{self.count}  {name}  {what} {have}/{wanted}"
+        if name in self.free_energy:
+            line += f"  F/N {self.free_energy[name]} Ha"
+        done = self.missing.get(name, 0)  # points of this call before the present one
         if done:
-            # points of one table cost about the same: their mean is a fair forecast
-            per_point = (self.since - self.begin) / done
-            spent = min(time.monotonic() - self.since, per_point)  # on the present one
-            left = per_point * (len(self.missing) - done) - spent
-            line += f"  {duration(left)} left"
+            line += f"  {duration(self._seconds_left(done))} left"
         return line
+
+    def _seconds_left(self, done):
+        # points of one table cost about the same: their mean is a fair forecast
+        per_point = (self.since - self.begin) / done
+        # the present point may take longer than its share, but leaves no less than nothing
+        spent = min(time.monotonic() - self.since, per_point)
+        to_do = len(self.missing) - done
+        return per_point * to_do - spent
 
 
 def _end(asked, every, unfinished):
@@ -215,7 +220,11 @@ def _dry_run(table):
     print(text_files.as_toml(tables(table)))
     for line in [*_lines_of_rows(rows), *_lines_of_cost(cost)]:
         print(f"# {line}")
-    return 0, {"config": tables(table), "rows": [row._asdict() for row in rows], "cost": cost}
+    return 0, {
+        "config": tables(table),
+        "rows": [row._asdict() for row in rows],
+        "cost": cost,
+    }
 
 
 def _lines_of_rows(rows):
@@ -224,8 +233,19 @@ def _lines_of_rows(rows):
     cells = [head]
     for row in rows:
         twist = ",".join(f"{angle:g}" for angle in row.twist) or "0"
-        numbers = (row.points, row.orbitals, row.memory_mib, row.seconds_least, row.seconds_most)
-        gas = [str(row.electrons), row.polarization, f"{row.theta:g}", twist]
+        gas = [
+            str(row.electrons),
+            row.polarization,
+            f"{row.theta:g}",
+            twist,
+        ]
+        numbers = (
+            row.points,
+            row.orbitals,
+            row.memory_mib,
+            row.seconds_least,
+            row.seconds_most,
+        )
         cells.append(gas + [f"{number:.0f}" for number in numbers])
     return aligned(cells).splitlines()
 
@@ -268,16 +288,17 @@ def _plain(states):
 
 def _print(every, states):
     """A line for each point, and how much is left."""
-    rows = [["point", "state", "F, Ha", "wanted, Ha", "steps", "samples", "s"]]
-    rows += [_row_of_point(point, states[point.name]) for point in every]
-    print(aligned(rows))
+    head = ["point", "state", "F, Ha", "wanted, Ha", "steps", "samples", "s"]
+    rows = [_row_of_point(point, states[point.name]) for point in every]
+    print(aligned([head, *rows]))
     seconds = [state.seconds for state in states.values() if state.state == "done"]
     done = len(seconds)
     left = len(every) - done
     remaining = ""
     if done and left:
         # points of one table cost about the same: their mean is a fair forecast
-        hours = np.mean(seconds) * left / 3600
+        mean = np.mean(seconds)
+        hours = mean * left / 3600
         remaining = f", about {hours:.1f} h"
     LOG.info(f"{done} of {len(every)} points done, {left} left{remaining}")
 

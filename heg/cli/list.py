@@ -98,8 +98,16 @@ def _show(directory):
     runs = runs_below(directory)
     rows = [["run", "gas", "state", "steps", "F, Ha", "verdict"]]
     for run in runs:
-        free_energy = str(run.free_energy or "")
-        rows.append([run.directory, run.gas, run.state, str(run.steps), free_energy, run.verdict])
+        rows.append(
+            [
+                run.directory,
+                run.gas,
+                run.state,
+                str(run.steps),
+                str(run.free_energy or ""),
+                run.verdict,
+            ]
+        )
     print(aligned(rows) if runs else f"There are no runs below {directory}.")
     return 0, [_plain(run) for run in runs]
 

@@ -189,10 +189,12 @@ def _print(result, differences):
             _print_line(entry.title, _values(quantity), quantity.unit)
     for name, estimate in differences.items():
         title = f"{name} by difference of the two runs beside"
-        _print_line(title, str(estimate), result.quantities[name].unit)
+        unit = result.quantities[name].unit
+        _print_line(title, str(estimate), unit)
     for name, value in facts["infinite_gas"].items():
-        with_error = isinstance(value, dict)
-        _print_line(name, str(Estimate(**value)) if with_error else f"{value:.6g}")
+        # published values have no error
+        text = str(Estimate(**value)) if isinstance(value, dict) else f"{value:.6g}"
+        _print_line(name, text)
     for note in (SIZE_ERROR, *facts["outside_of_fits"]):
         print(note)
     if sentence := sentence_of(facts):
@@ -228,11 +230,12 @@ def _report(run_dir, output, result):
 
 def _draw(directory, output, result, history):
     """Writes all figures for which there are numbers; the files by caption."""
-    figures = {"structure": run_figures.structure(result.quantities, result.system)}
+    quantities = result.quantities
+    figures = {"structure": run_figures.structure(quantities, result.system)}
     # a classical plasma has neither momenta nor levels
-    if "n_k" in result.quantities:
+    if "n_k" in quantities:
         ideal = ideal_momentum(result.system, result.orbitals)
-        figures["momentum"] = run_figures.momentum(result.quantities, ideal)
+        figures["momentum"] = run_figures.momentum(quantities, ideal)
         figures["levels"] = run_figures.levels(result.landau)
     if result.second_order:
         figures["second_order"] = run_figures.second_order(result.second_order)

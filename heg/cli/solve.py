@@ -213,6 +213,7 @@ class _Progress:
 
     def __call__(self, step, info):
         now = time.monotonic()
+        # the first step that is seen, not step 0: a run may go on from a checkpoint
         self.begin = self.begin or _Begin(step, now)
         last = step == self.steps
         early = step == self.begin.step + JUDGED_STEPS
@@ -273,7 +274,8 @@ def _print_summary(summary):
         result = Estimate(**summary[name])
         initial = Estimate(**summary["initial"][name])
         ideal = summary["ideal"][name]["mean"]
-        rows.append([label, str(result), str(initial), f"{ideal:.6g}"])
+        cells = [str(result), str(initial), f"{ideal:.6g}"]
+        rows.append([label, *cells])
     print(aligned(rows))
     # signs of trouble that the means do not show
     quality = summary["quality"]
@@ -286,8 +288,9 @@ def _print_summary(summary):
 
 def _print_infinite(system, summary):
     """f_xc of the cell and of the infinite gas beside the published ones."""
-    # the ideal part is exact
-    f_xc = Estimate(summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"])
+    bound = summary["F"]
+    ideal = summary["ideal"]["F"]  # exact
+    f_xc = Estimate(bound["mean"] - ideal["mean"], bound["error"])
     values = _infinite_values(system, f_xc)
     infinite = Estimate(**values["f_xc_of_the_bound_ha"])
     rows = [
@@ -298,11 +301,13 @@ def _print_infinite(system, summary):
     extrapolated = out_of_range(system.dim, system.rs, system.theta)
     for name, paper in PAPERS.items():
         published = values.get(f"f_xc_{name}_ha")
-        if published is not None:
-            # a fit beyond its data is no reference: the reader must see it
-            label = f"{paper}, extrapolated" if name in extrapolated else paper
-            difference = Estimate(infinite.mean - published, infinite.error)
-            rows.append([label, f"{published:.6g}", str(difference)])
+        if published is None:
+            continue
+        # a fit beyond its data is no reference: the reader must see it
+        label = f"{paper}, extrapolated" if name in extrapolated else paper
+        difference = infinite.mean - published
+        with_error = Estimate(difference, infinite.error)
+        rows.append([label, f"{published:.6g}", str(with_error)])
     print(f"\n{aligned(rows)}\n")
 
 
