@@ -333,10 +333,11 @@ def changes(config: Config, stored: dict[str, dict]) -> Changes:
             continue
         before = stored.get(name, {})
         for field, value in table.items():
+            earlier = before.get(field)
             is_free = field in FREE_FIELDS.get(name, ())
-            if is_free or _is_same(field, value, before.get(field)):
+            if is_free or _is_same(field, value, earlier):
                 continue
-            sentence = f"[{name}] {field} is {value}, the run has {before.get(field)}"
+            sentence = f"[{name}] {field} is {value}, the run has {earlier}"
             if field in ANNOUNCED_FIELDS.get(name, ()):
                 announced.append(sentence)
             else:
