@@ -202,7 +202,8 @@ def blocking(chain: ArrayLike) -> Estimate:
     while len(blocks) >= MIN_BLOCKS:
         errors.append(independent(blocks).error)
         # pairs of blocks become blocks; an odd last one is left out
-        even = blocks[: len(blocks) // 2 * 2]
+        pairs = len(blocks) // 2
+        even = blocks[: 2 * pairs]
         blocks = even.reshape(-1, 2).mean(axis=1)
     if not errors:
         raise ValueError(

@@ -356,6 +356,7 @@ def collect(asked: Asked, every: list[Point], surfaces: bool) -> Table | None:
             rows.append(_row(twisted, finished_points))
     if not rows:
         return None
+    # all cells of a grid are averaged over the same twists
     every_twist = twists(asked.table.grid)
     twists_of_cells = {(row["n_up"], row["n_down"]): every_twist for row in rows}
     return table_of(rows, twists_of_cells, surfaces)

@@ -187,10 +187,13 @@ def _add(estimate: Estimate, value: float, error: float) -> Estimate:
 
 def _provenance_columns(parts: list[Part]) -> dict:
     """The effort behind a row, and where it comes from."""
+    facts = [part.facts for part in parts]
+    # a row is as good as the worst of its twists
+    all_reached = all(fact["reached"] for fact in facts)
     return {
-        "samples": sum(part.facts["samples"] for part in parts),
-        "steps": sum(part.facts["steps"] for part in parts),
-        "reached": int(all(part.facts["reached"] for part in parts)),
+        "samples": sum(fact["samples"] for fact in facts),
+        "steps": sum(fact["steps"] for fact in facts),
+        "reached": int(all_reached),
         "doubts": _doubts(parts),
         "run": " ".join(part.run for part in parts),
         "version": parts[0].observables["version"],

@@ -256,13 +256,14 @@ def _across(dim, eta) -> Callable[[np.ndarray], np.ndarray]:
     # in two dimensions by a table, as the integral has no closed form
     last = _last_wavevector(eta)
     position = np.linspace(0, last, TABLE_POINTS)
-    spline = CubicSpline(position, _line_integrals(position, eta))
+    values = _line_integrals(position, eta)
+    spline = CubicSpline(position, values)
 
     def interpolated(x):
         distance = np.abs(x)
         inside = distance < last
-        values = spline(np.minimum(distance, last))
-        return np.where(inside, values, 0.0)
+        integral = spline(np.minimum(distance, last))
+        return np.where(inside, integral, 0.0)
 
     return interpolated
 

@@ -174,9 +174,11 @@ class System:
     def __post_init__(self):
         # numbers first: whatever is compared below is one
         for name in ("n_up", "n_down", "dim"):
-            self._set(name, whole_number(name, getattr(self, name)))
+            given = getattr(self, name)
+            self._set(name, whole_number(name, given))
         for name in RANGES:
             value = getattr(self, name)
+            # inside a jitted function r_s and the coupling have no number
             if not (name in TRACED and _is_traced(value)):
                 self._set(name, real_number(name, value))
         self._check_electrons()

@@ -247,6 +247,7 @@ class Occupations:
         levels = self.energy + system.fermi_energy * shift
         levels = system.beta * levels
         most = max(system.spins)
+        # ln Z_r(m) of each spin at its own levels
         tables = jnp.stack([log_partition_table(level, most) for level in levels])
         # ln Z_{r-1}(m + 1) by spin, r - 1 and m; it is zero where no room is left for the others
         partitions = tables[:, 1:].transpose(0, 2, 1)
@@ -297,6 +298,7 @@ class Occupations:
         def place(placed, slot):
             # one token at a time: an axis of length one for the network
             known = jax.tree.map(lambda value: value[None], slot.known)
+            # what the electron placed last tells about the next one
             tokens = self._tokens(placed.orbital, known)
             update, cache = correction(tokens, placed.cache, slot.position)
             logits = slot.ideal_logits + update
@@ -304,6 +306,7 @@ class Occupations:
             orbital = jax.random.categorical(slot.key, log_p)
             return _Placed(orbital, cache), orbital[0]
 
+        # the scan goes over the electrons, each with a key of its own
         keys = jax.random.split(key, electrons)
         slots = _SlotToFill(
             position=jnp.arange(electrons),

@@ -115,14 +115,16 @@ class MomentumEstimator:
         """
         log_psi_x = self.log_psi(params, x, state)
         parts = self.system.parts
+        keys = jax.random.split(key, len(parts))
         of_spins = []
-        for part, key_of_spin in zip(parts, jax.random.split(key, len(parts))):
+        for part, key_of_spin in zip(parts, keys):
             electron, s = self._draw_move(part, key_of_spin)
             moved = x.at[part.start + electron].add(s)
             log_ratio = self.log_psi(params, moved, state) - log_psi_x
             # the determinants at z, moved by the same s
             log_ratio_bare = self._log_ratio_bare(z[part], state[part], electron, s)
-            of_spins.append(self._momentum(log_ratio, log_ratio_bare, state[part], s))
+            momentum = self._momentum(log_ratio, log_ratio_bare, state[part], s)
+            of_spins.append(momentum)
         return jax.tree.map(lambda *spins: jnp.stack(spins), *of_spins)
 
     def _draw_move(self, part, key):
@@ -148,13 +150,16 @@ class MomentumEstimator:
     def _momentum(self, log_ratio, log_ratio_bare, state, s):
         """Momentum of one spin from the ratios of the wavefunctions after and before the move."""
         electrons = len(state)
+        # e^{-ik s}, its mean over each shell
         phases = jnp.exp(-1j * (self.k @ s))
         wave = self.shell_mean @ phases
         # the first wavevectors are the orbitals of p(K), in the same order
         in_k = jnp.zeros(len(self.k)).at[state].set(1.0)
+        moved = wave * _both_ways(log_ratio)
+        bare = wave * _both_ways(log_ratio_bare)
         return Momentum(
-            moved=electrons * jnp.real(wave * _both_ways(log_ratio)),
-            bare=electrons * jnp.real(wave * _both_ways(log_ratio_bare)),
+            moved=electrons * jnp.real(moved),
+            bare=electrons * jnp.real(bare),
             occupied=self.shell_mean @ in_k,
         )
 

@@ -175,6 +175,7 @@ def _ball_in_cube(radius):
         height_squared = radius**2 - distance_squared
         if 0 < height_squared < 0.25:
             kinks.append(np.sqrt(height_squared))
+    # the lower half of the cube is the mirror of the upper one
     half, _ = quad(slice_area, 0, 0.5, points=kinks, epsabs=1e-10)
     return 2 * half
 

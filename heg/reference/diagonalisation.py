@@ -276,11 +276,12 @@ def _log_partition(system, motion, levels):
     """ln Z from the relative levels of each class."""
     logs = []
     # Z of a class is a product, and the sum over classes is Z
+    beta = system.beta
     for number, relative in enumerate(levels):
         moving = motion.of_class(number)
         if len(moving):
-            log_motion = logsumexp(-system.beta * moving)
-            log_relative = logsumexp(-system.beta * relative)
+            log_motion = logsumexp(-beta * moving)
+            log_relative = logsumexp(-beta * relative)
             logs.append(log_motion + log_relative)
     return logsumexp(logs)
 

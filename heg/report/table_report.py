@@ -153,10 +153,13 @@ def _doubts(table):
     # tables of older versions have no such column
     for index, doubts in enumerate(table.columns.get("doubts", ())):
         if doubts:
-            rows.append([*_row(table, index)[:4], doubts])
+            # a row begins with N, zeta, r_s and Theta
+            gas = _row(table, index)[:4]
+            rows.append([*gas, doubts])
     if not rows:
         return []
-    return ["<h2>Doubts</h2>", html_table(("N", "ζ", "r_s", "Θ", "doubts"), rows)]
+    head = ("N", "ζ", "r_s", "Θ", "doubts")
+    return ["<h2>Doubts</h2>", html_table(head, rows)]
 
 
 def _extrapolation(table):
@@ -167,7 +170,8 @@ def _extrapolation(table):
     if not rows:
         return []
     heading = "<h2>f_xc linear in 1 / N to infinity</h2>"
-    return [heading, html_table(("r_s", "Θ", "ζ", "f_xc"), rows)]
+    head = ("r_s", "Θ", "ζ", "f_xc")
+    return [heading, html_table(head, rows)]
 
 
 def _quality_of_fits(table):

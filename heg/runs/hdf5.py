@@ -199,6 +199,7 @@ def _digest(arrays: Arrays) -> str:
     # sorted: a file gives its datasets back in another order than they were written
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
+        # the same bytes may mean another array
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -265,8 +265,9 @@ class Run:
             seconds = float(attributes.get("seconds", 0.0))
             return Checkpoint(state, seconds)
         rows = self.directory.history()
+        last_step = int(rows[-1]["step"]) if rows else 0
         # a run that ended before its first checkpoint begins anew without a word
-        had_checkpoints = rows and int(rows[-1]["step"]) > self.config.run.save_every
+        had_checkpoints = last_step > self.config.run.save_every
         if unusable or had_checkpoints:
             self._set_aside([*unusable, self.directory.history_file])
             LOG.warning("No checkpoint is left: the run begins anew.")
@@ -298,6 +299,7 @@ class Run:
         )
 
     def _take_step(self, progress: Progress) -> None:
+        # the state before is kept until the step is known to be sound
         before = progress.state
         after, info = self.solver.step(before)
         trouble = trouble_of(self.config, before, after, info)

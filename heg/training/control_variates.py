@@ -98,10 +98,12 @@ class ControlVariates:
         transfer = self._transfer(state)
         fock = self._hartree_fock(transfer)
         waves = self._density_deviations(z, transfer)
-        coulomb = system.coupling * (coulomb_energy(z, system) - fock)
+        deviation = coulomb_energy(z, system) - fock
+        coulomb = system.coupling * deviation
         ideal = jnp.sum(self.energies[state])
+        interaction = system.coupling * fock
         return Controls(
-            of_state=jnp.stack([1.0, ideal, system.coupling * fock]),
+            of_state=jnp.stack([1.0, ideal, interaction]),
             deviations=jnp.append(coulomb, waves),
         )
 
@@ -177,7 +179,7 @@ def update_regression(regression: Regression, controls: Controls, energy: Energy
     energies = jnp.stack([kinetic, energy.potential], axis=1)
     count = len(energies)
     batch = Regression(
-        squares=regressors.T @ regressors / count,
+        squares=regressors.T @ regressors / count,  # "bi,bj->ij" over the batch
         products=regressors.T @ energies / count,
     )
 

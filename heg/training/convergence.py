@@ -53,8 +53,9 @@ def settled(history: list[dict[str, str]], accuracy: float, temperature: float) 
         return False
     # F is at its minimum and S is not: it may still drift where F has settled
     entropy = drift(history, "S")
-    is_noise = abs(entropy.mean) <= NOISE * entropy.error
-    return is_noise or temperature * abs(entropy.mean) <= accuracy
+    size = abs(entropy.mean)
+    is_noise = size <= NOISE * entropy.error
+    return is_noise or temperature * size <= accuracy
 
 
 def _mean(rows, name):

@@ -125,7 +125,8 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
 
     def log_prob(flow):
         def log_prob_of_walker(walker):
-            return 2 * jnp.real(model.log_psi(flow, walker.x, walker.state))
+            log_psi = model.log_psi(flow, walker.x, walker.state)
+            return 2 * jnp.real(log_psi)
 
         return map_walkers(log_prob_of_walker, few, TRUST_WALKERS)
 
@@ -136,8 +137,9 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
 
     def too_far(number):
         moved = optax.apply_updates(params.flow, halved(number))
+        after = log_prob(moved)
         # the standard deviation, as a change of the norm alone changes nothing
-        change = jnp.std(log_prob(moved) - before)
+        change = jnp.std(after - before)
         # not `change >= TRUST`: a change that is not a number is too far as well
         return ~(change < TRUST) & (number < MAX_HALVINGS)
 

@@ -90,11 +90,11 @@ def _fit(samples, usable):
     The operators are fitted within the drawn states alone. The flow was trained on these, and
     leaves another local energy in excited ones.
     """
-    drawn = samples.drawn
-    operators = samples.operators[drawn]
+    operators = samples.operators[samples.drawn]
+    energy = samples.energy[samples.drawn]
     # within the states, so that differences between them do not count as noise
     regressors = _centred(operators[..., usable])
-    deviations = _centred(samples.energy[drawn])
+    deviations = _centred(energy)
     weights = np.zeros(usable.shape)
     weights[usable] = _least_squares(regressors, deviations)
 

@@ -228,6 +228,7 @@ def spectrum_of(
     step = np.log(energies[1] / energies[0])
     ratio = np.abs(gap) / energies[0]
     distance = np.log(ratio + TINY)
+    # energies below the first bin and above the last count there
     position = np.clip(distance / step, 0, bins - 1.001)
     lower = position.astype(int)
     share = position - lower
