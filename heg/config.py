@@ -117,7 +117,15 @@ class SystemConfig:
         theta = cast(float, self.theta)
         n_up = electrons_up(self.electrons, self.polarization)
         n_down = self.electrons - n_up
-        return System(n_up, n_down, self.dim, rs, theta, self.twist, self.coupling)
+        return System(
+            n_up=n_up,
+            n_down=n_down,
+            dim=self.dim,
+            rs=rs,
+            theta=theta,
+            twist=self.twist,
+            coupling=self.coupling,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

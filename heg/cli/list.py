@@ -76,20 +76,34 @@ def _listed(run_dir):
         steps = len(directory.history())
         if directory.summary_file.exists():
             return _finished(directory, description)
-        return Listed(str(run_dir), description, "unfinished", steps, None, "")
+        return Listed(
+            directory=str(run_dir),
+            gas=description,
+            state="unfinished",
+            steps=steps,
+            free_energy=None,
+            verdict="",
+        )
     except (ValueError, StorageError, KeyError, TypeError) as error:
-        return Listed(str(run_dir), "", f"unreadable: {error}", 0, None, "")
+        return Listed(
+            directory=str(run_dir),
+            gas="",
+            state=f"unreadable: {error}",
+            steps=0,
+            free_energy=None,
+            verdict="",
+        )
 
 
 def _finished(directory, description):
     summary = directory.summary()
     return Listed(
-        str(directory),
-        description,
-        "finished",
-        summary["steps"],
-        Estimate(**summary["F"]),
-        sentence_of(summary),
+        directory=str(directory),
+        gas=description,
+        state="finished",
+        steps=summary["steps"],
+        free_energy=Estimate(**summary["F"]),
+        verdict=sentence_of(summary),
     )
 
 

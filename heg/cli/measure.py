@@ -138,7 +138,15 @@ def _measure(run_dir, samples, step, beside, second_order, output, max_seconds):
     differences = processes.on_first(_differences, beside) if beside else {}
     show = _Progress()
     stop = stop_signals(max_seconds)
-    result = measure_run(run_dir, samples, show, stop, step, output, second_order)
+    result = measure_run(
+        run_dir,
+        samples,
+        show,
+        stop,
+        step=step,
+        output=output,
+        second_order=second_order,
+    )
     if result is None:
         LOG.info(f"Stopped in order; the same command goes on with the measurement in {run_dir}.")
         return CONTINUE, None

@@ -157,7 +157,14 @@ def _points_of_cell(
     cell: PointsByPlace = {}
     places = itertools.product(enumerate(twists(grid)), enumerate(thetas), enumerate(radii))
     for (twist_index, twist), (row, theta), (column, rs) in places:
-        system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
+        system = SystemConfig(
+            electrons=electrons,
+            dim=grid.dim,
+            rs=rs,
+            theta=theta,
+            polarization=polarization,
+            twist=twist.angle,
+        )
         place = (twist_index, row, column)
         # where parameters change least comes first
         nearest = (

@@ -325,6 +325,13 @@ def _averaged_first_order(data: Data, theta: float) -> float:
     gas = data.gas
     total = 0.0
     for twist in data.twists:
-        cell = System(gas.n_up, gas.n_down, gas.dim, 1.0, theta, twist.angle)
+        cell = System(
+            n_up=gas.n_up,
+            n_down=gas.n_down,
+            dim=gas.dim,
+            rs=1.0,
+            theta=theta,
+            twist=twist.angle,
+        )
         total += twist.weight * first_order(cell)
     return total

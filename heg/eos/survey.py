@@ -206,10 +206,17 @@ class PointWork:
 
     def _train(self, start: str | None, attempt: int) -> dict:
         """The summary of the trained run; empty if stopped."""
-        config = run_config(self.table, self.point, str(self.directory), start, attempt)
+        config = run_config(
+            self.table,
+            self.point,
+            run_dir=str(self.directory),
+            start=start,
+            attempt=attempt,
+        )
 
         def show(step, info):
-            free_energy = Estimate(*map(float, info.estimates["F"]))
+            mean, error = info.estimates["F"]
+            free_energy = Estimate(float(mean), float(error))
             self.hooks.show(self.point, "step", step, self.table.grid.steps, free_energy)
 
         with _silent_runs():

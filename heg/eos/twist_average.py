@@ -112,7 +112,13 @@ def row_of(parts: list[Part]) -> dict:
         # F alone is known to second order
         excess = cell.excess if letter == "f" else _average(parts, letter)
         unit = _unit(letter, system.dim)
-        row |= _quantity_columns(letter, unit, excess, size, ideal[letter])
+        row |= _quantity_columns(
+            letter,
+            unit,
+            excess,
+            size,
+            ideal=ideal[letter],
+        )
     for name, error in cell.errors.items():
         row[f"f_xc_error_{name}_ha"] = error
     row["exchange_correction_ha"] = size.exchange

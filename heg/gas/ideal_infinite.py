@@ -193,7 +193,7 @@ def _exchange(dim, polarization, theta):
 
     In both dimensions v(q) cancels the q of the volume element: 4 pi / q^2 . q^2 and 2 pi / q . q.
     """
-    polarised = System(1, 0, dim, 1.0, theta)
+    polarised = System(n_up=1, n_down=0, dim=dim, rs=1.0, theta=theta)
     majority = (1 + polarization) / 2
     # k_F as n^(1/d) of the majority spin
     fermi_wavevector = polarised.fermi_wavevector * majority ** (1 / dim)

@@ -250,9 +250,22 @@ def evaluate(
     quantities |= _quality(frozen, drawn, history)
     second: dict[str, Any] = {}
     if beyond is not None:
-        result = second_order(system, beyond.rows, beyond.known, beyond.beyond, beyond.relaxation)
+        result = second_order(
+            system,
+            rows=beyond.rows,
+            known=beyond.known,
+            beyond=beyond.beyond,
+            relaxed=beyond.relaxation,
+        )
         second = result._asdict()
-        quantities |= corrected(system, grid, quantities, result, beyond.rows, beyond.relaxation)
+        quantities |= corrected(
+            system,
+            grid,
+            quantities,
+            result,
+            rows=beyond.rows,
+            relaxed=beyond.relaxation,
+        )
     return Measurement(
         system=system,
         orbitals=orbitals,

@@ -103,7 +103,14 @@ def grid_of(system: System) -> Grid:
     highest = int(LONGEST_Q * unit_gas.fermi_wavevector / unit)
     shells, weight = _reciprocal_shells(unit_gas, highest)
     edges, share = _separation_bins(unit_gas)
-    return Grid(shells, highest, weight, edges, share).at_density(system.rs)
+    grid = Grid(
+        shells=shells,
+        highest=highest,
+        weight=weight,
+        edges=edges,
+        share=share,
+    )
+    return grid.at_density(system.rs)
 
 
 def _reciprocal_shells(system, highest):

@@ -92,7 +92,13 @@ def measure(
     with contextlib.ExitStack() as held:
         # files belong to the first process: it alone holds the lock
         on_first(_hold, output, held)
-        blocks = collect_blocks(frozen, output, samples, partial(show, "samples"), asked_to_stop)
+        blocks = collect_blocks(
+            frozen,
+            output,
+            samples,
+            show=partial(show, "samples"),
+            stop=asked_to_stop,
+        )
         if blocks is None:
             return None
         # many draws of K alone, which cost little
@@ -102,11 +108,24 @@ def measure(
         beyond: Rows | None = None
         if second_order and frozen.system.has_second_order:
             accuracy = np.inf if second_order is True else float(second_order)
-            show_states = partial(show, "states")
-            beyond = collect(frozen, output, drawn, accuracy, show_states, asked_to_stop)
+            beyond = collect(
+                frozen,
+                output,
+                drawn,
+                accuracy,
+                show=partial(show, "states"),
+                stop=asked_to_stop,
+            )
             if beyond is None:
                 return None
-        measurement = evaluate(frozen, blocks, history, drawn, beyond, asked_to_stop)
+        measurement = evaluate(
+            frozen,
+            blocks,
+            history,
+            drawn,
+            beyond,
+            stop=asked_to_stop,
+        )
         if measurement is None:
             return None
         # a measurement is no better than the training before it

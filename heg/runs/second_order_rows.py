@@ -204,10 +204,10 @@ def _rows_wanted(system, collected: Rows, accuracy: float, available: int) -> in
     count = len(collected.rows.variance)
     result = second_order(
         system,
-        collected.rows,
-        collected.known,
-        collected.beyond,
-        collected.relaxation,
+        rows=collected.rows,
+        known=collected.known,
+        beyond=collected.beyond,
+        relaxed=collected.relaxation,
     )
     if not np.isfinite(result.error):
         raise RunError("the second order is not finite: measure with --no-second-order")

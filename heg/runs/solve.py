@@ -67,7 +67,13 @@ def solve(
         # a signal may reach one process alone: all of them end together
         return any_process(stop() or (is_first() and directory.stop_file.exists()))
 
-    run = Run(config, build(config), directory, show, asked_to_stop)
+    run = Run(
+        config=config,
+        solver=build(config),
+        directory=directory,
+        show=show,
+        stop=asked_to_stop,
+    )
     # a start that does not fit is refused before there is a directory
     other_params = run.parameters_of_other_run()
     with contextlib.ExitStack() as held:
@@ -346,7 +352,13 @@ class Run:
 
     def conclude(self, progress: Progress, initial: Samples, final: Samples) -> dict:
         """Write summary.json from the samples before and after the training; return it."""
-        summary = summarise(self.solver, self.config, progress.state, initial, final)
+        summary = summarise(
+            self.solver,
+            self.config,
+            progress.state,
+            initial=initial,
+            final=final,
+        )
         # one batch for each step, and the first batch of chains
         draws = self.config.sampler.batch * (summary["steps"] + 1)
         summary["verdict"] = verdict(summary, progress.rows, draws)

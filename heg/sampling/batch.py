@@ -84,6 +84,7 @@ class Walks:
     def chain(self, params: Params, walkers: Walkers, width: jax.Array, key: jax.Array) -> Walk:
         """Chains at new K, from where the walkers are."""
         config = self.config
+        # the same order of streams as in `draw`: states, then positions
         move = make_chain(config.sampler, self.model.log_psi, self.model.score)
         key_state, key_move = jax.random.split(key)
         state = self._new_states(params, key_state)
@@ -118,7 +119,13 @@ def make_walks(
     system: System, orbitals: Orbitals, model: Model, config: SamplerConfig, chunk: int
 ) -> Walks:
     """Both ways to a batch, `chunk` walkers at a time."""
-    return Walks(system, orbitals, model, config, chunk)
+    return Walks(
+        system=system,
+        orbitals=orbitals,
+        model=model,
+        config=config,
+        chunk=chunk,
+    )
 
 
 def anywhere(system: System, batch: int, key: jax.Array) -> Walk:

@@ -191,7 +191,13 @@ def beyond_second_order(
     unsure = []
     for state in distinct:
         n = doubles_of.n[state]
-        correction = shell_correction(doubles_of, n, scaled_elements, levels.gap, beta)
+        correction = shell_correction(
+            doubles_of,
+            n,
+            known=scaled_elements,
+            gap=levels.gap,
+            beta=beta,
+        )
         values.append(correction.value)
         unsure.append(correction.unsure)
     estimate = independent(np.repeat(values, counts))
