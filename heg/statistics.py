@@ -177,6 +177,7 @@ def chain_mean(chain: ArrayLike) -> Estimate:
       ValueError: the chain is too short for its error.
     """
     chain = np.asarray(chain, float)
+    # steps between values that know nothing of each other
     tau = autocorrelation_time(chain)
     # as many values as chain.size / tau independent ones
     error = chain.std(ddof=1) * np.sqrt(tau / chain.size)
@@ -247,6 +248,7 @@ def jackknife(blocks: Any, function: Callable[[Any], ArrayLike], groups: int = 2
     count = len(jax.tree.leaves(blocks)[0])
     if count < 2:
         raise ValueError(f"{count} block of samples gives no error: draw more samples")
+    # blocks in a group, rounded up
     size = -(-count // groups)
     groups = count // size  # a rest smaller than a group joins the mean, not the error
     pooled = jax.tree.map(lambda leaf: _pool(leaf, groups, size), blocks)
@@ -299,6 +301,7 @@ def intercept(x: ArrayLike, y: ArrayLike, error: ArrayLike) -> tuple[Estimate, f
     line = np.stack([constant, x / unit], axis=1)
     regressors = line / error[:, None]
     targets = y / error
+    # normal equations; pinv, as all x may be the same
     normal = regressors.T @ regressors
     covariance = np.linalg.pinv(normal)
     best = covariance @ regressors.T @ targets

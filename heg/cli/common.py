@@ -106,6 +106,7 @@ def _answer(program, parse, act, arguments):
 def _value_of(flag, arguments):
     """The word after a flag, written as one word, --flag=WORD, or as two; None without it."""
     for word, following in zip(arguments, [*arguments[1:], None]):
+        # --flag=value or --flag value
         name, is_one_word, value = word.partition("=")
         if name == flag:
             return value if is_one_word else following
@@ -194,6 +195,7 @@ def begin(program: str, alone: bool = False) -> None:
 
 def _words_by_position(arguments):
     """The words of a command line by position, and the directory in which they were given."""
+    # what must be the same for all processes of a job
     words = {
         "the working directory": os.getcwd(),
         "the number of arguments": len(arguments),
@@ -280,6 +282,7 @@ def _missing(app, arguments, settings: Iterable[str] = ()):
     given = {*_flags(arguments), *(f"--{name}" for name in settings)}
     missing = []
     for one in app.assemble_argument_collection():
+        # flags alone: arguments by position are missed by the parser itself
         needed = one.required and one.name.startswith("--")
         if needed and not given.intersection(one.names):
             missing.append(one.name)

@@ -158,6 +158,7 @@ class _Progress:
     def __init__(self, every, missing):
         self.count = len(every)
         self.number = {point.name: number for number, point in enumerate(every, start=1)}
+        # the number of points that this call does before each
         self.missing = {name: index for index, name in enumerate(missing)}
         self.free_energy = {}  # of the latest step, by point
         self.begin = time.monotonic()
@@ -324,6 +325,7 @@ def _write(asked, every, surfaces):
         check(asked.table, asked.run_dir)
     except ValueError:
         return  # another job has added points since: the table is that job's
+    # a gas counts once all of its twists are done
     made = collect(asked, every, surfaces)
     if made is None:
         return
@@ -364,6 +366,7 @@ def collect(asked: Asked, every: list[Point], surfaces: bool) -> Table | None:
 
 def _gases(every):
     """Points of one gas at all its twists, a list each, by size, polarisation, Theta and r_s."""
+    # points of a gas differ by their twist alone
     gases = defaultdict(list)
     for point in every:
         system = point.system

@@ -96,6 +96,7 @@ def _listed(run_dir):
 
 
 def _finished(directory, description):
+    # the summary alone: no checkpoint is read
     summary = directory.summary()
     return Listed(
         directory=str(directory),

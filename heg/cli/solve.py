@@ -225,6 +225,7 @@ class _Progress:
         self._print(line, last)
 
     def _seconds_left(self, step, now):
+        # the step that compiled is not counted
         seconds_per_step = (now - self.begin.time) / (step - self.begin.step)
         return seconds_per_step * (self.steps - step)
 
@@ -245,6 +246,7 @@ def _line_of_step(step, steps, info):
 
 
 def _clock(seconds):
+    # hours, minutes and seconds
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
 

@@ -214,6 +214,7 @@ def run_config(
         samples=FINAL_SAMPLES,
         seed=zlib.crc32(f"{point.name} {table.grid.seed}".encode()),
     )
+    # smaller steps are safer, not better: a first attempt takes the usual ones
     max_norm = table.optimizer.max_norm / 2**attempt
     optimizer = dataclasses.replace(table.optimizer, max_norm=max_norm)
     return Config(point.system, run, table.model, table.sampler, optimizer)

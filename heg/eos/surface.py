@@ -114,6 +114,7 @@ def fit(data: Data) -> Surface:
         raise ValueError(
             f"{len(data.rs)} points make no surface: give {MIN_POINTS} or more of one cell"
         )
+    # the mean of the process: what is known exactly
     spline = _first_order(data)
     logs = jnp.stack([jnp.log(data.rs), jnp.log(data.theta)], axis=1)
     # what is fitted, r_s f_xc beyond the first order
@@ -177,6 +178,7 @@ def beyond_first_order(surface: Surface, rs: float, theta: float) -> Thermodynam
     )
     linear = jet_to_thermodynamics(surface.data.gas, rs, theta)
     widening = max(surface.chi2, 1.0)
+    # f, e, s, p, c, B are linear in the jet
     covariance = widening * linear @ np.asarray(jet_covariance) @ linear.T
     return Thermodynamics(linear @ np.asarray(jet), covariance)
 
@@ -253,6 +255,7 @@ def _negative_log_likelihood(log_scales, logs, noise, h):
 
 def _factor_and_weights(scales, logs, noise, h):
     """Cholesky factor of the covariance of the data, and its inverse times the data."""
+    # the covariance of the data: that of the process and their noise
     matrix = jax.vmap(lambda a: _prior_of_data(scales, a, logs))(logs)
     factor = cholesky(matrix + jnp.diag(noise), lower=True)
     return factor, cho_solve((factor, True), h)
@@ -289,6 +292,7 @@ def _jet(f: Callable) -> Callable:
 
     They are along the first axis, [7, ...].
     """
+    # forward mode, as a place has two components alone
     gradient = jax.jacfwd(f)
     hessian = jax.jacfwd(gradient)
 

@@ -92,6 +92,7 @@ def survey(table: TableConfig, run_dir: Path, hooks: Hooks) -> bool:
     def asked_to_stop() -> bool:
         return hooks.stop() or (is_first() and stop_file.exists())
 
+    # another job works on a point: the table is not finished by this call
     is_held = False
     for point in every:
         if on_first(is_done, table, run_dir, point):
@@ -144,6 +145,7 @@ class PointWork:
         return "failed"
 
     def _report_failure(self, error: Exception) -> None:
+        # one line, whatever the error says
         sentence = " ".join(str(error).split())
         failure = {"point": self.point.name, "what": sentence}
         on_first(text_files.append_line, self.run_dir / FAILURES_FILE, failure)
@@ -151,6 +153,7 @@ class PointWork:
 
     def compute(self, attempt: int) -> bool:
         """Train and measure the point, and write point.json; false if stopped."""
+        # an attempt that failed begins from the same run
         start = on_first(self._start)
         summary = self._train(start, attempt)
         if not summary:

@@ -119,6 +119,7 @@ class Series(NamedTuple):
         def terms_of(cell: System) -> np.ndarray:
             return np.array([exchange(cell), self.correlation_missing(cell)])
 
+        # steps of the differences must not leave the range of a gas
         inside = gas.inside_by(3 * STEP)
         slopes = _differences(terms_of, inside)
         value = slopes.value if inside == gas else terms_of(gas)
@@ -377,6 +378,7 @@ def _deviations(
     """Deviations of measured quantities of a cell from its surface, in standard errors."""
     rs = float(columns["rs_bohr"][row])
     theta = float(columns["theta"][row])
+    # the surface was fitted to f alone: its derivatives are predictions
     fitted = surface.excess(series.surface, rs, theta)
     deviations = {}
     for letter, unit in units.items():

@@ -120,6 +120,7 @@ def _as_csv(columns: Columns) -> str:
 
 def _cell_of_csv(value: Any) -> Any:
     """A value of Python; an empty cell for what is not a number."""
+    # not a number is the only value that differs from itself
     plain = np.asarray(value).item()
     return "" if plain != plain else plain
 

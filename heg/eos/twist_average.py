@@ -100,6 +100,7 @@ def row_of(parts: list[Part]) -> dict:
     Units are in the names of the columns.
     """
     system = parts[0].system
+    # averages over the twists, each with its weight
     size = _size_terms(parts)
     cell = _free_energy_of_cell(parts)
     # the order of the columns is that of table.csv
@@ -174,6 +175,7 @@ def _quantity_columns(
       size: the size correction.
       ideal: of the infinite ideal gas.
     """
+    # cell + size correction + ideal gas of infinitely many electrons
     correction = Estimate(size.correction[letter], size.uncertainty[letter])
     infinite = _add(excess, correction.mean, correction.error)
     total = Estimate(ideal + infinite.mean, infinite.error)

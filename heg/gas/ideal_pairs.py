@@ -47,6 +47,7 @@ def shell_pairs(levels: Float[np.ndarray, " orbitals"], electrons: int) -> Shell
     """
     ends = shell_ends(levels)
     size = np.diff(ends, prepend=0)
+    # one orbital stands for its shell: the last one
     every = np.asarray(occupation_numbers(padded(levels), electrons))
     level = np.asarray(levels)[ends - 1]
     occupation = every[ends - 1]

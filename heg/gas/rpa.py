@@ -185,6 +185,7 @@ def _log1p(x):
 @functools.lru_cache(maxsize=512)
 def _frequencies(theta) -> Frequencies:
     """Nodes up to where the tail begins for the largest q."""
+    # k of thermal electrons in units of k_F
     thermal = np.sqrt(1 + theta)
     last = REACH * thermal
     excitation = last**2 / 2 + last * thermal

@@ -56,10 +56,12 @@ class _Carried(NamedTuple):
     @property
     def p(self) -> jax.Array:
         """P = G G^T in blocks.  [N, d, N, d]"""
+        # einsum("iax,jbx->iajb")
         return (self.g @ self.g.T).reshape(*self.z.shape, *self.z.shape)
 
     def rows_of_g(self, electrons: slice) -> jax.Array:
         """G of some of the electrons.  [electrons d, dN]"""
+        # G with a row for each electron and direction
         by_electron = self.g.reshape(*self.z.shape, -1)
         return by_electron[electrons].reshape(-1, self.z.size)
 
@@ -190,6 +192,7 @@ def log_determinant_derivatives(
 
 def gradient_and_laplacian(f: Callable, x: jax.Array) -> Derivatives:
     """Gradient [like x] and Laplacian [] of a real -> complex function, forward over forward."""
+    # the Laplacian is a sum over all unit directions
     basis = jnp.eye(x.size)
     directions = basis.reshape(-1, *x.shape)
 

@@ -102,6 +102,7 @@ class CausalTransformer(hk.Module):
 def _attend(query, keys, values, position):
     """Values mixed by the attention of every head.  [T, heads, depth]"""
     depth = query.shape[-1]
+    # of every token t against every key s, for each head
     scores = jnp.einsum("thd,shd->hts", query, keys)
     scores = scores / np.sqrt(depth)
     # positions of the cache that are still empty are later ones, which the mask hides
@@ -144,6 +145,7 @@ class _Correction:
     def __call__(self, tokens, cache, start):
         """Logits [tokens, orbitals] and the cache."""
         h, cache = self.transformer(tokens, cache, start)
+        # a query for each token against the key of each orbital
         return self.query(h) @ self.keys.T, cache
 
 

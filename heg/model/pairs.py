@@ -75,6 +75,7 @@ class Pairs(NamedTuple):
 
     def to_electrons(self, odd: Inexact[Array, "dim pairs"]) -> Inexact[Array, "electrons dim"]:
         """Sum over the pairs of each electron of a vector that is odd under exchange."""
+        # einsum("ip,ap->ia"): sign is 1 for the first electron and -1 for the second
         return jnp.asarray(self.sign) @ odd.T
 
     def to_grid(

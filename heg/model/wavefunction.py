@@ -57,6 +57,7 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
 
 def _log_norm(system):
     """ln of the norm of the determinants of plane waves in the box."""
+    # the product of sqrt(N_s! L^(d N_s)) over the spins
     permutations = sum(math.lgamma(count + 1) for count in system.spins)
     coordinates = system.dim * system.electrons
     return permutations / 2 + coordinates / 2 * jnp.log(system.box)

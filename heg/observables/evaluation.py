@@ -240,6 +240,7 @@ def evaluate(
     system = frozen.system
     orbitals = frozen.orbitals
     grid = frozen.instruments.grid
+    # what needs the blocks alone
     quantities = thermodynamic_quantities(system, blocks)
     quantities |= distributions(system, orbitals, grid, blocks)
     quantities |= limits(system, grid, blocks)
@@ -288,6 +289,7 @@ def against_ideal(system: System, quantities: dict[str, Quantity]) -> dict[str, 
     """
     ideal = ideal_reference(system)
     free_energy = quantities["F"]
+    # the ideal values are exact: the error stays
     against = {"f_xc": free_energy._replace(value=free_energy.value - ideal["F"].mean)}
     ideal_entropy = ideal["S"].mean
     # without ratio where the cell is in its ground state to all digits
@@ -427,6 +429,7 @@ def _slope(name, one, other, ends, factor):
     last = _estimate_of(other, name)
     scale = factor / (ends[1] - ends[0])
     change = last.mean - first.mean
+    # the runs are independent
     error = np.hypot(first.error, last.error)
     return Estimate(float(scale * change), float(abs(scale) * error))
 

@@ -119,6 +119,7 @@ class MomentumEstimator:
         of_spins = []
         for part, key_of_spin in zip(parts, keys):
             electron, s = self._draw_move(part, key_of_spin)
+            # x' of the estimator; one electron alone is somewhere else
             moved = x.at[part.start + electron].add(s)
             log_ratio = self.log_psi(params, moved, state) - log_psi_x
             # the determinants at z, moved by the same s
@@ -130,6 +131,7 @@ class MomentumEstimator:
     def _draw_move(self, part, key):
         """An electron of one spin, by its number within the spin, and its displacement."""
         key_electron, key_move = jax.random.split(key)
+        # any electron will do, as they are alike
         electron = jax.random.randint(key_electron, (), 0, part.stop - part.start)
         s = self.system.box * jax.random.uniform(key_move, (self.system.dim,))
         return electron, s
@@ -203,6 +205,7 @@ def control_weight(blocks: Momentum) -> Float[np.ndarray, "spins 1"]:
       blocks: means over blocks of samples.                 [blocks, spins, S] each
     Accuracy: the n(k) that comes of it is biased by about 1 / blocks of its error.
     """
+    # of mean zero; the weight is its regression coefficient
     control = blocks.bare - blocks.occupied
     deviation = blocks.moved - blocks.moved.mean(axis=0)
     covariance = np.sum(deviation * control, axis=(0, 2))

@@ -232,6 +232,7 @@ class _Measurements:
             e_loc = jnp.real(energy.total)
             return system.temperature * log_p + e_loc
 
+        # the same K twice, with keys of its own each time
         both = jnp.concatenate([states, states])
         orbitals = self.orbitals.at_density(system.rs)
         at_once = self.drawn_at_once(self.sampler.batch)

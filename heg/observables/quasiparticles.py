@@ -132,6 +132,7 @@ def landau_fit(
     beyond_ideal = energy - ideal
     by_mass = _fit(ideal[:, None], energy, energy)
     by_levels = _fit(deviation, beyond_ideal, energy)
+    # first the levels, then the interaction
     terms = np.concatenate([deviation, products], axis=1)
     by_both = _fit(terms, beyond_ideal, energy)
 
@@ -226,6 +227,7 @@ def _fit(regressors, target, energy):
 def _ridge_regression(regressors, target):
     """Weights of regressors without a constant; the ridge keeps collinear ones finite."""
     count = len(target)
+    # normal equations of the mean squares
     squares = regressors.T @ regressors / count
     variances = np.maximum(np.diagonal(squares), TINY)
     ridge = RIDGE * np.diag(variances)
@@ -235,6 +237,7 @@ def _ridge_regression(regressors, target):
 
 def _without_constant(shift, variance, spin):
     """Shifts of the levels less their mean for each spin, weighted by the variance of N."""
+    # the number of electrons of a spin is fixed: a shift of all its levels changes nothing
     shift = shift.copy()
     for one in np.unique(spin):
         own = spin == one

@@ -134,6 +134,7 @@ def _separation_bins(system):
     farthest = np.sqrt(dim) / 2 * system.box  # the corners
     edges = np.arange(0, farthest, BIN_WIDTH[dim])
     volumes = [ball_in_cell(edge / system.box, dim) for edge in edges]
+    # share of the cell inside of each edge
     inside = np.array(volumes)
     # edges that would leave too small a rest at the corners are dropped
     first_bin = inside[1]
@@ -275,6 +276,7 @@ def _structure_factor(system, grid, x):
     for a, b in itertools.combinations_with_replacement(densities, 2):  # uu, ud, dd
         product = jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b)
         products.append(product)
+    # einsum("pn,hn->ph") over the reciprocal vectors n
     by_shell = jnp.stack(products) @ grid.weight.T
     return by_shell / system.electrons
 
@@ -295,6 +297,7 @@ def ideal_structure(
     Accuracy: S 1e-9; g that of the mesh, about the share of a bin that is wider or narrower on it.
     """
     mesh = (points or MESH_POINTS[system.dim],) * system.dim
+    # g of the ideal gas on a mesh, its mean over each bin
     bins = _bins_of_mesh(system, grid, mesh)
     rows_s = []
     rows_g = []
@@ -326,6 +329,7 @@ class _SpinCorrelations(NamedTuple):
 
 
 def _spin_correlations(system, orbitals, count):
+    # all ordered pairs of different orbitals
     table = pair_occupations(system.beta * orbitals.energy, count)
     first, second = np.nonzero(~np.eye(len(table), dtype=bool))
     transfer = orbitals.n[second] - orbitals.n[first]

@@ -104,6 +104,7 @@ def observe(
       regression: of other samples, for the control variates of the energies.
       system: the gas.
     """
+    # with control variates, without which only |E_loc|^2 is taken
     energies = per_electron(samples, regression, system)
     moments = fluctuations(system, samples, energies)
     return Observed(energies, moments, structure, momentum)
@@ -182,6 +183,7 @@ def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Floa
     # the means of e and s that belong to the moments, where they have some of their own
     e = moments.get("e", energies["E"])
     s = moments.get("s", energies["S"])
+    # Cov(e, s), Var(s) and Var(e) from means of products
     covariance = moments["e s"] - e * s
     variance_s = moments["s s"] - s * s
     variance_e = moments["e e"] - e * e
@@ -296,6 +298,7 @@ def contact(system: System, grid: Grid, g: Float[np.ndarray, " bins"]) -> float:
     weight = np.sqrt(share)
     weighted_terms = terms * weight[:, None]
     weighted_g = g[near] * weight
+    # the first coefficient is g(0) itself
     coefficients, *_ = np.linalg.lstsq(weighted_terms, weighted_g)
     return coefficients[0]
 

@@ -84,6 +84,7 @@ def level_corrections(
     Source: Huron, Malrieu and Rancurel, J. Chem. Phys. 58, 5745 (1973), doi:10.1063/1.1679199.
     """
     highest = block.kinetic.max()
+    # from the block to the determinants above its cutoff
     couplings = _couplings(system, block.n, block.kinetic, BEYOND * highest)
     couplings = couplings.where(couplings.kinetic > highest)
     word, first, index = np.unique(
@@ -214,6 +215,7 @@ class _Words(NamedTuple):
 
     def encode_waves(self, n):
         """[..., d] -> [...]"""
+        # digits from 0 on
         return (n + self.reach) @ self._wave_digits
 
     def encode_determinants(self, waves):
@@ -262,6 +264,7 @@ def _couplings(system, n, kinetic, highest):
       n, kinetic: of the determinants of the block.
       highest: the bound, on those of the block too.
     """
+    # every pair of electrons may exchange every momentum
     transfers = _transfers(system, n, highest / system.electrons)
     parts = []
     for pair in itertools.combinations(range(system.electrons), 2):

@@ -79,6 +79,7 @@ def canonical(system: System, relative: Spectrum) -> dict[str, IdealGas]:
 
     Temperature and twist are those of the gas.
     """
+    # relative levels are the same at every twist, the motion of the centre is not
     motion = _centre_of_mass(system, relative.totals)
     return {kind: _canonical(system, motion, levels) for kind, levels in relative.levels.items()}
 
@@ -129,6 +130,7 @@ def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, 
 
 def _extrapolated(x, values):
     """The values at x = 0 by lines through the last three, two, and three before the last."""
+    # how far the others move from the first is the error
     lines = []
     for part in (slice(-3, None), slice(-2, None), slice(-4, -1)):
         at_zero, _ = polynomial.polyfit(x[part], values[part], 1)

@@ -96,6 +96,7 @@ def _pair_correlation(axis: Axes, quantities, system: System) -> None:
     g = quantities["g_r"]
     bare = quantities["g_bare"].value
     for pair, value, error, exchange in zip(PAIRS, g.value, g.error, bare):
+        # the bare determinants in the colour that matplotlib has chosen
         measured = axis.errorbar(r, value, error, label=pair, **POINTS)
         axis.plot(
             r,
@@ -191,6 +192,7 @@ def second_order(result: dict) -> Figure:
         linewidth=0.8,
         label="doubles sampled",
     )
+    # mHa; the doubles are the largest part, not the only one
     all_parts = 1e3 * result["value"]
     width = 1e3 * result["error"]
     axis.axhspan(all_parts - width, all_parts + width, color="C1", alpha=0.2)

@@ -89,6 +89,7 @@ def _infinite_gas(observables):
 
 
 def _fit_of_levels(landau):
+    # of samples that the fit has not seen
     shares = ", ".join(f"{share:.1%}" for share in landau["explained"])
     sentence = (
         "Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: "

@@ -125,6 +125,7 @@ def _row(table, index):
 
 def _published(table, value):
     """f_xc of the published fits, with an asterisk where a fit is extrapolated."""
+    # a fit beyond its data is no reference
     extrapolated_fits = out_of_range(_dim(table), value["rs_bohr"], value["theta"])
     cells = []
     for name in _fits_in(table):

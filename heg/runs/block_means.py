@@ -53,6 +53,7 @@ def collect_blocks(
     step = int(frozen.state.step)
     key = stream(frozen.state, OBSERVING)
     frozen_values = (frozen.state.average, frozen.state.regression)
+    # blocks of other parameters or of another batch do not belong to these
     kept = _KeptBlocks(
         path=directory / f"observed-{step}.h5",
         marks={"parameters": hdf5.fingerprint(frozen_values), "batch": batch},
@@ -113,6 +114,7 @@ class _KeptBlocks:
         """
         if not self.path.exists():
             return []
+        # the file says how many blocks it has, the program what a block looks like
         blocks = hdf5.stored_length(self.path, "energies/F")
 
         def zeros(leaf: jax.ShapeDtypeStruct) -> np.ndarray:

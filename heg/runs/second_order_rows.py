@@ -64,6 +64,7 @@ def collect(
     Raises:
       RunError: draws failed, or the second order is not finite.
     """
+    # what all rows have in common
     excitations = excitations_of(frozen)
     key = stream(frozen.state, EXCITING)
     path = run_dir / f"second-order-{int(frozen.state.step)}.h5"
@@ -76,6 +77,7 @@ def collect(
         relaxation, frozen.system, orbitals, stored.levels, drawn.states, drawn.log_p
     )
 
+    # the first draws were used for the energies of the states
     available = len(drawn.states) - SKIPPED_DRAWS
     wanted = max(MIN_ROWS, collection.count)
     while True:

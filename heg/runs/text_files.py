@@ -188,6 +188,7 @@ def columns(history: list[dict[str, str]]) -> dict[str, np.ndarray]:
 
     Columns of whole numbers are of integers, all others of floats.  Empty without rows.
     """
+    # all rows have the columns of the first
     names = history[0] if history else ()
     values = {}
     for name in names:

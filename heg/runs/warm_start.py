@@ -35,6 +35,7 @@ def start_from(run_dir: Path, solver: Solver, seed: int) -> Params:
       ValueError: that run has another dimension, other kinds of spins or another model, or holds
         no checkpoint.
     """
+    # compared before anything is read that may not fit
     directory = RunDirectory(Path(run_dir))
     other = build(on_first(directory.configuration))
     there, here = other.system, solver.system

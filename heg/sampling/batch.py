@@ -84,10 +84,10 @@ class Walks:
     def chain(self, params: Params, walkers: Walkers, width: jax.Array, key: jax.Array) -> Walk:
         """Chains at new K, from where the walkers are."""
         config = self.config
-        # the same order of streams as in `draw`: states, then positions
         move = make_chain(config.sampler, self.model.log_psi, self.model.score)
         key_state, key_move = jax.random.split(key)
         state = self._new_states(params, key_state)
+        # a key for each walker, as in `draw`
         keys = jax.random.split(key_move, config.batch)
 
         def one(walker):

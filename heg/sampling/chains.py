@@ -86,6 +86,7 @@ def mala(
 
     def look_at(x):
         log_prob, gradient = log_prob_and_gradient(x)
+        # Langevin's step of time w^2 / 2
         drift = width**2 / 2 * gradient
         # the bound keeps a drift of zero from 0 / 0
         length = jnp.maximum(jnp.linalg.norm(drift), 1e-300)

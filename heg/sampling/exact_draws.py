@@ -106,6 +106,7 @@ def draw_determinant(
         candidates = box * jax.random.uniform(key_where, (CANDIDATES, dim))
         threshold = electrons * jax.random.uniform(key_accept, (CANDIDATES,))
         phi = waves(candidates)
+        # those that are left over are thrown away with the block
         placed = _place_candidates(candidates, threshold, phi, block.placed)
         return _Block(block.number + 1, placed)
 
@@ -136,6 +137,7 @@ def _place_candidates(candidates, threshold, phi, placed):
     def place(thinned):
         chance, placed = thinned
         number = placed.number
+        # the first candidate that is accepted
         first = jnp.argmax(threshold < chance)
         vector = _orthonormalised(phi[first], placed.basis)
         placed = _Placed(
@@ -157,6 +159,7 @@ def _place_candidates(candidates, threshold, phi, placed):
 
 def _orthonormalised(vector, basis):
     for _ in range(2):  # twice, for rounding
+        # Gram and Schmidt
         along = basis.conj() @ vector
         vector = vector - along @ basis
     squared_norm = jnp.sum(_squared_modulus(vector))

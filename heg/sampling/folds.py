@@ -51,6 +51,7 @@ def lowest_determinant(
     def descend(x):
         return model.flow.lowest_determinants(flow_params, x)
 
+    # of each start and each layer
     lowest = map_walkers(descend, start, DESCENTS)
     return jnp.min(lowest)
 

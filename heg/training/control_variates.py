@@ -109,6 +109,7 @@ class ControlVariates:
 
     def _transfer(self, state):
         """|n_i - n_j|^2 of two electrons of equal spin, infinite for all others.  [N, N]"""
+        # the twist drops out of differences
         n = self.numbers[state]
         difference = n[:, None] - n
         squared = jnp.sum(difference**2, axis=-1)
@@ -205,6 +206,7 @@ def coefficients(regression: Regression) -> jax.Array:
 def baseline(regression: Regression, controls: Controls) -> jax.Array:
     """b(K) of every sample, hartree per cell.  [B]"""
     of_state = coefficients(regression)[:STATE_REGRESSORS]
+    # of the kinetic and of the potential energy together
     return controls.of_state @ of_state.sum(axis=1)
 
 

@@ -99,6 +99,7 @@ def per_electron(samples: Samples, regression: Regression, system: System) -> di
       regression: of other samples; fitted on the same ones it would bias the means.
       system: the gas.
     """
+    # E_loc - gamma C: the same mean, less noise
     energy = controlled(regression, samples.controls, samples.energy)
     totals = energy.totals(system.temperature, samples.log_p)
     return {name: value / system.electrons for name, value in totals.items()}
@@ -213,6 +214,7 @@ def gradient_from_scores(
 
 def _centred(score):
     """Scores with leaves [B, parts, ...] as one matrix, centred and over sqrt(B).  [B parts, P]"""
+    # all parameters along one axis, in the order of the tree
     flat = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(score)]
     matrix = jnp.concatenate(flat, axis=-1)
     # real and imaginary parts have means of their own

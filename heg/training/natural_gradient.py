@@ -95,6 +95,7 @@ def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
 
     def update(updates, state, params=None, *, scores, **_):
         del params
+        # each block by itself: their metrics have nothing in common
         bounded = Params(
             occupations=_shorten(updates.occupations, scores.occupations, max_norm),
             flow=_shorten(updates.flow, scores.flow, max_norm),

@@ -432,6 +432,7 @@ def _all_finite(tree):
 
 
 def _step_info(system, state, walk, samples, min_det, finite):
+    # E_loc as it is, without control variates: its variance is to be seen
     energy = samples.energy.total
     values = per_electron(samples, state.regression, system)
     estimates = {name: batch_estimate(value) for name, value in values.items()}
@@ -472,6 +473,7 @@ def build_optimizer(
     dimensionless = optax.stateless(in_units)
     rate = optax.scale(-config.learning_rate)  # downhill
     decay = optax.scale_by_schedule(lambda step: 1 / (1 + step / config.decay))
+    # Adam has no metric in which a step could be bounded
     if config.optimizer == "adam":
         adam = optax.chain(dimensionless, optax.scale_by_adam(), rate, decay)
         return optax.with_extra_args_support(adam)

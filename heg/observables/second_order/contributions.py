@@ -98,6 +98,7 @@ def contribution(
     state = np.asarray(state)
     looked = _look(excitations, state, key)
     halves = _half_sums(excitations, levels, state, looked)
+    # all samples together, for W^2
     whole = jax.tree.map(np.add, *halves)
 
     # the programs compute all doubles of the list, as its length is the same for every K
@@ -286,6 +287,7 @@ def _row(
 ) -> Row:
     system = excitations.system
     doubles = amplitudes.doubles
+    # W^2 of each double, without bias
     squares = amplitudes.squares
     sizes = excitations.largest + 1  # |n|^2 from 0 to the largest
     gap = levels.gap(doubles)
@@ -339,6 +341,7 @@ def _alike(amplitudes: Amplitudes, sizes: int):
 
 def _variance(energy, weight):
     """Variance of complex energies with weights of mean 1."""
+    # the weights make up for the guide
     mean = np.average(energy, weights=weight)
     deviation = energy - mean
     squares = np.abs(deviation) ** 2

@@ -158,6 +158,7 @@ class _Search:
         self.elements[number, column] = element
 
     def shell(self):
+        # states that no double connects have no element
         matrix = np.zeros((len(self.states), len(self.states)))
         for pair, element in self.elements.items():
             matrix[pair] = element

@@ -59,6 +59,7 @@ def make_ratios(system: System, orbitals: Orbitals, largest: int) -> Callable:
         With e^{ik_a z} = e^{ik_i z} e^{iqz} all of them are one product of matrices.
         """
         count = len(state)
+        # Phi_bi = e^{ik_i z_b}, and R_ia = sum_b (Phi^-1)_ib e^{ik_a z_b}
         matrix = plane_wave_matrix(z, state)
         inverse = jnp.linalg.inv(matrix)
         weights = matrix.T[:, None] * inverse
@@ -168,6 +169,7 @@ class DoublesOf:
     def of_vectors(self, n: Int[np.ndarray, "electrons dim"]) -> Doubles:
         """The doubles of K, given by its integer vectors."""
         spins = [self._spin(n[part]) for part in self.system.parts]
+        # in the order of the module: opposite spins first
         parts = [self._equal_spins(spin) for spin in spins]
         if len(spins) == 2:
             parts.insert(0, self._opposite_spins(*spins))

@@ -135,6 +135,7 @@ class Excitations:
         Returns:
           Occupied orbitals of the double, those of `orbitals`; K itself if it has no doubles.
         """
+        # doubles with large amplitudes are drawn more often: it is their terms that must be bounded
         weight = self._bare_second_order(state)
         if not weight.any():
             return state

@@ -231,6 +231,7 @@ def pair_elements(
     """
     size = waves_of(system).size
     kinds = len(system.spins)
+    # after U: A and B of each kind of pair, shell by shell
     by_kind = weights[1:].reshape(kinds, 2, len(size))
     tables = np.zeros((2, 2, size[-1] + 2))  # the last entry stays zero
     # a sum over ordered pairs has each pair twice

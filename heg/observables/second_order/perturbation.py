@@ -246,6 +246,7 @@ def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
     for _ in range(ITERATIONS):
         shift = 4 * max(lowered, 0.0) / system.electrons
         h = thermal_denominator(energies + shift, system.beta)
+        # -F_2 = sum of W^2 h(|Delta| + shift)
         result = float(spectrum @ h)
         # the mean of the old and the new, as the sum falls with the shift and would swing
         lowered = (lowered + result) / 2
@@ -289,6 +290,7 @@ def second_order(
     denominators = abs(value.shift)
     degenerate = abs(value.unsure)
     occupations = relaxed.error / electrons
+    # F_2 has two parts: the doubles, and the relaxation of p(K)
     total = value.value + relaxed.value / electrons
     higher_orders = HIGHER_ORDERS * abs(total)
     errors = [
@@ -397,6 +399,7 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
 def _slope(mean: Row, known: Known, count: int) -> float:
     """Slope of the sum of W^2 h against its known part, from row to row."""
     sampled = float(np.sum(mean.lowered))
+    # Cov(sampled, known) and Var(known) from row to row
     with_sampled, with_known = mean.products
     covariance = with_sampled - sampled * mean.known
     variance = with_known - mean.known * mean.known

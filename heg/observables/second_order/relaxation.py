@@ -79,6 +79,7 @@ def state_energies(
 
 def _exchange(system, n):
     """Sum of v(k_i - k_j) over the pairs of one spin.  [B, N_s, d] -> [B]"""
+    # exchange between electrons of one spin alone
     first, second = np.triu_indices(n.shape[1], 1)
     apart = n[:, first] - n[:, second]
     transfer = np.linalg.norm(apart, axis=-1)
@@ -157,6 +158,7 @@ class _Best(NamedTuple):
 
 def _best_probabilities(beta, energies, log_p):
     u = beta * energies + log_p
+    # up to ln Z, which is not known
     u = u - u.mean()
     # the mean of e^-u over the draws
     divergence = logsumexp(-u) - np.log(len(u))
