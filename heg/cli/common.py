@@ -309,7 +309,8 @@ def _left_out(app, arguments, settings, error):
     missing = _missing(app, arguments, settings)
     if not missing and error.keyword:  # a flag without its value
         return str(error)
-    return f"missing {', '.join(missing or [error.argument.name])}: see {app.name[0]} --help"
+    names = ", ".join(missing or [error.argument.name])
+    return f"missing {names}: see {app.name[0]} --help"
 
 
 def _unknown_flag(app, arguments):

@@ -89,7 +89,8 @@ def _memories():
     memories = []
     if "SC_AVPHYS_PAGES" in os.sysconf_names:  # macOS has no such number
         pages = os.sysconf("SC_AVPHYS_PAGES")
-        free = pages * os.sysconf("SC_PAGE_SIZE")
+        page_size = os.sysconf("SC_PAGE_SIZE")
+        free = pages * page_size
         memories.append(f"host {free / GIBIBYTE:.1f} free")
     # a CPU device has the memory of the host
     for device in jax.local_devices():

@@ -167,11 +167,12 @@ class _Progress:
         self.interval = Interval()
 
     def __call__(self, point, what, have, wanted, free_energy=None):
-        if point.name != self.current:
-            self.current = point.name
+        name = point.name
+        if name != self.current:
+            self.current = name
             self.since = time.monotonic()
         if free_energy is not None:
-            self.free_energy = {point.name: free_energy}
+            self.free_energy = {name: free_energy}
         if self.interval.is_over():
             LOG.info(self._line(point, what, have, wanted))
 
@@ -360,7 +361,8 @@ def collect(asked: Asked, every: list[Point], surfaces: bool) -> Table | None:
         return None
     # all cells of a grid are averaged over the same twists
     every_twist = twists(asked.table.grid)
-    twists_of_cells = {(row["n_up"], row["n_down"]): every_twist for row in rows}
+    cells = [(row["n_up"], row["n_down"]) for row in rows]
+    twists_of_cells = dict.fromkeys(cells, every_twist)
     return table_of(rows, twists_of_cells, surfaces)
 
 

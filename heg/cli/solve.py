@@ -164,7 +164,8 @@ def _run(config):
     directory = RunDirectory(Path(config.run.run_dir))
     # the estimate is of a whole run, not of the rest of one that goes on
     if not processes.on_first(directory.history_file.exists):
-        estimate = cost(build(config), config, product_rate())
+        solver = build(config)
+        estimate = cost(solver, config, product_rate())
         time_and_memory = (
             f"{duration(estimate['seconds'])} on these devices, "
             f"{estimate['memory_mib']:.0f} MiB for the largest arrays"
@@ -174,7 +175,8 @@ def _run(config):
     if not processes.on_first(directory.summary_file.exists):
         LOG.info(f"Compiling the first step, which usually takes {COMPILING} s.")
     stop = stop_signals(config.run.max_seconds)
-    summary = solve_run(config, _Progress(config.run.steps), stop)
+    show = _Progress(config.run.steps)
+    summary = solve_run(config, show, stop)
     if not summary:
         LOG.info(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE, None

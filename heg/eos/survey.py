@@ -237,7 +237,8 @@ class PointWork:
             # errors fall with the square root of the number; each round at least doubles it
             too_large = error / self.point.accuracy
             wanted = MARGIN * count * too_large**2
-            count = min(max(wanted, 2 * count), max_count)
+            twice = 2 * count
+            count = min(max(wanted, twice), max_count)
             samples = math.ceil(count)
             measurement = self._measure(samples, second_order=False)
             if measurement is None:

@@ -315,8 +315,10 @@ def _fit_cell(cell: Cell, rows: np.ndarray, columns: Columns, twists: list[Twist
         error=number("f_xc_cell_error_ha"),
     )
     # exchange is exact: all of the uncertainty is that of correlation
-    correlation = np.abs(number("f_correction_ha") - number("exchange_correction_ha"))
-    unsure = number("f_correction_error_ha") / np.maximum(correlation, 1e-300)
+    whole = number("f_correction_ha")
+    correlation = np.abs(whole - number("exchange_correction_ha"))
+    error = number("f_correction_error_ha")
+    unsure = error / np.maximum(correlation, 1e-300)
     return Series(rows, surface.fit(data), unsure)
 
 

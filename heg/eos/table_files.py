@@ -65,7 +65,8 @@ def load_table(path: str | Path) -> Table:
             columns[column] = _with_unicode(values)
     # surfaces are not stored: they are fitted again
     twists = _twists_in(arrays)
-    return Table(columns, twists, fit_series(columns, twists))
+    series = fit_series(columns, twists)
+    return Table(columns, twists, series)
 
 
 def _twist_arrays(twists: dict[Cell, list[Twist]]) -> dict[str, dict[str, np.ndarray]]:

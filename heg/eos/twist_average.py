@@ -178,7 +178,8 @@ def _quantity_columns(
     # cell + size correction + ideal gas of infinitely many electrons
     correction = Estimate(size.correction[letter], size.uncertainty[letter])
     infinite = _add(excess, correction.mean, correction.error)
-    total = Estimate(ideal + infinite.mean, infinite.error)
+    mean = ideal + infinite.mean  # the ideal gas is exact
+    total = Estimate(mean, infinite.error)
     return (
         _columns(f"{letter}_xc_cell", unit, excess)
         | _columns(f"{letter}_correction", unit, correction)
@@ -198,12 +199,13 @@ def _provenance_columns(parts: list[Part]) -> dict:
     facts = [part.facts for part in parts]
     # a row is as good as the worst of its twists
     all_reached = all(fact["reached"] for fact in facts)
+    runs = " ".join(part.run for part in parts)
     return {
         "samples": sum(fact["samples"] for fact in facts),
         "steps": sum(fact["steps"] for fact in facts),
         "reached": int(all_reached),
         "doubts": _doubts(parts),
-        "run": " ".join(part.run for part in parts),
+        "run": runs,
         "version": parts[0].observables["version"],
     }
 
@@ -311,7 +313,8 @@ def _size_terms(parts: list[Part]) -> SizeTerms:
     exchange = weights @ exchanges
     rest = weights @ rests
     error = abs(weights @ distances)
-    share = error / max(abs(rest[0]), 1e-300)
+    of_f = max(abs(rest[0]), 1e-300)
+    share = error / of_f
     return SizeTerms(
         correction=dict(zip(LETTERS, whole.tolist())),
         uncertainty=dict(zip(LETTERS, share * np.abs(rest))),

@@ -92,6 +92,7 @@ def infinite_gas(system: System) -> Energies:
     else:
         integral = 4 / (3 * last**3)
     strength = -gas.density * system.coupling**2
+    # it is quadratic in the coupling: its part of the potential energy is twice as large
     rest = float(integral * strength)
     return Energies(
         free_energy=sums.free_energy + rest,
@@ -239,11 +240,14 @@ def cell_waves(gas: System) -> Waves:
     highest = int(last / unit)
     m, multiplicity = stars(gas, highest)
     q = unit * np.linalg.norm(m, axis=1)
-    chi = cell_response(gas, m, _omega(gas.theta))
+    omega = _omega(gas.theta)
+    chi = cell_response(gas, m, omega)
     v = fourier_transform(q, gas.dim)
+    # a sum over the waves of all stars, per electron
+    weight = multiplicity / gas.electrons
     return Waves(
         q=q,
-        weight=multiplicity / gas.electrons,
+        weight=weight,
         x=-v[:, None] * chi,
     )
 

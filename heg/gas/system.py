@@ -179,7 +179,8 @@ class System:
         for name in RANGES:
             value = getattr(self, name)
             # inside a jitted function r_s and the coupling have no number
-            if not (name in TRACED and _is_traced(value)):
+            has_no_number = name in TRACED and _is_traced(value)
+            if not has_no_number:
                 self._set(name, real_number(name, value))
         self._check_electrons()
         self._check_ranges()

@@ -121,7 +121,8 @@ class MomentumEstimator:
             electron, s = self._draw_move(part, key_of_spin)
             # x' of the estimator; one electron alone is somewhere else
             moved = x.at[part.start + electron].add(s)
-            log_ratio = self.log_psi(params, moved, state) - log_psi_x
+            log_psi_moved = self.log_psi(params, moved, state)
+            log_ratio = log_psi_moved - log_psi_x
             # the determinants at z, moved by the same s
             log_ratio_bare = self._log_ratio_bare(z[part], state[part], electron, s)
             momentum = self._momentum(log_ratio, log_ratio_bare, state[part], s)

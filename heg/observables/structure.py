@@ -170,7 +170,8 @@ def _ball_in_cube(radius):
     """Integral over the height of the slices, which are discs in a square."""
     if radius <= 0.5:
         return 4 / 3 * np.pi * radius**3
-    if radius >= np.sqrt(0.75):
+    corner = np.sqrt(0.75)
+    if radius >= corner:
         return 1.0
 
     def slice_area(height):

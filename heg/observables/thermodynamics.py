@@ -257,21 +257,23 @@ def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
     opposite spins.  Each is left out where the gas has no such limit.
     """
     results: dict[str, Result] = {}
+    structure = blocks.structure
 
     def over_plasmon(s):
         # the first shell has the longest waves
         longest = grid.shells.length[:1]
         plasmon = plasmon_structure(system, longest)
-        return total(s)[:1] / plasmon
+        measured = total(s)[:1]
+        return measured / plasmon
 
     def contact_of_opposite_spins(g):
         _, up_down, _ = g
         return contact(system, grid, up_down)
 
     if system.coupling:
-        results["S_q_over_plasmon"] = jackknife(blocks.structure.s, over_plasmon)
+        results["S_q_over_plasmon"] = jackknife(structure.s, over_plasmon)
     if system.n_down:
-        results["contact"] = jackknife(blocks.structure.g, contact_of_opposite_spins)
+        results["contact"] = jackknife(structure.g, contact_of_opposite_spins)
     return with_units(results, system.dim)
 
 

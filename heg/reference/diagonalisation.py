@@ -318,9 +318,10 @@ def _levels(system: System, block: Block) -> dict[str, np.ndarray]:
         degenerate.append(np.linalg.eigvalsh(within))
     # kinetic is N times the energy in units of (2 pi / L)^2 / 2
     unit = system.wavevector_unit**2 / 2
+    corrections = level_corrections(system, block, exact, vectors)
     return {
         "exact": exact,
-        "corrected": exact + level_corrections(system, block, exact, vectors),
+        "corrected": exact + corrections,
         "diagonal": np.diagonal(hamiltonian),
         "degenerate": np.concatenate(degenerate),
         "ideal": unit * block.kinetic / system.electrons,

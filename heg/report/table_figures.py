@@ -157,11 +157,11 @@ def _points(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
 
 def _published(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
     """r_s f_xc of the published fits, at some rows and smoothly between them."""
-    ends = along[selected]
-    between = _curve(ends)
     # one point makes no curve
     if len(selected) < 2:
         return
+    ends = along[selected]
+    between = _curve(ends)
     for name, style in PUBLISHED_STYLES.items():
         column = f"f_xc_{name}_ha"
         if column not in rows.table.columns:
@@ -216,7 +216,8 @@ def _pressure_and_heat_capacity(table: Table, series: Series) -> Figure:
     for number, rs in enumerate(np.unique(rows.rs)):
         # colours by r_s, as in the lines
         pressure.plot([], [], color=f"C{number}", label=f"r_s = {rs:g}")
-    _ideal_gas(pressure, rows, rows.column(f"p_ideal_{unit}") / classical)
+    ideal_pressure = rows.column(f"p_ideal_{unit}")
+    _ideal_gas(pressure, rows, ideal_pressure / classical)
     _ideal_gas(heat_capacity, rows, rows.column("c_ideal_kb"))
     pressure.set(xlabel="Θ", ylabel="p / n k_B T (measured)")
     heat_capacity.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)")
@@ -262,7 +263,8 @@ def _deviations(table: Table, series: Series) -> Figure:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     rows = _Rows(table, series)
     # F itself is what the surface goes through
-    for axis, letter in zip(figure.subplots(1, 3), "esp"):
+    axes = figure.subplots(1, 3)
+    for axis, letter in zip(axes, "esp"):
         deviations = rows.column(f"{letter}_deviation_sigma")
         image = _map(axis, rows, deviations)
         axis.set(xlabel="r_s", ylabel="Θ", title=letter)

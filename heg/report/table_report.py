@@ -167,7 +167,8 @@ def _extrapolation(table):
     """f_xc extrapolated over the sizes of the cell; nothing in a table of one size."""
     rows = []
     for rs, theta, zeta, value in extrapolated(table):
-        rows.append((f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)))
+        state = (f"{rs:g}", f"{theta:g}", f"{zeta:g}")
+        rows.append((*state, str(value)))
     if not rows:
         return []
     heading = "<h2>f_xc linear in 1 / N to infinity</h2>"

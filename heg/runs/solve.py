@@ -271,7 +271,9 @@ class Run:
             seconds = float(attributes.get("seconds", 0.0))
             return Checkpoint(state, seconds)
         rows = self.directory.history()
-        last_step = int(rows[-1]["step"]) if rows else 0
+        last_step = 0
+        if rows:
+            last_step = int(rows[-1]["step"])
         # a run that ended before its first checkpoint begins anew without a word
         had_checkpoints = last_step > self.config.run.save_every
         if unusable or had_checkpoints:

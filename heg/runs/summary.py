@@ -107,7 +107,8 @@ def _quality_facts(system: System, state: TrainState, energy: np.ndarray, qualit
     Args:
       energy: E of the final samples, hartree per electron.    [samples]
     """
-    largest_deviation = np.max(np.abs(energy - energy.mean()))
+    deviation = energy - energy.mean()
+    largest_deviation = np.max(np.abs(deviation))
     sigma = max(np.std(energy), 1e-300)
     # of the cell: the energies are per electron
     variance = np.var(energy, ddof=1) * system.electrons**2

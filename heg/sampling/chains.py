@@ -134,8 +134,9 @@ def make_chain(kind: str, log_psi: Callable, score: Callable) -> Callable:
 
         def log_prob_and_gradient(x):
             value = log_prob(x)
-            by_x = score(params, x, state).x
-            return value, 2 * jnp.real(by_x)
+            of_psi = score(params, x, state)
+            gradient = 2 * jnp.real(of_psi.x)
+            return value, gradient
 
         if kind == "metropolis":
             return metropolis(log_prob, x, width, key, moves)

@@ -138,7 +138,8 @@ def _place_candidates(candidates, threshold, phi, placed):
         chance, placed = thinned
         number = placed.number
         # the first candidate that is accepted
-        first = jnp.argmax(threshold < chance)
+        accepted = threshold < chance
+        first = jnp.argmax(accepted)
         vector = _orthonormalised(phi[first], placed.basis)
         placed = _Placed(
             number=number + 1,

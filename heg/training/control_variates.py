@@ -102,8 +102,9 @@ class ControlVariates:
         coulomb = system.coupling * deviation
         ideal = jnp.sum(self.energies[state])
         interaction = system.coupling * fock
+        of_state = jnp.stack([1.0, ideal, interaction])
         return Controls(
-            of_state=jnp.stack([1.0, ideal, interaction]),
+            of_state=of_state,
             deviations=jnp.append(coulomb, waves),
         )
 

@@ -418,8 +418,9 @@ def _deviations(system, regression, samples):
     # the flow's gradient takes E_loc as it is: the mean of C times a score is not zero
     b = baseline(regression, samples.controls)
     from_baseline = samples.energy.total - b
+    from_mean = f_loc - f_loc.mean()
     return _Deviations(
-        free_energy=clip_deviation(f_loc - f_loc.mean()),
+        free_energy=clip_deviation(from_mean),
         energy=clip_deviation(from_baseline),
     )
 

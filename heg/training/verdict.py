@@ -76,8 +76,10 @@ def _settled(summary, history):
     drifts = {}
     for name in "FS":
         result = Estimate(**summary[name])
-        drifts[name] = _drift_in_errors(result, drift(history, name))
-    if max(drifts.values()) <= SETTLED_DRIFT:
+        change = drift(history, name)
+        drifts[name] = _drift_in_errors(result, change)
+    largest = max(drifts.values())
+    if largest <= SETTLED_DRIFT:
         return [Finding("F and S have settled")]
     return [_drifting(name, size) for name, size in drifts.items()]
 

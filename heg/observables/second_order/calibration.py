@@ -100,12 +100,15 @@ def _fit(samples, usable):
 
     # what the operators leave of E_loc has the mean e_K in each state
     explained = samples.operators @ weights
-    left = np.real(samples.energy - explained)
+    unexplained = samples.energy - explained
+    left = np.real(unexplained)
     energies = left.mean(axis=1)
     coefficients, covariance = _linear_fit(samples.of_state, energies)
+    # the constant drops out of all differences
+    of_alpha_and_gamma = covariance[1:, 1:]
     return Levels(
         weights=coefficients,
-        covariance=covariance[1:, 1:],
+        covariance=of_alpha_and_gamma,
         operators=weights,
     )
 

@@ -231,11 +231,12 @@ def spectrum_of(
     # energies below the first bin and above the last count there
     position = np.clip(distance / step, 0, bins - 1.001)
     lower = position.astype(int)
+    upper = lower + 1
     share = position - lower
     of_lower = squares * (1 - share)
     of_upper = squares * share
     by_lower = np.bincount(lower, of_lower, bins)
-    by_upper = np.bincount(lower + 1, of_upper, bins)
+    by_upper = np.bincount(upper, of_upper, bins)
     return by_lower + by_upper
 
 
