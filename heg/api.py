@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +31,6 @@ from heg.training.verdict import sentence_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LOG = logging.getLogger("heg")  # sentences of a run between its steps
 
 
 class Run(NamedTuple):
@@ -142,8 +139,7 @@ def solve(
     def stop() -> bool:
         return asked_to_stop or time.monotonic() - begin > limit
 
-    # warnings, as Python shows nothing below them unless it is asked to
-    summary = solve_run(config, LOG.warning, show, stop)
+    summary = solve_run(config, show, stop)
     return processes.on_first(load_run, run_dir)._replace(summary=summary)
 
 

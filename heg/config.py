@@ -117,7 +117,15 @@ class SystemConfig:
         theta = cast(float, self.theta)
         n_up = electrons_up(self.electrons, self.polarization)
         n_down = self.electrons - n_up
-        return System(n_up, n_down, self.dim, rs, theta, self.twist, self.coupling)
+        return System(
+            n_up=n_up,
+            n_down=n_down,
+            dim=self.dim,
+            rs=rs,
+            theta=theta,
+            twist=self.twist,
+            coupling=self.coupling,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +152,8 @@ class ModelConfig:
         within(self, 1, MAX_WIDTH, "transformer_heads", "transformer_width", "flow_width")
         heads = self.transformer_heads
         fits = self.transformer_width % heads == 0
-        require(self, fits, "transformer_width", f"must be a multiple of the {heads} heads")
+        sentence = f"must be a multiple of the {heads} heads"
+        require(self, fits, "transformer_width", sentence)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,8 +236,10 @@ class RunConfig:
         if self.start is not None:
             self._make_text("start")
         # no file system has names with a zero byte
-        is_name = self.run_dir.strip() and "\0" not in self.run_dir
-        require(self, bool(is_name), "run_dir", "must be the name of a directory")
+        is_blank = not self.run_dir.strip()
+        has_zero = "\0" in self.run_dir
+        is_name = not is_blank and not has_zero
+        require(self, is_name, "run_dir", "must be the name of a directory")
 
     def _make_text(self, name: str) -> None:
         """Turn a Path into text, which the file of the configuration can hold."""
@@ -333,11 +344,13 @@ def changes(config: Config, stored: dict[str, dict]) -> Changes:
             continue
         before = stored.get(name, {})
         for field, value in table.items():
+            earlier = before.get(field)
             is_free = field in FREE_FIELDS.get(name, ())
-            if is_free or _is_same(field, value, before.get(field)):
+            if is_free or _is_same(field, value, earlier):
                 continue
-            sentence = f"[{name}] {field} is {value}, the run has {before.get(field)}"
-            if field in ANNOUNCED_FIELDS.get(name, ()):
+            sentence = f"[{name}] {field} is {value}, the run has {earlier}"
+            may_change = field in ANNOUNCED_FIELDS.get(name, ())
+            if may_change:
                 announced.append(sentence)
             else:
                 refused.append(sentence)

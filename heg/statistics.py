@@ -118,7 +118,9 @@ def reweighted(log_weight: ArrayLike, values: ArrayLike) -> Reweighted:
     # E[ln(mean)] lies below ln(E[mean]) by half of the relative variance
     log_mean = largest + np.log(mean) + relative_variance / 2
     average = np.sum(share * values)
-    error_of_value = np.sqrt(np.sum(share**2 * (values - average) ** 2))
+    deviation = values - average
+    variance = np.sum(share**2 * deviation**2)
+    error_of_value = np.sqrt(variance)
     return Reweighted(
         log_mean=Estimate(float(log_mean), float(np.sqrt(relative_variance))),
         value=Estimate(float(average), float(error_of_value)),
@@ -145,12 +147,17 @@ def autocorrelation_time(chain: ArrayLike) -> float:
     deviations = (chain - chain.mean(axis=0)).reshape(steps, -1)
     # zeros behind the chain: the Fourier transform would wrap it around
     spectrum = np.fft.rfft(deviations, n=2 * steps, axis=0)
-    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:steps].sum(axis=1)
+    power = np.abs(spectrum) ** 2
+    of_chains = np.fft.irfft(power, axis=0)[:steps]
+    covariance = of_chains.sum(axis=1)
     # a chain that never moves, as one that is exact
     if covariance[0] == 0:
         return 1.0
-    tau_of_window = 2 * np.cumsum(covariance / covariance[0]) - 1
-    long_enough = np.flatnonzero(np.arange(steps) >= WINDOW * tau_of_window)
+    rho = covariance / covariance[0]
+    # 1 + 2 sum_t rho(t), the sum over lags up to each window
+    tau_of_window = 2 * np.cumsum(rho) - 1
+    is_long_enough = np.arange(steps) >= WINDOW * tau_of_window
+    long_enough = np.flatnonzero(is_long_enough)
     tau = float(tau_of_window[long_enough[0]]) if len(long_enough) else np.inf
     if steps < MIN_CHAIN_TIMES * tau:
         raise ValueError(
@@ -170,6 +177,7 @@ def chain_mean(chain: ArrayLike) -> Estimate:
       ValueError: the chain is too short for its error.
     """
     chain = np.asarray(chain, float)
+    # steps between values that know nothing of each other
     tau = autocorrelation_time(chain)
     # as many values as chain.size / tau independent ones
     error = chain.std(ddof=1) * np.sqrt(tau / chain.size)
@@ -195,7 +203,8 @@ def blocking(chain: ArrayLike) -> Estimate:
     while len(blocks) >= MIN_BLOCKS:
         errors.append(independent(blocks).error)
         # pairs of blocks become blocks; an odd last one is left out
-        even = blocks[: len(blocks) // 2 * 2]
+        pairs = len(blocks) // 2
+        even = blocks[: 2 * pairs]
         blocks = even.reshape(-1, 2).mean(axis=1)
     if not errors:
         raise ValueError(
@@ -239,6 +248,7 @@ def jackknife(blocks: Any, function: Callable[[Any], ArrayLike], groups: int = 2
     count = len(jax.tree.leaves(blocks)[0])
     if count < 2:
         raise ValueError(f"{count} block of samples gives no error: draw more samples")
+    # blocks in a group, rounded up
     size = -(-count // groups)
     groups = count // size  # a rest smaller than a group joins the mean, not the error
     pooled = jax.tree.map(lambda leaf: _pool(leaf, groups, size), blocks)
@@ -255,6 +265,7 @@ def jackknife(blocks: Any, function: Callable[[Any], ArrayLike], groups: int = 2
     left_out = np.stack([evaluate(mean_without(index)) for index in range(groups)])
     mean_left_out = left_out.mean(axis=0)
     deviation = (left_out - mean_left_out).reshape(groups, -1)
+    # (g - 1) / g times the sum of squares: the values with one group left out are close together
     covariance = widening(groups) ** 2 * (groups - 1) / groups * deviation.T @ deviation
     # f of a mean is off by b / groups, with one group left out by b / (groups - 1)
     bias = (groups - 1) * (mean_left_out - evaluate(mean_of_groups))
@@ -286,12 +297,17 @@ def intercept(x: ArrayLike, y: ArrayLike, error: ArrayLike) -> tuple[Estimate, f
     error = np.maximum(error, 1e-300)
     unit = np.mean(np.abs(x)) or 1.0
     # a constant and a slope, both of order one, in units of the errors
-    regressors = np.stack([np.ones(len(x)), x / unit], axis=1) / error[:, None]
+    constant = np.ones(len(x))
+    line = np.stack([constant, x / unit], axis=1)
+    regressors = line / error[:, None]
     targets = y / error
-    covariance = np.linalg.pinv(regressors.T @ regressors)
+    # normal equations; pinv, as all x may be the same
+    normal = regressors.T @ regressors
+    covariance = np.linalg.pinv(normal)
     best = covariance @ regressors.T @ targets
     residuals = targets - regressors @ best
     degrees_of_freedom = max(len(x) - 2, 1)
     chi2 = np.sum(residuals**2) / degrees_of_freedom
-    constant = Estimate(float(best[0]), float(np.sqrt(covariance[0, 0])))
-    return constant, float(chi2)
+    error_at_zero = np.sqrt(covariance[0, 0])
+    at_zero = Estimate(float(best[0]), float(error_at_zero))
+    return at_zero, float(chi2)

@@ -14,6 +14,7 @@ verdicts in validation_results.py, the pages in validation_pages.py.
 import dataclasses
 import functools
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -71,8 +72,10 @@ def references(rung: Rung) -> dict[str, tuple[float, float]]:
 def run(rung: Rung, run_dir: Path) -> dict:
     """The row of one rung: what its summary and its history say."""
     config, _ = parse(rung.command(run_dir)[1:])
+    # sentences of its runs would come from several processes at once
+    logging.getLogger("heg.runs").setLevel(logging.ERROR)
     begin = time.monotonic()
-    summary = solve(config, _ignore, _ignore, _never)
+    summary = solve(config, _ignore, _never)
     history = read_history(Path(config.run.run_dir) / "history.csv")
     keys = ("F", "E", "S", "quality", "steps", "samples", "seconds")
     return {

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import logging
 import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, cast
 
@@ -86,7 +87,7 @@ def _answer(program, parse, act, arguments):
     """Does what is asked for, and prints the result if that is wanted; the exit code."""
     as_json = "--json" in arguments
     output = sys.stdout  # kept, as all else that is printed goes to standard error
-    with _standard_output(to_errors=as_json and processes.is_first()):
+    with _standard_output(to_errors=as_json and processes.is_first()), _sentences_printed():
         # processes with different commands would wait for each other for ever
         processes.agree(_words_by_position(arguments))
         # the flag is looked for here, so that a log has the complaints about other flags too
@@ -105,6 +106,7 @@ def _answer(program, parse, act, arguments):
 def _value_of(flag, arguments):
     """The word after a flag, written as one word, --flag=WORD, or as two; None without it."""
     for word, following in zip(arguments, [*arguments[1:], None]):
+        # --flag=value or --flag value
         name, is_one_word, value = word.partition("=")
         if name == flag:
             return value if is_one_word else following
@@ -118,7 +120,8 @@ def _begin_log(path, words):
         file = open(path, "a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise ValueError(f"log is {path}: it cannot be written, {error.strerror}") from None
-    file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(words)}\n")
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"# {now}  {shlex.join(words)}\n")
     sys.stdout = cast(TextIO, Copied(sys.stdout, file))
     sys.stderr = cast(TextIO, Copied(sys.stderr, file))
 
@@ -149,6 +152,28 @@ def _standard_output(to_errors):
     return contextlib.redirect_stdout(sys.stderr) if to_errors else contextlib.nullcontext()
 
 
+class _Printer(logging.Handler):
+    """Prints each sentence of a log now, even if standard output is a file."""
+
+    def emit(self, record):
+        print(self.format(record), flush=True)
+
+
+@contextlib.contextmanager
+def _sentences_printed() -> Iterator[None]:
+    """What the package logs is printed, as the bare sentence."""
+    log = logging.getLogger("heg")
+    printer = _Printer()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(printer)
+    try:
+        yield
+    finally:
+        log.removeHandler(printer)
+        log.setLevel(level)
+
+
 def _is_lack_of_memory(error):
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
@@ -170,6 +195,7 @@ def begin(program: str, alone: bool = False) -> None:
 
 def _words_by_position(arguments):
     """The words of a command line by position, and the directory in which they were given."""
+    # what must be the same for all processes of a job
     words = {
         "the working directory": os.getcwd(),
         "the number of arguments": len(arguments),
@@ -256,6 +282,7 @@ def _missing(app, arguments, settings: Iterable[str] = ()):
     given = {*_flags(arguments), *(f"--{name}" for name in settings)}
     missing = []
     for one in app.assemble_argument_collection():
+        # flags alone: arguments by position are missed by the parser itself
         needed = one.required and one.name.startswith("--")
         if needed and not given.intersection(one.names):
             missing.append(one.name)
@@ -282,7 +309,8 @@ def _left_out(app, arguments, settings, error):
     missing = _missing(app, arguments, settings)
     if not missing and error.keyword:  # a flag without its value
         return str(error)
-    return f"missing {', '.join(missing or [error.argument.name])}: see {app.name[0]} --help"
+    names = ", ".join(missing or [error.argument.name])
+    return f"missing {names}: see {app.name[0]} --help"
 
 
 def _unknown_flag(app, arguments):
@@ -310,13 +338,15 @@ def flatten(file: str, schema: type) -> dict[str, object]:
       StorageError: the file cannot be read.
     """
     groups: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(schema)}
+    stored = text_files.load_config(Path(file))
     flat = {}
-    for name, table in text_files.load_config(Path(file)).items():
+    for name, table in stored.items():
         if name not in groups or not isinstance(table, dict):
             raise ValueError(f"{file} has no use for {name!r}: its tables are {', '.join(groups)}")
         _check_keys(file, name, table, groups[name])
         for key, value in table.items():
-            flat[key.replace("_", "-")] = value
+            flag = key.replace("_", "-")
+            flat[flag] = value
     return flat
 
 
@@ -381,11 +411,6 @@ def _largest_unit(seconds):
         if seconds >= 2 * unit:
             return name, unit
     return UNITS_OF_TIME[-1]
-
-
-def say(sentence: str) -> None:
-    """Prints a sentence now, even if standard output is a file."""
-    print(sentence, flush=True)
 
 
 def courtesy(draw: Callable):

@@ -88,11 +88,15 @@ def _memories():
     """Memory of the host that is free, and of each accelerator, in words."""
     memories = []
     if "SC_AVPHYS_PAGES" in os.sysconf_names:  # macOS has no such number
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        pages = os.sysconf("SC_AVPHYS_PAGES")
+        page_size = os.sysconf("SC_PAGE_SIZE")
+        free = pages * page_size
         memories.append(f"host {free / GIBIBYTE:.1f} free")
+    # a CPU device has the memory of the host
     for device in jax.local_devices():
         if device.platform != "cpu":
-            limit = device.memory_stats()["bytes_limit"]
+            statistics = device.memory_stats()
+            limit = statistics["bytes_limit"]
             memories.append(f"{device.device_kind} {limit / GIBIBYTE:.1f}")
     return memories
 

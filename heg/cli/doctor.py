@@ -33,6 +33,7 @@ def _flags(*, common: CommonFlags = Common()):
 
 def _examine():
     """Looks at software, processes and speed, prints a page; exit code and the same as a dict."""
+    # every process looks at its own place, the first one prints
     software = diagnostics.versions()
     places = processes.gathered(diagnostics.place())
     _print_installation(software, places)
@@ -84,5 +85,6 @@ def _measure_speed():
 
 def _known_trouble(software, count):
     """Findings of all processes, each once."""
+    # processes of one job may find different trouble
     own = diagnostics.findings(software, os.environ, count)
     return list(dict.fromkeys(finding for each in processes.gathered(own) for finding in each))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -24,7 +25,6 @@ from heg.cli.common import (
     duration,
     new_app,
     run_app,
-    say,
     stop_signals,
 )
 from heg.config import ModelConfig, OptimizerConfig, SamplerConfig, tables
@@ -40,6 +40,8 @@ from heg.parallel import processes
 from heg.report import table_figures, table_report
 from heg.runs import text_files
 from heg.training.cost import product_rate
+
+LOG = logging.getLogger(__name__)
 
 HELP = """Table of the equation of state over r_s and Theta.
 
@@ -128,9 +130,9 @@ def _run(asked):
     """Computes what is missing of the grid and writes the table; exit code and state of points."""
     every = points(asked.table.grid)
     begin = time.monotonic()
+    missing = processes.on_first(_missing, asked, every)
     hooks = Hooks(
-        say=say,
-        show=_Progress(every, processes.on_first(_missing, asked, every)),
+        show=_Progress(every, missing),
         # surfaces are fitted once, through all points at the end
         done=lambda: _write(asked, every, surfaces=False),
         stop=stop_signals(asked.action.max_seconds),
@@ -156,6 +158,7 @@ class _Progress:
     def __init__(self, every, missing):
         self.count = len(every)
         self.number = {point.name: number for number, point in enumerate(every, start=1)}
+        # the number of points that this call does before each
         self.missing = {name: index for index, name in enumerate(missing)}
         self.free_energy = {}  # of the latest step, by point
         self.begin = time.monotonic()
@@ -164,27 +167,32 @@ class _Progress:
         self.interval = Interval()
 
     def __call__(self, point, what, have, wanted, free_energy=None):
-        if point.name != self.current:
-            self.current = point.name
+        name = point.name
+        if name != self.current:
+            self.current = name
             self.since = time.monotonic()
         if free_energy is not None:
-            self.free_energy = {point.name: free_energy}
+            self.free_energy = {name: free_energy}
         if self.interval.is_over():
-            say(self._line(point, what, have, wanted))
+            LOG.info(self._line(point, what, have, wanted))
 
     def _line(self, point, what, have, wanted):
-        number = self.number[point.name]
-        line = f"point {number}/{self.count}  {point.name}  {what} {have}/{wanted}"
-        if point.name in self.free_energy:
-            line += f"  F/N {self.free_energy[point.name]} Ha"
-        done = self.missing.get(point.name, 0)  # points of this call before the present one
+        name = point.name
+        line = f"point {self.number[name]}/{self.count}  {name}  {what} {have}/{wanted}"
+        if name in self.free_energy:
+            line += f"  F/N {self.free_energy[name]} Ha"
+        done = self.missing.get(name, 0)  # points of this call before the present one
         if done:
-            # points of one table cost about the same: their mean is a fair forecast
-            per_point = (self.since - self.begin) / done
-            spent = min(time.monotonic() - self.since, per_point)  # on the present one
-            left = per_point * (len(self.missing) - done) - spent
-            line += f"  {duration(left)} left"
+            line += f"  {duration(self._seconds_left(done))} left"
         return line
+
+    def _seconds_left(self, done):
+        # points of one table cost about the same: their mean is a fair forecast
+        per_point = (self.since - self.begin) / done
+        # the present point may take longer than its share, but leaves no less than nothing
+        spent = min(time.monotonic() - self.since, per_point)
+        to_do = len(self.missing) - done
+        return per_point * to_do - spent
 
 
 def _end(asked, every, unfinished):
@@ -193,7 +201,9 @@ def _end(asked, every, unfinished):
     _print(every, states)
     _write(asked, every, surfaces=True)
     if unfinished:
-        say(f"Not all points are done; the same command goes on with the table in {asked.run_dir}.")
+        LOG.info(
+            f"Not all points are done; the same command goes on with the table in {asked.run_dir}."
+        )
         return CONTINUE, _plain(states)
     all_done = all(state.state == "done" for state in states.values())
     return 0 if all_done else FAILED, _plain(states)
@@ -212,7 +222,11 @@ def _dry_run(table):
     print(text_files.as_toml(tables(table)))
     for line in [*_lines_of_rows(rows), *_lines_of_cost(cost)]:
         print(f"# {line}")
-    return 0, {"config": tables(table), "rows": [row._asdict() for row in rows], "cost": cost}
+    return 0, {
+        "config": tables(table),
+        "rows": [row._asdict() for row in rows],
+        "cost": cost,
+    }
 
 
 def _lines_of_rows(rows):
@@ -221,8 +235,19 @@ def _lines_of_rows(rows):
     cells = [head]
     for row in rows:
         twist = ",".join(f"{angle:g}" for angle in row.twist) or "0"
-        numbers = (row.points, row.orbitals, row.memory_mib, row.seconds_least, row.seconds_most)
-        gas = [str(row.electrons), row.polarization, f"{row.theta:g}", twist]
+        gas = [
+            str(row.electrons),
+            row.polarization,
+            f"{row.theta:g}",
+            twist,
+        ]
+        numbers = (
+            row.points,
+            row.orbitals,
+            row.memory_mib,
+            row.seconds_least,
+            row.seconds_most,
+        )
         cells.append(gas + [f"{number:.0f}" for number in numbers])
     return aligned(cells).splitlines()
 
@@ -265,18 +290,19 @@ def _plain(states):
 
 def _print(every, states):
     """A line for each point, and how much is left."""
-    rows = [["point", "state", "F, Ha", "wanted, Ha", "steps", "samples", "s"]]
-    rows += [_row_of_point(point, states[point.name]) for point in every]
-    print(aligned(rows))
+    head = ["point", "state", "F, Ha", "wanted, Ha", "steps", "samples", "s"]
+    rows = [_row_of_point(point, states[point.name]) for point in every]
+    print(aligned([head, *rows]))
     seconds = [state.seconds for state in states.values() if state.state == "done"]
     done = len(seconds)
     left = len(every) - done
     remaining = ""
     if done and left:
         # points of one table cost about the same: their mean is a fair forecast
-        hours = np.mean(seconds) * left / 3600
+        mean = np.mean(seconds)
+        hours = mean * left / 3600
         remaining = f", about {hours:.1f} h"
-    say(f"{done} of {len(every)} points done, {left} left{remaining}")
+    LOG.info(f"{done} of {len(every)} points done, {left} left{remaining}")
 
 
 def _row_of_point(point, state):
@@ -300,6 +326,7 @@ def _write(asked, every, surfaces):
         check(asked.table, asked.run_dir)
     except ValueError:
         return  # another job has added points since: the table is that job's
+    # a gas counts once all of its twists are done
     made = collect(asked, every, surfaces)
     if made is None:
         return
@@ -312,7 +339,7 @@ def _write_page(made, run_dir):
     pictures = courtesy(lambda: table_figures.draw(made, run_dir)) or {}
     grid = run_dir / "grid.toml"
     path = table_report.write(run_dir / "table.html", made, grid, pictures)
-    say(f"Table: {path}")
+    LOG.info(f"Table: {path}")
 
 
 def collect(asked: Asked, every: list[Point], surfaces: bool) -> Table | None:
@@ -332,13 +359,16 @@ def collect(asked: Asked, every: list[Point], surfaces: bool) -> Table | None:
             rows.append(_row(twisted, finished_points))
     if not rows:
         return None
+    # all cells of a grid are averaged over the same twists
     every_twist = twists(asked.table.grid)
-    twists_of_cells = {(row["n_up"], row["n_down"]): every_twist for row in rows}
+    cells = [(row["n_up"], row["n_down"]) for row in rows]
+    twists_of_cells = dict.fromkeys(cells, every_twist)
     return table_of(rows, twists_of_cells, surfaces)
 
 
 def _gases(every):
     """Points of one gas at all its twists, a list each, by size, polarisation, Theta and r_s."""
+    # points of a gas differ by their twist alone
     gases = defaultdict(list)
     for point in every:
         system = point.system

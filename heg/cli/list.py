@@ -78,20 +78,35 @@ def _listed(run_dir):
         steps = len(directory.history())
         if directory.summary_file.exists():
             return _finished(directory, description)
-        return Listed(str(run_dir), description, "unfinished", steps, None, "")
+        return Listed(
+            directory=str(run_dir),
+            gas=description,
+            state="unfinished",
+            steps=steps,
+            free_energy=None,
+            verdict="",
+        )
     except (ValueError, StorageError, KeyError, TypeError) as error:
-        return Listed(str(run_dir), "", f"unreadable: {error}", 0, None, "")
+        return Listed(
+            directory=str(run_dir),
+            gas="",
+            state=f"unreadable: {error}",
+            steps=0,
+            free_energy=None,
+            verdict="",
+        )
 
 
 def _finished(directory, description):
+    # the summary alone: no checkpoint is read
     summary = directory.summary()
     return Listed(
-        str(directory),
-        description,
-        "finished",
-        summary["steps"],
-        Estimate(**summary["F"]),
-        sentence_of(summary),
+        directory=str(directory),
+        gas=description,
+        state="finished",
+        steps=summary["steps"],
+        free_energy=Estimate(**summary["F"]),
+        verdict=sentence_of(summary),
     )
 
 
@@ -100,8 +115,16 @@ def _show(directory):
     runs = runs_below(directory)
     rows = [["run", "gas", "state", "steps", "F, Ha", "verdict"]]
     for run in runs:
-        free_energy = str(run.free_energy or "")
-        rows.append([run.directory, run.gas, run.state, str(run.steps), free_energy, run.verdict])
+        rows.append(
+            [
+                run.directory,
+                run.gas,
+                run.state,
+                str(run.steps),
+                str(run.free_energy or ""),
+                run.verdict,
+            ]
+        )
     print(aligned(rows) if runs else f"There are no runs below {directory}.")
     return 0, [_plain(run) for run in runs]
 

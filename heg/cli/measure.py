@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,7 +20,6 @@ from heg.cli.common import (
     courtesy,
     new_app,
     run_app,
-    say,
     stop_signals,
 )
 from heg.errors import StorageError
@@ -35,6 +35,8 @@ from heg.runs.measure import measure as measure_run
 from heg.runs.run_directory import RunDirectory
 from heg.statistics import Estimate
 from heg.training.verdict import sentence_of
+
+LOG = logging.getLogger(__name__)
 
 CAPTIONS = {
     "structure": "Structure factor and pair correlation",
@@ -136,9 +138,17 @@ def _measure(run_dir, samples, step, beside, second_order, output, max_seconds):
     differences = processes.on_first(_differences, beside) if beside else {}
     show = _Progress()
     stop = stop_signals(max_seconds)
-    result = measure_run(run_dir, samples, show, stop, step, output, second_order)
+    result = measure_run(
+        run_dir,
+        samples,
+        show,
+        stop,
+        step=step,
+        output=output,
+        second_order=second_order,
+    )
     if result is None:
-        say(f"Stopped in order; the same command goes on with the measurement in {run_dir}.")
+        LOG.info(f"Stopped in order; the same command goes on with the measurement in {run_dir}.")
         return CONTINUE, None
     if processes.is_first():
         _print(result, differences)
@@ -160,7 +170,7 @@ class _Progress:
 
     def __call__(self, what, have, wanted):
         if self.interval.is_over(at_once=have == wanted):
-            say(f"{have} of {wanted} {self.NOUNS[what]}")
+            LOG.info(f"{have} of {wanted} {self.NOUNS[what]}")
 
 
 def _differences(beside):
@@ -187,10 +197,12 @@ def _print(result, differences):
             _print_line(entry.title, _values(quantity), quantity.unit)
     for name, estimate in differences.items():
         title = f"{name} by difference of the two runs beside"
-        _print_line(title, str(estimate), result.quantities[name].unit)
+        unit = result.quantities[name].unit
+        _print_line(title, str(estimate), unit)
     for name, value in facts["infinite_gas"].items():
-        with_error = isinstance(value, dict)
-        _print_line(name, str(Estimate(**value)) if with_error else f"{value:.6g}")
+        # published values have no error
+        text = str(Estimate(**value)) if isinstance(value, dict) else f"{value:.6g}"
+        _print_line(name, text)
     for note in (SIZE_ERROR, *facts["outside_of_fits"]):
         print(note)
     if sentence := sentence_of(facts):
@@ -226,11 +238,12 @@ def _report(run_dir, output, result):
 
 def _draw(directory, output, result, history):
     """Writes all figures for which there are numbers; the files by caption."""
-    figures = {"structure": run_figures.structure(result.quantities, result.system)}
+    quantities = result.quantities
+    figures = {"structure": run_figures.structure(quantities, result.system)}
     # a classical plasma has neither momenta nor levels
-    if "n_k" in result.quantities:
+    if "n_k" in quantities:
         ideal = ideal_momentum(result.system, result.orbitals)
-        figures["momentum"] = run_figures.momentum(result.quantities, ideal)
+        figures["momentum"] = run_figures.momentum(quantities, ideal)
         # none where the occupations do not fluctuate
         if len(result.landau.k):
             figures["levels"] = run_figures.levels(result.landau)

@@ -1,6 +1,7 @@
 """The command line of heg-solve: what a person types, and the progress and results printed."""
 
 import functools
+import logging
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,6 @@ from heg.cli.common import (
     duration,
     new_app,
     run_app,
-    say,
     stop_signals,
 )
 from heg.config import (
@@ -49,6 +49,8 @@ from heg.statistics import Estimate
 from heg.training.cost import cost, product_rate
 from heg.training.step import build
 from heg.training.verdict import sentence_of
+
+LOG = logging.getLogger(__name__)
 
 HELP = """Variational free energy of the homogeneous electron gas at finite temperature.
 
@@ -162,19 +164,21 @@ def _run(config):
     directory = RunDirectory(Path(config.run.run_dir))
     # the estimate is of a whole run, not of the rest of one that goes on
     if not processes.on_first(directory.history_file.exists):
-        estimate = cost(build(config), config, product_rate())
+        solver = build(config)
+        estimate = cost(solver, config, product_rate())
         time_and_memory = (
             f"{duration(estimate['seconds'])} on these devices, "
             f"{estimate['memory_mib']:.0f} MiB for the largest arrays"
         )
-        say(f"Expected: {time_and_memory}.")
+        LOG.info(f"Expected: {time_and_memory}.")
     # a run that is at its end compiles no step
     if not processes.on_first(directory.summary_file.exists):
-        say(f"Compiling the first step, which usually takes {COMPILING} s.")
+        LOG.info(f"Compiling the first step, which usually takes {COMPILING} s.")
     stop = stop_signals(config.run.max_seconds)
-    summary = solve_run(config, say, _Progress(config.run.steps), stop)
+    show = _Progress(config.run.steps)
+    summary = solve_run(config, show, stop)
     if not summary:
-        say(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
+        LOG.info(f"Stopped in order; the same command continues the run in {config.run.run_dir}.")
         return CONTINUE, None
     if processes.is_first():
         system = config.system.build()
@@ -211,6 +215,7 @@ class _Progress:
 
     def __call__(self, step, info):
         now = time.monotonic()
+        # the first step that is seen, not step 0: a run may go on from a checkpoint
         self.begin = self.begin or _Begin(step, now)
         last = step == self.steps
         early = step == self.begin.step + JUDGED_STEPS
@@ -222,6 +227,7 @@ class _Progress:
         self._print(line, last)
 
     def _seconds_left(self, step, now):
+        # the step that compiled is not counted
         seconds_per_step = (now - self.begin.time) / (step - self.begin.step)
         return seconds_per_step * (self.steps - step)
 
@@ -242,6 +248,7 @@ def _line_of_step(step, steps, info):
 
 
 def _clock(seconds):
+    # hours, minutes and seconds
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
 
@@ -271,7 +278,8 @@ def _print_summary(summary):
         result = Estimate(**summary[name])
         initial = Estimate(**summary["initial"][name])
         ideal = summary["ideal"][name]["mean"]
-        rows.append([label, str(result), str(initial), f"{ideal:.6g}"])
+        cells = [str(result), str(initial), f"{ideal:.6g}"]
+        rows.append([label, *cells])
     print(aligned(rows))
     # signs of trouble that the means do not show
     quality = summary["quality"]
@@ -284,8 +292,9 @@ def _print_summary(summary):
 
 def _print_infinite(system, summary):
     """f_xc of the cell and of the infinite gas beside the published ones."""
-    # the ideal part is exact
-    f_xc = Estimate(summary["F"]["mean"] - summary["ideal"]["F"]["mean"], summary["F"]["error"])
+    bound = summary["F"]
+    ideal = summary["ideal"]["F"]  # exact
+    f_xc = Estimate(bound["mean"] - ideal["mean"], bound["error"])
     values = _infinite_values(system, f_xc)
     infinite = Estimate(**values["f_xc_of_the_bound_ha"])
     rows = [
@@ -296,11 +305,13 @@ def _print_infinite(system, summary):
     extrapolated = out_of_range(system.dim, system.rs, system.theta)
     for name, paper in PAPERS.items():
         published = values.get(f"f_xc_{name}_ha")
-        if published is not None:
-            # a fit beyond its data is no reference: the reader must see it
-            label = f"{paper}, extrapolated" if name in extrapolated else paper
-            difference = Estimate(infinite.mean - published, infinite.error)
-            rows.append([label, f"{published:.6g}", str(difference)])
+        if published is None:
+            continue
+        # a fit beyond its data is no reference: the reader must see it
+        label = f"{paper}, extrapolated" if name in extrapolated else paper
+        difference = infinite.mean - published
+        with_error = Estimate(difference, infinite.error)
+        rows.append([label, f"{published:.6g}", str(with_error)])
     print(f"\n{aligned(rows)}\n")
 
 

@@ -57,11 +57,12 @@ def _second_order(measured: dict[str, Any]) -> list[str]:
     second = measured["F_2"]
     error = math.hypot(second["error"], second["systematic"])
     known = Estimate(second["mean"], error)
+    size = abs(second["mean"])
     f_xc = measured["F"]["mean"] - measured["ideal"]["F"]
-    share = abs(second["mean"]) / max(abs(f_xc), 1e-300)
+    share = size / max(abs(f_xc), 1e-300)
     sentences = []
     if share > LARGE_SECOND_ORDER:
         sentences.append(f"The second order, {known} Ha, is {100 * share:.0f} % of f_xc.")
-    if error > abs(second["mean"]):
+    if error > size:
         sentences.append(f"The second order, {known} Ha, is smaller than its error.")
     return sentences

@@ -86,6 +86,7 @@ def _seconds_of_point(
 ) -> float:
     """Time of the steps and samples of a point; a row is compiled once, which is left out."""
     # the cost of a run counts its samples twice, those of the measurement come but once
-    run = dataclasses.replace(config.run, steps=steps, samples=FINAL_SAMPLES + samples // 2)
+    counted = FINAL_SAMPLES + samples // 2
+    run = dataclasses.replace(config.run, steps=steps, samples=counted)
     whole = cost(solver, dataclasses.replace(config, run=run), rate)
     return whole["seconds"] - START

@@ -157,8 +157,16 @@ def _points_of_cell(
     cell: PointsByPlace = {}
     places = itertools.product(enumerate(twists(grid)), enumerate(thetas), enumerate(radii))
     for (twist_index, twist), (row, theta), (column, rs) in places:
-        system = SystemConfig(electrons, grid.dim, rs, theta, polarization, twist.angle)
+        system = SystemConfig(
+            electrons=electrons,
+            dim=grid.dim,
+            rs=rs,
+            theta=theta,
+            polarization=polarization,
+            twist=twist.angle,
+        )
         place = (twist_index, row, column)
+        # where parameters change least comes first
         nearest = (
             cell.get((twist_index, row, column - 1)),  # the denser gas
             cell.get((twist_index, row - 1, column)),  # the hotter gas
@@ -178,8 +186,10 @@ def _points_of_cell(
 
 def _name(config: SystemConfig) -> str:
     gas = config.build()
-    twist = "-twist" + "_".join(f"{angle:g}" for angle in gas.twist) if any(gas.twist) else ""
-    return f"{gas.dim}d-{gas.label}-rs{gas.rs:g}-theta{gas.theta:g}{twist}"
+    name = f"{gas.dim}d-{gas.label}-rs{gas.rs:g}-theta{gas.theta:g}"
+    if any(gas.twist):
+        name += "-twist" + "_".join(f"{angle:g}" for angle in gas.twist)
+    return name
 
 
 def run_config(
@@ -204,6 +214,7 @@ def run_config(
         samples=FINAL_SAMPLES,
         seed=zlib.crc32(f"{point.name} {table.grid.seed}".encode()),
     )
+    # smaller steps are safer, not better: a first attempt takes the usual ones
     max_norm = table.optimizer.max_norm / 2**attempt
     optimizer = dataclasses.replace(table.optimizer, max_norm=max_norm)
     return Config(point.system, run, table.model, table.sampler, optimizer)

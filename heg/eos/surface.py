@@ -114,9 +114,12 @@ def fit(data: Data) -> Surface:
         raise ValueError(
             f"{len(data.rs)} points make no surface: give {MIN_POINTS} or more of one cell"
         )
+    # the mean of the process: what is known exactly
     spline = _first_order(data)
     logs = jnp.stack([jnp.log(data.rs), jnp.log(data.theta)], axis=1)
-    h = jnp.asarray(data.rs * data.f_xc - spline(np.log(data.theta)))
+    # what is fitted, r_s f_xc beyond the first order
+    exact = spline(np.log(data.theta))
+    h = jnp.asarray(data.rs * data.f_xc - exact)
     noise = jnp.asarray((data.rs * data.error) ** 2)
     scales = _likeliest_scales(logs, noise, h)
     factor, weights, chi2 = _regression(scales, logs, noise, h)
@@ -175,6 +178,7 @@ def beyond_first_order(surface: Surface, rs: float, theta: float) -> Thermodynam
     )
     linear = jet_to_thermodynamics(surface.data.gas, rs, theta)
     widening = max(surface.chi2, 1.0)
+    # f, e, s, p, c, B are linear in the jet
     covariance = widening * linear @ np.asarray(jet_covariance) @ linear.T
     return Thermodynamics(linear @ np.asarray(jet), covariance)
 
@@ -192,12 +196,20 @@ def jet_to_thermodynamics(gas: System, rs: float, theta: float) -> np.ndarray:
     h, u, v, uu, uv, vu, vv = np.eye(7)
     # derivatives with respect to ln r_s at fixed T, where Theta goes as r_s^2
     along = u + 2 * v
-    twice = uu + 2 * (uv + vu) + 4 * vv
-    by_rs = (along - h) / rs**2
-    by_rs_rs = (twice - 3 * along + 2 * h) / rs**3
-    by_t = v / (temperature * rs)
-    by_t_t = (vv - v) / (temperature**2 * rs)
-    return np.array(from_derivatives(gas, rs, temperature, h / rs, by_rs, by_t, by_rs_rs, by_t_t))
+    mixed = uv + vu
+    twice = uu + 2 * mixed + 4 * vv
+    # those of f = h / r_s: d/dr_s is 1 / r_s d/d ln r_s, and so for T
+    quantities = from_derivatives(
+        gas,
+        rs,
+        temperature,
+        f=h / rs,
+        by_rs=(along - h) / rs**2,
+        by_t=v / (temperature * rs),
+        by_rs_rs=(twice - 3 * along + 2 * h) / rs**3,
+        by_t_t=(vv - v) / (temperature**2 * rs),
+    )
+    return np.array(quantities)
 
 
 def from_derivatives(gas: System, rs, temperature, f, by_rs, by_t, by_rs_rs, by_t_t) -> list:
@@ -213,10 +225,12 @@ def from_derivatives(gas: System, rs, temperature, f, by_rs, by_t, by_rs_rs, by_
     density = gas.of_unit_density.density / rs**dim
     energy = f - temperature * by_t
     entropy = -by_t
+    # n as r_s^-d: p = n^2 df/dn = -(n r_s / d) df/dr_s
     pressure = -density * rs / dim * by_rs
     heat_capacity = -temperature * by_t_t
     # p goes as -r_s^(1 - d) df/dr_s
-    bulk_modulus = density * rs / dim**2 * ((1 - dim) * by_rs + rs * by_rs_rs)
+    slope = (1 - dim) * by_rs + rs * by_rs_rs
+    bulk_modulus = density * rs / dim**2 * slope
     return [f, energy, entropy, pressure, heat_capacity, bulk_modulus]
 
 
@@ -234,11 +248,14 @@ def _regression(scales, logs, noise, h):
 def _negative_log_likelihood(log_scales, logs, noise, h):
     """-ln of the probability of the data, up to a constant."""
     factor, weights = _factor_and_weights(jnp.exp(log_scales), logs, noise, h)
-    return h @ weights / 2 + jnp.sum(jnp.log(jnp.diagonal(factor)))
+    # h^T C^-1 h / 2 + ln det C / 2, the determinant from its Cholesky factor
+    half_log_determinant = jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return h @ weights / 2 + half_log_determinant
 
 
 def _factor_and_weights(scales, logs, noise, h):
     """Cholesky factor of the covariance of the data, and its inverse times the data."""
+    # the covariance of the data: that of the process and their noise
     matrix = jax.vmap(lambda a: _prior_of_data(scales, a, logs))(logs)
     factor = cholesky(matrix + jnp.diag(noise), lower=True)
     return factor, cho_solve((factor, True), h)
@@ -249,7 +266,9 @@ def _prior(scales, a, b):
     sigma = scales[0]
     lengths = jnp.asarray(scales[1:])
     w = jax.nn.sigmoid(a[0]) * jax.nn.sigmoid(b[0])  # r_s / (1 + r_s) of both
-    return sigma**2 * w * jnp.exp(-jnp.sum(((a - b) / lengths) ** 2) / 2)
+    distance = (a - b) / lengths
+    squared = jnp.sum(distance**2)
+    return sigma**2 * w * jnp.exp(-squared / 2)
 
 
 def _prior_of_data(scales, at, logs):
@@ -260,9 +279,12 @@ def _prior_of_data(scales, at, logs):
 @jax.jit
 def _posterior(scales, logs, factor, weights, place):
     """The jet of h at a place, and its covariance.  [7], [7, 7]"""
+    # a derivative of a Gaussian process has the derivative of its covariance
     to_data = _jet(lambda at: _prior_of_data(scales, at, logs))(place)
     prior = _jet(lambda a: _jet(lambda b: _prior(scales, a, b))(place))(place)
-    return to_data @ weights, prior - to_data @ cho_solve((factor, True), to_data.T)
+    # what the data determine: K C^-1 K^T
+    known = to_data @ cho_solve((factor, True), to_data.T)
+    return to_data @ weights, prior - known
 
 
 def _jet(f: Callable) -> Callable:
@@ -270,6 +292,7 @@ def _jet(f: Callable) -> Callable:
 
     They are along the first axis, [7, ...].
     """
+    # forward mode, as a place has two components alone
     gradient = jax.jacfwd(f)
     hessian = jax.jacfwd(gradient)
 
@@ -290,13 +313,14 @@ def _first_order(data: Data) -> CubicSpline:
     min_theta, max_theta, _ = RANGES["theta"]
     first_node = max(low - MARGIN, np.log(min_theta))
     last_node = min(high + MARGIN, np.log(max_theta))
+    # v_1 costs a sum over all pairs of orbitals at each node
     count = FIRST_ORDER_NODES if high > low else FIRST_ORDER_NODES_OF_ONE
     nodes = np.linspace(first_node, last_node, count)
     values = []
     for node in nodes:
         # exp(ln x) may lie a rounding outside of the range
-        theta = np.clip(np.exp(node), min_theta, max_theta)
-        values.append(_averaged_first_order(data, float(theta)))
+        theta = float(np.clip(np.exp(node), min_theta, max_theta))
+        values.append(_averaged_first_order(data, theta))
     return CubicSpline(nodes, values)
 
 
@@ -305,6 +329,13 @@ def _averaged_first_order(data: Data, theta: float) -> float:
     gas = data.gas
     total = 0.0
     for twist in data.twists:
-        cell = System(gas.n_up, gas.n_down, gas.dim, 1.0, theta, twist.angle)
+        cell = System(
+            n_up=gas.n_up,
+            n_down=gas.n_down,
+            dim=gas.dim,
+            rs=1.0,
+            theta=theta,
+            twist=twist.angle,
+        )
         total += twist.weight * first_order(cell)
     return total

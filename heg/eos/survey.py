@@ -4,10 +4,12 @@ Every point is an ordinary run in a directory of its own, which all processes of
 Several jobs may work on one grid: a point that another one holds is passed over.
 """
 
+import contextlib
 import dataclasses
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -33,6 +35,8 @@ from heg.runs.solve import solve
 from heg.statistics import Estimate
 from heg.training.convergence import settled
 
+LOG = logging.getLogger(__name__)
+
 # what may go wrong with one point and leaves the others alone, too little memory among it
 FAILURES_OF_A_POINT = (
     RunError,
@@ -53,14 +57,12 @@ class Hooks(NamedTuple):
     """Functions that the survey calls.
 
     Attributes:
-      say: takes sentences for the user.
       show: takes the point, what is going on, how much of it is done, how much there is, and in
         training F of the step, hartree per electron.
       done: called after each point that is finished.
       stop: true when the survey is to end in order.
     """
 
-    say: Callable
     show: Callable
     done: Callable
     stop: Callable[[], bool]
@@ -90,6 +92,7 @@ def survey(table: TableConfig, run_dir: Path, hooks: Hooks) -> bool:
     def asked_to_stop() -> bool:
         return hooks.stop() or (is_first() and stop_file.exists())
 
+    # another job works on a point: the table is not finished by this call
     is_held = False
     for point in every:
         if on_first(is_done, table, run_dir, point):
@@ -133,7 +136,7 @@ class PointWork:
             try:
                 return "done" if self.compute(attempt) else "stopped"
             except InUse as error:
-                self.hooks.say(f"{self.point.name} is passed over: {error}.")
+                LOG.warning(f"{self.point.name} is passed over: {error}.")
                 return "held"
             except FAILURES_OF_A_POINT as error:
                 if jax.process_count() > 1 and not isinstance(error, SHARED_FAILURES):
@@ -142,13 +145,15 @@ class PointWork:
         return "failed"
 
     def _report_failure(self, error: Exception) -> None:
+        # one line, whatever the error says
         sentence = " ".join(str(error).split())
         failure = {"point": self.point.name, "what": sentence}
         on_first(text_files.append_line, self.run_dir / FAILURES_FILE, failure)
-        self.hooks.say(f"{self.point.name} failed: {sentence}.")
+        LOG.warning(f"{self.point.name} failed: {sentence}.")
 
     def compute(self, attempt: int) -> bool:
         """Train and measure the point, and write point.json; false if stopped."""
+        # an attempt that failed begins from the same run
         start = on_first(self._start)
         summary = self._train(start, attempt)
         if not summary:
@@ -158,6 +163,7 @@ class PointWork:
         if measurement is None:
             return False
         samples = measurement.facts["samples"]
+        # the same samples once more, now with the second order to the accuracy of the point
         if self._measure(samples, second_order=self.point.accuracy) is None:
             return False
         # the second order has changed the file, not the samples
@@ -203,14 +209,21 @@ class PointWork:
 
     def _train(self, start: str | None, attempt: int) -> dict:
         """The summary of the trained run; empty if stopped."""
-        config = run_config(self.table, self.point, str(self.directory), start, attempt)
+        config = run_config(
+            self.table,
+            self.point,
+            run_dir=str(self.directory),
+            start=start,
+            attempt=attempt,
+        )
 
         def show(step, info):
-            free_energy = Estimate(*map(float, info.estimates["F"]))
+            mean, error = info.estimates["F"]
+            free_energy = Estimate(float(mean), float(error))
             self.hooks.show(self.point, "step", step, self.table.grid.steps, free_energy)
 
-        # between its steps a point is silent: the survey has lines of its own
-        return solve(config, lambda sentence: None, show, self.hooks.stop)
+        with _silent_runs():
+            return solve(config, show, self.hooks.stop)
 
     def _measure_until_accurate(self, summary: dict) -> Measurement | None:
         """A measurement with the wanted error of F, or with as many samples as allowed.
@@ -222,9 +235,12 @@ class PointWork:
         max_count = self.table.grid.samples
         while True:
             # errors fall with the square root of the number; each round at least doubles it
-            wanted = MARGIN * count * (error / self.point.accuracy) ** 2
-            count = min(max(wanted, 2 * count), max_count)
-            measurement = self._measure(math.ceil(count), second_order=False)
+            too_large = error / self.point.accuracy
+            wanted = MARGIN * count * too_large**2
+            twice = 2 * count
+            count = min(max(wanted, twice), max_count)
+            samples = math.ceil(count)
+            measurement = self._measure(samples, second_order=False)
             if measurement is None:
                 return None
             count = measurement.facts["samples"]
@@ -236,6 +252,18 @@ class PointWork:
         show = partial(self.hooks.show, self.point)
         path = self.directory.path
         return measure(path, samples, show, self.hooks.stop, second_order=second_order)
+
+
+@contextlib.contextmanager
+def _silent_runs() -> Iterator[None]:
+    """Keep the sentences of a run to itself: the survey has lines of its own."""
+    log = logging.getLogger("heg.runs")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _kept(observables: dict) -> dict:

@@ -60,6 +60,7 @@ def _differences(function: Callable[[System], np.ndarray], gas: System) -> Deriv
         theta = temperature * rs**2 / fermi_energy
         return function(dataclasses.replace(gas, rs=rs, theta=theta))
 
+    # a central difference in each direction
     here = at(rs, t)
     wider = at(rs * (1 + STEP), t)
     closer = at(rs * (1 - STEP), t)
@@ -118,6 +119,7 @@ class Series(NamedTuple):
         def terms_of(cell: System) -> np.ndarray:
             return np.array([exchange(cell), self.correlation_missing(cell)])
 
+        # steps of the differences must not leave the range of a gas
         inside = gas.inside_by(3 * STEP)
         slopes = _differences(terms_of, inside)
         value = slopes.value if inside == gas else terms_of(gas)
@@ -137,7 +139,8 @@ class Series(NamedTuple):
     def unsure_at(self, rs: float, theta: float) -> float:
         """`unsure` of the nearest row."""
         offsets = np.asarray(self.surface.logs) - np.log([rs, theta])
-        nearest = np.argmin(np.sum(offsets**2, axis=1))
+        distances = np.sum(offsets**2, axis=1)
+        nearest = np.argmin(distances)
         return float(self.unsure[nearest])
 
 
@@ -196,8 +199,10 @@ class Table(NamedTuple):
         series = self.series_of(rs, theta, zeta)
         gas = series.at(rs, theta)
         cell = surface.beyond_first_order(series.surface, rs, theta)
+        # exchange is that of the infinite gas, correlation that of the cell and what it lacks
         correlation = series.correlation_missing(gas)
-        correlation_error = series.unsure_at(rs, theta) * abs(correlation)
+        share = series.unsure_at(rs, theta)
+        correlation_error = share * abs(correlation)
         value = exchange(gas) + cell.value[0] + correlation
         error = np.hypot(cell.error[0], correlation_error)
         return Estimate(float(value), float(error))
@@ -213,7 +218,9 @@ class Table(NamedTuple):
         size = series.size_terms(gas)
         ideal = ideal_infinite.equation_of_state(gas)
         values = ideal + cell.value + size.exchange + size.correlation
-        correlation_errors = series.unsure_at(rs, theta) * np.abs(size.correlation)
+        # by the same share for all six
+        share = series.unsure_at(rs, theta)
+        correlation_errors = share * np.abs(size.correlation)
         errors = np.hypot(cell.error, correlation_errors)
         estimates = {}
         for name, value, error in zip(surface.NAMES, values, errors):
@@ -282,11 +289,13 @@ def fit_series(columns: Columns, twists: dict[Cell, list[Twist]]) -> dict[Cell, 
     series = {}
     cells = set(zip(n_up.tolist(), n_down.tolist()))
     for cell in sorted(cells):
-        is_of_cell = (n_up == cell[0]) & (n_down == cell[1])
+        up, down = cell
+        is_of_cell = (n_up == up) & (n_down == down)
         rows = np.flatnonzero(is_of_cell)
-        if len(rows) >= surface.MIN_POINTS:
-            columns_of_cell = {name: values[rows] for name, values in columns.items()}
-            series[cell] = _fit_cell(cell, rows, columns_of_cell, twists[cell])
+        if len(rows) < surface.MIN_POINTS:
+            continue
+        columns_of_cell = {name: values[rows] for name, values in columns.items()}
+        series[cell] = _fit_cell(cell, rows, columns_of_cell, twists[cell])
     return series
 
 
@@ -306,8 +315,10 @@ def _fit_cell(cell: Cell, rows: np.ndarray, columns: Columns, twists: list[Twist
         error=number("f_xc_cell_error_ha"),
     )
     # exchange is exact: all of the uncertainty is that of correlation
-    correlation = np.abs(number("f_correction_ha") - number("exchange_correction_ha"))
-    unsure = number("f_correction_error_ha") / np.maximum(correlation, 1e-300)
+    whole = number("f_correction_ha")
+    correlation = np.abs(whole - number("exchange_correction_ha"))
+    error = number("f_correction_error_ha")
+    unsure = error / np.maximum(correlation, 1e-300)
     return Series(rows, surface.fit(data), unsure)
 
 
@@ -329,10 +340,12 @@ def _deviation_columns(table: Table) -> Columns:
     """
     dim = int(table.columns["dim"][0])
     units = {"e": "ha", "s": "kb", "p": f"ha_per_bohr{dim}"}
-    columns = _empty_columns(table, [f"{letter}_deviation_sigma" for letter in units])
+    names = [f"{letter}_deviation_sigma" for letter in units]
+    columns = _empty_columns(table, names)
     for series in table.series.values():
         for row in series.rows:
-            for letter, deviation in _deviations(table.columns, row, series, units).items():
+            deviations = _deviations(table.columns, row, series, units)
+            for letter, deviation in deviations.items():
                 columns[f"{letter}_deviation_sigma"][row] = deviation
     return columns
 
@@ -350,11 +363,14 @@ def _derived_columns(table: Table) -> Columns:
         if series is not table.largest(series.zeta):
             continue
         for row in series.rows:
-            place = [float(table.columns[name][row]) for name in ("rs_bohr", "theta", "zeta")]
-            state = table.equation_of_state(*place)
+            rs = float(table.columns["rs_bohr"][row])
+            theta = float(table.columns["theta"][row])
+            zeta = float(table.columns["zeta"][row])
+            state = table.equation_of_state(rs, theta, zeta)
             for letter, unit in units.items():
-                columns[f"{letter}_{unit}"][row] = state[letter].mean
-                columns[f"{letter}_error_{unit}"][row] = state[letter].error
+                estimate = state[letter]
+                columns[f"{letter}_{unit}"][row] = estimate.mean
+                columns[f"{letter}_error_{unit}"][row] = estimate.error
     return columns
 
 
@@ -364,12 +380,14 @@ def _deviations(
     """Deviations of measured quantities of a cell from its surface, in standard errors."""
     rs = float(columns["rs_bohr"][row])
     theta = float(columns["theta"][row])
+    # the surface was fitted to f alone: its derivatives are predictions
     fitted = surface.excess(series.surface, rs, theta)
     deviations = {}
     for letter, unit in units.items():
         index = surface.NAMES.index(letter)
         value = columns[f"{letter}_xc_cell_{unit}"][row]
-        error = np.hypot(columns[f"{letter}_xc_cell_error_{unit}"][row], fitted.error[index])
+        measured_error = columns[f"{letter}_xc_cell_error_{unit}"][row]
+        error = np.hypot(measured_error, fitted.error[index])
         deviations[letter] = (value - fitted.value[index]) / error
     return deviations
 

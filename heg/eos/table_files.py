@@ -60,10 +60,13 @@ def load_table(path: str | Path) -> Table:
         raise StorageError(f"{path} holds no table: give the table.h5 of heg-eos")
     columns = {}
     for name, values in arrays.items():
-        if name.startswith("columns/"):
-            columns[name.split("/")[1]] = _with_unicode(values)
+        branch, _, column = name.partition("/")
+        if branch == "columns":
+            columns[column] = _with_unicode(values)
+    # surfaces are not stored: they are fitted again
     twists = _twists_in(arrays)
-    return Table(columns, twists, fit_series(columns, twists))
+    series = fit_series(columns, twists)
+    return Table(columns, twists, series)
 
 
 def _twist_arrays(twists: dict[Cell, list[Twist]]) -> dict[str, dict[str, np.ndarray]]:
@@ -99,9 +102,10 @@ def _twists_in(arrays: Arrays) -> dict[Cell, list[Twist]]:
             continue
         n_up, n_down = name.split("/")[1].split("_")
         weights = arrays[name.replace("angle", "weight")]
-        twists[int(n_up), int(n_down)] = [
-            Twist(tuple(angle), weight) for angle, weight in zip(angles.tolist(), weights.tolist())
-        ]
+        of_cell = []
+        for angle, weight in zip(angles.tolist(), weights.tolist()):
+            of_cell.append(Twist(tuple(angle), weight))
+        twists[int(n_up), int(n_down)] = of_cell
     return twists
 
 
@@ -117,6 +121,7 @@ def _as_csv(columns: Columns) -> str:
 
 def _cell_of_csv(value: Any) -> Any:
     """A value of Python; an empty cell for what is not a number."""
+    # not a number is the only value that differs from itself
     plain = np.asarray(value).item()
     return "" if plain != plain else plain
 

@@ -100,20 +100,32 @@ def row_of(parts: list[Part]) -> dict:
     Units are in the names of the columns.
     """
     system = parts[0].system
+    # averages over the twists, each with its weight
     size = _size_terms(parts)
     cell = _free_energy_of_cell(parts)
     # the order of the columns is that of table.csv
     row = _gas_columns(system) | {"twists": len(parts)}
-    row |= _bound_columns(_average(parts, "f"), cell.second_order, size)
-    ideal = dict(zip(NAMES, ideal_infinite.equation_of_state(system)))
+    bound = _average(parts, "f")
+    row |= _bound_columns(bound, cell.second_order, size)
+    quantities = ideal_infinite.equation_of_state(system)
+    ideal = dict(zip(NAMES, quantities))
     for letter in LETTERS:
         # F alone is known to second order
         excess = cell.excess if letter == "f" else _average(parts, letter)
         unit = _unit(letter, system.dim)
-        row |= _quantity_columns(letter, unit, excess, size, ideal[letter])
-    row |= {f"f_xc_error_{name}_ha": error for name, error in cell.errors.items()}
-    row |= {"exchange_correction_ha": size.exchange, "c_ideal_kb": ideal["c"]}
-    row |= {f"f_xc_{name}_ha": value for name, value in published(system).items()}
+        row |= _quantity_columns(
+            letter,
+            unit,
+            excess,
+            size,
+            ideal=ideal[letter],
+        )
+    for name, error in cell.errors.items():
+        row[f"f_xc_error_{name}_ha"] = error
+    row["exchange_correction_ha"] = size.exchange
+    row["c_ideal_kb"] = ideal["c"]
+    for name, value in published(system).items():
+        row[f"f_xc_{name}_ha"] = value
     return row | _provenance_columns(parts)
 
 
@@ -163,9 +175,11 @@ def _quantity_columns(
       size: the size correction.
       ideal: of the infinite ideal gas.
     """
+    # cell + size correction + ideal gas of infinitely many electrons
     correction = Estimate(size.correction[letter], size.uncertainty[letter])
     infinite = _add(excess, correction.mean, correction.error)
-    total = Estimate(ideal + infinite.mean, infinite.error)
+    mean = ideal + infinite.mean  # the ideal gas is exact
+    total = Estimate(mean, infinite.error)
     return (
         _columns(f"{letter}_xc_cell", unit, excess)
         | _columns(f"{letter}_correction", unit, correction)
@@ -182,12 +196,16 @@ def _add(estimate: Estimate, value: float, error: float) -> Estimate:
 
 def _provenance_columns(parts: list[Part]) -> dict:
     """The effort behind a row, and where it comes from."""
+    facts = [part.facts for part in parts]
+    # a row is as good as the worst of its twists
+    all_reached = all(fact["reached"] for fact in facts)
+    runs = " ".join(part.run for part in parts)
     return {
-        "samples": sum(part.facts["samples"] for part in parts),
-        "steps": sum(part.facts["steps"] for part in parts),
-        "reached": int(all(part.facts["reached"] for part in parts)),
+        "samples": sum(fact["samples"] for fact in facts),
+        "steps": sum(fact["steps"] for fact in facts),
+        "reached": int(all_reached),
         "doubts": _doubts(parts),
-        "run": " ".join(part.run for part in parts),
+        "run": runs,
         "version": parts[0].observables["version"],
     }
 
@@ -210,7 +228,8 @@ def _average(parts: list[Part], letter: str) -> Estimate:
     for part in parts:
         measured = part.observables[name]
         ideal = part.observables["ideal"][name]
-        excess.append(Estimate(measured["mean"] - ideal, measured["error"]))
+        mean = measured["mean"] - ideal  # the ideal part is exact
+        excess.append(Estimate(mean, measured["error"]))
     return _mean_over_twists(parts, excess)
 
 
@@ -222,7 +241,8 @@ def _free_energy_of_cell(parts: list[Part]) -> CellFreeEnergy:
     """
     second_order = []
     excess = []
-    samples = 0  # variances
+    # variances of the averages, and the mean of the systematic errors
+    samples = 0
     perturbation = 0
     systematic = 0
     for part in parts:
@@ -262,10 +282,12 @@ def _mean_over_twists(parts: list[Part], estimates: list[Estimate]) -> Estimate:
     weights = np.array([part.weight for part in parts])
     count = len(parts)
     mean = float(weights @ values)
+    # of independent samples at each twist
     variance = weights**2 @ errors**2
     if count > 1:
         # equal weights give the variance of a mean of independent twists
-        variance += count / (count - 1) * weights**2 @ (values - mean) ** 2
+        deviations = values - mean
+        variance += count / (count - 1) * weights**2 @ deviations**2
     return Estimate(mean, float(np.sqrt(variance)))
 
 
@@ -274,15 +296,25 @@ def _size_terms(parts: list[Part]) -> SizeTerms:
 
     Exchange is exact; the rest is uncertain by the same share for all four.
     """
-    gases = [part.system for part in parts]
     weights = np.array([part.weight for part in parts])
-    corrections = [size_correction(gas) for gas in gases]
-    whole = weights @ [_as_quantities(gases[0], correction) for correction in corrections]
-    exchange = weights @ [correction.exchange for correction in corrections]
-    rest = weights @ [_as_quantities(gas, correlation_correction(gas)) for gas in gases]
-    # of f: the distance between two forms of the correction, which has a sign at each twist
-    error = abs(weights @ [beyond_interpolation(gas) for gas in gases])
-    share = error / max(abs(rest[0]), 1e-300)
+    wholes = []
+    exchanges = []
+    rests = []
+    distances = []
+    for part in parts:
+        gas = part.system
+        correction = size_correction(gas)
+        wholes.append(_as_quantities(gas, correction))
+        exchanges.append(correction.exchange)
+        rests.append(_as_quantities(gas, correlation_correction(gas)))
+        # of f: the distance between two forms of the correction, which has a sign at each twist
+        distances.append(beyond_interpolation(gas))
+    whole = weights @ wholes
+    exchange = weights @ exchanges
+    rest = weights @ rests
+    error = abs(weights @ distances)
+    of_f = max(abs(rest[0]), 1e-300)
+    share = error / of_f
     return SizeTerms(
         correction=dict(zip(LETTERS, whole.tolist())),
         uncertainty=dict(zip(LETTERS, share * np.abs(rest))),
@@ -296,5 +328,6 @@ def _as_quantities(system: System, correction: SizeCorrection) -> np.ndarray:
     energy = correction.potential + correction.kinetic
     entropy = (energy - free_energy) / system.temperature
     # the virial theorem
-    pressure = (correction.potential + 2 * correction.kinetic) * system.density / system.dim
+    virial = correction.potential + 2 * correction.kinetic
+    pressure = virial * system.density / system.dim
     return np.array([free_energy, energy, entropy, pressure])

@@ -72,12 +72,19 @@ def lattice(dim: int, kappa: float | None = None) -> Lattice:
     within_reach = np.linalg.norm(outside, axis=1) < reach
     highest = int(DIGITS * kappa / np.pi)
     weight = _reciprocal_weights(dim, kappa, highest)
-    background = np.pi / kappa**2 if dim == 3 else 2 * np.sqrt(np.pi) / kappa
-    # at r = 0, where the central cell itself is the electron
-    others = vectors[np.any(vectors != 0, axis=1)]
-    distance = np.linalg.norm(others, axis=1)
-    of_images = np.sum(_erfc(kappa * distance) / distance)
-    madelung = of_images + np.sum(weight) - background - 2 * kappa / np.sqrt(np.pi)
+    if dim == 3:
+        background = np.pi / kappa**2
+    else:
+        background = 2 * np.sqrt(np.pi) / kappa
+    # v_M = lim psi(r) - 1/r: the electron's own cell gives (erfc(kappa r) - 1) / r -> -2 kappa /
+    # sqrt(pi), all others what they give at r = 0, where each wave has w_G
+    is_image = np.any(vectors != 0, axis=1)
+    distance = np.linalg.norm(vectors[is_image], axis=1)
+    screening = _erfc(kappa * distance)
+    of_images = np.sum(screening / distance)
+    of_waves = np.sum(weight)
+    of_own_cell = 2 * kappa / np.sqrt(np.pi)
+    madelung = of_images + of_waves - background - of_own_cell
     return Lattice(
         kappa=kappa,
         images=vectors[within_reach],
@@ -91,14 +98,18 @@ def lattice(dim: int, kappa: float | None = None) -> Lattice:
 def _reciprocal_weights(dim, kappa, highest):
     """w_G as in Lattice.  [(2 highest + 1)^(d - 1), highest + 1]"""
     half = half_lattice(dim, highest)
-    length = 2 * np.pi * np.linalg.norm(half.n, axis=-1)
-    inside = (length > 0) & (length < 2 * kappa * DIGITS)
+    norm = np.linalg.norm(half.n, axis=-1)
+    length = 2 * np.pi * norm  # |G|
+    last = 2 * kappa * DIGITS
+    inside = (length > 0) & (length < last)
     length = np.where(inside, length, 1.0)  # no division by zero where the weight is none
     reduced = length / (2 * kappa)
     if dim == 3:
-        weight = 4 * np.pi * np.exp(-(reduced**2)) / length**2
+        gaussian = np.exp(-(reduced**2))
+        weight = 4 * np.pi * gaussian / length**2
     else:
-        weight = 2 * np.pi * _erfc(reduced) / length
+        screening = _erfc(reduced)
+        weight = 2 * np.pi * screening / length
     return inside * half.multiplicity * weight
 
 
@@ -151,11 +162,17 @@ def coulomb_energy(
     distance = jnp.linalg.norm(images, axis=-1)
     screening = erfc(sums.kappa * distance)
     short = jnp.sum(screening / distance)
-    rho = density_waves(2 * np.pi * s, sums.highest)
+    # the sum of cos(G r_ij) over pairs, by the density waves rho_G = sum_i e^{i G r_i}
+    angle = 2 * np.pi * s
+    rho = density_waves(angle, sums.highest)
     squared = jnp.real(rho) ** 2 + jnp.imag(rho) ** 2
     # |rho|^2 holds each pair twice and each electron with itself once
-    long = jnp.sum(sums.weight * (squared - electrons)) / 2
-    constant = electrons / 2 * sums.madelung - len(first) * sums.background
+    pairs_twice = squared - electrons
+    long = jnp.sum(sums.weight * pairs_twice) / 2
+    # N v_M / 2, and -w_0 of each pair
+    own_images = electrons / 2 * sums.madelung
+    background = len(first) * sums.background
+    constant = own_images - background
     return (short + long + constant) / system.box
 
 
@@ -163,7 +180,8 @@ def _erfc(x):
     """erfc of a NumPy array, also while a function that needs it is traced."""
     x = np.asarray(x)
     # whole blocks, so that few lengths occur and few programs are compiled
-    padded = np.zeros(-(-x.size // BLOCK) * BLOCK)
+    blocks = -(-x.size // BLOCK)  # rounded up
+    padded = np.zeros(blocks * BLOCK)
     padded[: x.size] = x.ravel()
     with jax.ensure_compile_time_eval():
         values = np.asarray(erfc(jnp.asarray(padded)))

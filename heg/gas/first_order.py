@@ -44,11 +44,13 @@ def _at_unit_density(gas):
     # integer vectors of the transfers, as the transform orders them
     axes = [fft.fftfreq(side, 1 / side) for side in pairs.shape]
     grids = np.meshgrid(*axes, indexing="ij")
-    n = np.stack(grids)
-    q = gas.wavevector_unit * np.linalg.norm(n, axis=0)
+    length = np.linalg.norm(np.stack(grids), axis=0)
+    q = gas.wavevector_unit * length
     q.flat[0] = np.inf  # an electron does not interact with itself
     v = fourier_transform(q, gas.dim)
-    exchange = np.sum(pairs * v) / (2 * gas.electrons * gas.volume)
+    # sum_q c(q) v(q) / (2 N L^d)
+    interaction = np.sum(pairs * v)
+    exchange = interaction / (2 * gas.electrons * gas.volume)
     return float(madelung(gas) / 2 - exchange)
 
 
@@ -65,21 +67,27 @@ def pairs_by_transfer(
       By the integer vector of q, one axis per direction, in the order of a discrete Fourier
       transform; the entry of q = 0 means nothing.
     """
-    n = orbitals.n - orbitals.n.min(axis=0)
+    # from zero on: differences of wavevectors do not know the origin
+    lowest = orbitals.n.min(axis=0)
+    n = orbitals.n - lowest
     # twice as wide as the orbitals, so that no transfer is taken for another
     widths = [2 * int(highest) + 1 for highest in n.max(axis=0)]
     sides = [fft.next_fast_len(width, real=True) for width in widths]
     axes = range(1, len(sides) + 1)
     index = tuple(n.T)
-    # of c(q): a convolution becomes a product
+    # the transform of c(q): a convolution becomes a product
     spectrum = 0.0
     for weight, occupation in projections(levels, electrons):
         grid = np.zeros((2, *sides))
-        grid[:, *index] = occupation.real, occupation.imag
+        # two real transforms are half the work of a complex one
+        grid[0, *index] = occupation.real
+        grid[1, *index] = occupation.imag
         real, imaginary = fft.rfftn(grid, axes=axes, workers=-1)
         # of n(k), which is complex: the transform at g times that at -g
         difference = np.abs(real) ** 2 - np.abs(imaginary) ** 2
-        cross = np.real(real * np.conj(imaginary))
+        product = real * np.conj(imaginary)
+        cross = np.real(product)
         square = difference + 2j * cross
+        # <n n'> is the real part of the sum of w n n'
         spectrum = spectrum + np.real(weight * square)
     return fft.irfftn(spectrum, sides)

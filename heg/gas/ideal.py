@@ -70,11 +70,17 @@ def log_partition_table(
       Table by m and r; LOG_ZERO where Z = 0.
     Accuracy: rounding, about 1e-16 M relative.
     """
-    vacuum = jnp.where(jnp.arange(electrons + 1) == 0, 0.0, LOG_ZERO)
+    # without orbitals Z_0 = 1 and all other Z_r = 0
+    count = jnp.arange(electrons + 1)
+    vacuum = jnp.where(count == 0, 0.0, LOG_ZERO)
 
     def add_orbital(row, level):
-        occupied = jnp.concatenate([jnp.array([LOG_ZERO]), row[:-1] - level])
-        row = jnp.maximum(jnp.logaddexp(row, occupied), LOG_ZERO)
+        # Z_r(m) = Z_r(m+1) + e^{-level} Z_{r-1}(m+1): the orbital is empty or occupied
+        impossible = jnp.array([LOG_ZERO])
+        occupied = jnp.concatenate([impossible, row[:-1] - level])
+        either = jnp.logaddexp(row, occupied)
+        # two zeros may not add up to less than zero
+        row = jnp.maximum(either, LOG_ZERO)
         return row, row
 
     # row m holds Z_0(m) ... Z_N(m), from the last orbital down
@@ -124,6 +130,7 @@ def thermodynamics(
     Accuracy: 1e-10 relative (tests/gas/test_ideal.py, against 700-digit arithmetic).
     """
     most = max(spins)
+    # Pauli: each orbital takes one electron of a spin
     if most > len(energy):
         raise ValueError(
             f"{most} electrons of one spin do not fit in {len(energy)} orbitals: raise the cutoff"
@@ -134,9 +141,11 @@ def thermodynamics(
     log_z = 0.0
     mean_energy = 0.0
     for count in spins:
+        # independent spins: the partition functions multiply, the energies add
         result = _log_z_and_occupation(levels, count)
         log_z += float(result.log_z)
-        mean_energy += np.asarray(result.occupation)[: len(energy)] @ energy
+        occupation = np.asarray(result.occupation)[: len(energy)]
+        mean_energy += occupation @ energy
     free_energy = -log_z / beta
     entropy = beta * (mean_energy - free_energy)
     return IdealGas(
@@ -186,8 +195,9 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     refuse_too_many(system)
     candidates = plane_waves(system, highest + TAIL * system.temperature)
     energy = candidates.energy
-    window = np.searchsorted(energy, highest + WINDOW * system.temperature)
-    missing = _missing_probability(system, energy, int(window))
+    end_of_window = highest + WINDOW * system.temperature
+    window = int(np.searchsorted(energy, end_of_window))
+    missing = _missing_probability(system, energy, window)
     ends = shell_ends(energy)
     # the fewest whole shells that hold the electrons and reach the tolerance
     ends = ends[ends >= max(system.spins)]
@@ -209,19 +219,22 @@ def _missing_probability(system, energy, window):
     """
     levels = system.beta * energy
     # ln q, from each orbital on, and from none
-    log_tail = np.logaddexp.accumulate(-levels[::-1])[::-1]
-    log_tail = np.append(log_tail, -np.inf)
+    from_the_last = np.logaddexp.accumulate(-levels[::-1])
+    log_tail = np.append(from_the_last[::-1], -np.inf)
     missing = 0.0
     for count in system.spins:
-        log_ratio = _log_ratio(levels[: max(window, count + 1)], count)
-        missing = missing + np.exp(np.minimum(log_ratio + log_tail, 0.0))
+        lowest = levels[: max(window, count + 1)]
+        log_bound = _log_ratio(lowest, count) + log_tail
+        # no probability is above one
+        missing = missing + np.exp(np.minimum(log_bound, 0.0))
     return missing
 
 
 def _log_ratio(levels, electrons):
     """ln (Z_{N-1} / Z_N) for the given levels (beta * energy)."""
     table = np.asarray(log_partition_table(padded(levels), electrons))
-    return float(table[0, electrons - 1] - table[0, electrons])
+    all_orbitals = table[0]
+    return float(all_orbitals[electrons - 1] - all_orbitals[electrons])
 
 
 def padded(levels: Float[Array | np.ndarray, " orbitals"]) -> Float[np.ndarray, " padded"]:
@@ -230,8 +243,9 @@ def padded(levels: Float[Array | np.ndarray, " orbitals"]) -> Float[np.ndarray, 
     So few lengths occur, and few programs are compiled.
     """
     levels = np.asarray(levels)
-    length = max(FEWEST_LEVELS, 1 << (len(levels) - 1).bit_length())
-    return np.pad(levels, (0, length - len(levels)), constant_values=NEVER)
+    power_of_two = 1 << (len(levels) - 1).bit_length()
+    more = max(FEWEST_LEVELS, power_of_two) - len(levels)
+    return np.pad(levels, (0, more), constant_values=NEVER)
 
 
 def refuse_too_many(system: System) -> None:
@@ -241,8 +255,13 @@ def refuse_too_many(system: System) -> None:
       ValueError: it needs more than MAX_CANDIDATES.
     """
     cutoff = _filled_level(system) + TAIL * system.temperature
-    radius = np.sqrt(2 * cutoff) * system.box / (2 * np.pi)  # in the space of n
-    count = np.pi * radius**2 if system.dim == 2 else 4 / 3 * np.pi * radius**3
+    highest_k = np.sqrt(2 * cutoff)
+    # the vectors n fill a circle or a sphere
+    radius = highest_k * system.box / (2 * np.pi)
+    if system.dim == 2:
+        count = np.pi * radius**2
+    else:
+        count = 4 / 3 * np.pi * radius**3
     if count > MAX_CANDIDATES:
         raise ValueError(
             f"theta is {system.theta}: that takes {count:.1g} plane waves, "
@@ -289,7 +308,9 @@ def ideal_values(system: System) -> dict[str, float]:
     """
     reference = ideal_reference(system)
     values = {name: float(estimate.mean) for name, estimate in reference.items()}
-    values["pressure"] = system.electrons * 2 * values["kinetic"] / (system.dim * system.volume)
+    # the virial theorem, p = 2 K / (d L^d)
+    twice_kinetic = system.electrons * 2 * values["kinetic"]
+    values["pressure"] = twice_kinetic / (system.dim * system.volume)
     levels = choose_cutoff(system, EXACT_TOLERANCE).orbitals.energy
     capacity = heat_capacity(levels, system.beta, system.spins)
     values["heat_capacity"] = capacity / system.electrons

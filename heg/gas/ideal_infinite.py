@@ -59,13 +59,16 @@ def fermi_dirac(order: float, eta: float) -> float:
 
     Accuracy: 1e-10 relative.
     """
+    # closed forms: the Fermi function itself, and its integral
     if order == -1:
         return float(np.exp(-np.logaddexp(0.0, -eta)))
     if order == 0:
         return float(np.logaddexp(0.0, eta))
 
-    def integrand(y):  # with x = y^2 it is smooth at zero
-        return 2 * y ** (2 * order + 1) * np.exp(-np.logaddexp(0.0, y * y - eta))
+    # with x = y^2 it is smooth at zero: x^j dx = 2 y^(2j + 1) dy
+    def integrand(y):
+        occupation = np.exp(-np.logaddexp(0.0, y * y - eta))
+        return 2 * y ** (2 * order + 1) * occupation
 
     # the occupation is 1 up to `low` and falls to 0 about `edge`
     low = np.sqrt(max(eta - REACH, 0.0))
@@ -73,7 +76,8 @@ def fermi_dirac(order: float, eta: float) -> float:
     ends = sorted({0.0, low, edge, _last_wavevector(eta)})
     total = 0.0
     for start, end in zip(ends, ends[1:]):
-        total += quad(integrand, start, end, epsabs=0, epsrel=1e-11, limit=200)[0]
+        part, _ = quad(integrand, start, end, epsabs=0, epsrel=1e-11, limit=200)
+        total += part
     return total / gamma(order + 1)
 
 
@@ -106,8 +110,11 @@ def _of_one_spin(half, eta):
     middle = fermi_dirac(half - 1, eta)
     above = fermi_dirac(half, eta)
     ratio = above / middle
+    free_energy = eta - ratio
+    energy = half * ratio
+    entropy = (half + 1) * ratio - eta  # s = e - f in units of T
     capacity = half * (half + 1) * ratio - half**2 * middle / below
-    return np.array([eta - ratio, half * ratio, (half + 1) * ratio - eta, capacity])
+    return np.array([free_energy, energy, entropy, capacity])
 
 
 def equation_of_state(system: System) -> Float[np.ndarray, "6"]:
@@ -122,7 +129,8 @@ def equation_of_state(system: System) -> Float[np.ndarray, "6"]:
     free_energy, energy, entropy, capacity = thermodynamics(system)
     pressure = 2 / dim * density * energy
     # e = E_F phi(Theta), E_F as n^(2/d): n de/dn at fixed T is 2/d (e - T c)
-    bulk = pressure + (2 / dim) ** 2 * density * (energy - system.temperature * capacity)
+    slope = energy - system.temperature * capacity
+    bulk = pressure + (2 / dim) ** 2 * density * slope
     return np.array([free_energy, energy, entropy, pressure, capacity, bulk])
 
 
@@ -146,12 +154,16 @@ def chemical_potentials(dim: int, polarization: float, theta: float) -> list[Spi
     for share in ((1 + polarization) / 2, (1 - polarization) / 2):
         if share <= 0:
             continue
-        # Fermi energy of this spin in units of T; F_{h-1}(eta) Gamma(h + 1) = (E_F / T)^h
-        level = (2 * share / (1 + polarization)) ** (2 / dim) / theta
+        # Fermi energy of this spin in units of T, as n^(2/d)
+        of_majority = 2 * share / (1 + polarization)
+        level = of_majority ** (2 / dim) / theta
+        # its density: F_{h-1}(eta) Gamma(h + 1) = (E_F / T)^h
         target = level**half / gamma(half + 1)
-        # between the classical value, which is too low, and far above the Fermi level
         excess = lambda eta: np.log(fermi_dirac(half - 1, eta) / target)
-        eta = brentq(excess, np.log(target) - 1, level + 10, xtol=1e-13)
+        # between the classical value, which is too low, and far above the Fermi level
+        low = np.log(target) - 1
+        high = level + 10
+        eta = brentq(excess, low, high, xtol=1e-13)
         spins.append(Spin(share, float(eta)))
     return spins
 
@@ -181,16 +193,18 @@ def _exchange(dim, polarization, theta):
 
     In both dimensions v(q) cancels the q of the volume element: 4 pi / q^2 . q^2 and 2 pi / q . q.
     """
-    polarised = System(1, 0, dim, 1.0, theta)
+    polarised = System(n_up=1, n_down=0, dim=dim, rs=1.0, theta=theta)
     majority = (1 + polarization) / 2
-    fermi_wavevector = polarised.fermi_wavevector * majority ** (1 / dim)  # of the majority spin
+    # k_F as n^(1/d) of the majority spin
+    fermi_wavevector = polarised.fermi_wavevector * majority ** (1 / dim)
     last = 2 * np.sqrt(1 + REACH * theta)
     # q = last t^2: 1 - S_0 falls linearly from q = 0, except for the thermal width
     t, weights = gauss_legendre(Q_POINTS)
     q = last * t**2
-    weight = weights * 2 * last * t
+    dq = weights * 2 * last * t
     hole = 1 - _structure_factor(dim, polarization, theta, q)
-    integral = np.sum(weight * hole)
+    integral = np.sum(dq * hole)
+    # of int d^dq / (2 pi)^d v(q) / 2 = factor int dq
     factor = {2: 1 / 2, 3: 1 / np.pi}[dim]
     return float(-integral * fermi_wavevector * factor)
 
@@ -199,10 +213,12 @@ def _structure_factor(dim, polarization, theta, q):
     """S_0; q in units of k_F of the majority spin.  [Q]"""
     half = dim / 2
     total = np.zeros(len(q))
+    thermal_q = q / np.sqrt(theta)  # in units of sqrt(2 T)
     for share, eta in chemical_potentials(dim, polarization, theta):
         # int d^dk n = pi^h F_{h-1}
         density = np.pi**half * fermi_dirac(half - 1, eta)
-        total += share * _overlap(dim, eta, q / np.sqrt(theta)) / density
+        overlap = _overlap(dim, eta, thermal_q)
+        total += share * overlap / density
     return total
 
 
@@ -218,7 +234,10 @@ def _overlap(dim, eta, q):
     # midpoints of one half of the axis; the other half is its mirror
     midpoints = (np.arange(POINTS) + 0.5) / POINTS
     x = edge * midpoints
-    difference = across(x - half_q) - across(x + half_q)
+    # g(x - q/2) - g(x + q/2)
+    before = across(x - half_q)
+    after = across(x + half_q)
+    difference = before - after
     exponent = np.minimum(2 * x * q, LARGEST_EXPONENT)
     # of x and of -x, where the difference changes sign: 1 / (1 - e^-a) and 1 / (e^a - 1)
     both = difference * (2 / np.expm1(exponent) + 1)
@@ -232,15 +251,19 @@ def _across(dim, eta) -> Callable[[np.ndarray], np.ndarray]:
     Wavevectors are in units of sqrt(2 T).
     """
     if dim == 3:
+        # int 2 pi y dy / (e^{x^2 + y^2 - eta} + 1)
         return lambda x: np.pi * np.logaddexp(0.0, eta - x * x)
     # in two dimensions by a table, as the integral has no closed form
     last = _last_wavevector(eta)
     position = np.linspace(0, last, TABLE_POINTS)
-    spline = CubicSpline(position, _line_integrals(position, eta))
+    values = _line_integrals(position, eta)
+    spline = CubicSpline(position, values)
 
     def interpolated(x):
         distance = np.abs(x)
-        return np.where(distance < last, spline(np.minimum(distance, last)), 0.0)
+        inside = distance < last
+        integral = spline(np.minimum(distance, last))
+        return np.where(inside, integral, 0.0)
 
     return interpolated
 
@@ -257,8 +280,11 @@ def _line_integrals(position, eta):
     values = np.zeros_like(position)
     for low, high in ((start, edge), (edge, end)):
         width = high - low
+        # Gauss's nodes, of -1 ... 1, within low ... high
         y = low[:, None] + width[:, None] * (nodes + 1) / 2
         level = x**2 + y**2
         occupation = np.exp(-np.logaddexp(0.0, level - eta))
-        values += 2 * np.sum(weights * occupation, axis=1) * width / 2
+        integral = np.sum(weights * occupation, axis=1)
+        # twice, for y and -y
+        values += 2 * integral * width / 2
     return values

@@ -47,11 +47,14 @@ def shell_pairs(levels: Float[np.ndarray, " orbitals"], electrons: int) -> Shell
     """
     ends = shell_ends(levels)
     size = np.diff(ends, prepend=0)
+    # one orbital stands for its shell: the last one
     every = np.asarray(occupation_numbers(padded(levels), electrons))
     level = np.asarray(levels)[ends - 1]
     occupation = every[ends - 1]
+    # one row for each shell of i, one column for each of j; the diagonal comes last
     same = np.eye(len(size), dtype=bool)
-    gap = np.where(same, 1.0, level[:, None] - level)
+    difference = level[:, None] - level
+    gap = np.where(same, 1.0, difference)
     # solved for <n_i n_j> with e^{-|gap|}, which cannot overflow
     boltzmann = np.exp(-np.abs(gap))
     column = occupation[:, None]
@@ -61,7 +64,9 @@ def shell_pairs(levels: Float[np.ndarray, " orbitals"], electrons: int) -> Shell
     pairs = np.where(same, 0.0, pairs)
     # the sum rule leaves the rest to the other orbitals of the same shell
     within = (electrons - 1) * occupation - pairs @ size
-    pairs = pairs + np.diag(within / np.maximum(size - 1, 1))
+    # shared by the size - 1 others; a shell of one orbital has no pair
+    others = np.maximum(size - 1, 1)
+    pairs = pairs + np.diag(within / others)
     return ShellPairs(
         shell=np.repeat(np.arange(len(size)), size),
         occupation=occupation,
@@ -110,14 +115,18 @@ def projections(levels: Float[np.ndarray, " orbitals"], electrons: int) -> Itera
       particle number.
     """
     levels = np.asarray(levels)
-    gas = _grand_canonical(levels - _chemical_potential(levels, electrons))
+    mu = _chemical_potential(levels, electrons)
+    gas = _grand_canonical(levels - mu)
     # an odd number: no node lies at phi = pi, where a level may have a pole
     nodes = 2 * ((electrons + MORE_NODES) // 2) + 1
     half = nodes // 2 + 1  # the others are conjugates of these
     angles = 2 * np.pi * np.arange(half) / nodes
     logs = np.array([gas.log_weight(angle, electrons) for angle in angles])
+    # relative to phi = 0, which is the largest
+    weights = np.exp(logs - logs[0])
     conjugates = np.where(angles > 0, 2, 1)
-    weights = np.exp(logs - logs[0]) * conjugates
+    weights *= conjugates
+    # together they are one, as the gas has N electrons for certain
     weights /= np.sum(weights.real)
     least = NEGLIGIBLE * abs(weights[0])
     for angle, weight in zip(angles, weights):
@@ -142,8 +151,11 @@ class _GrandCanonical(NamedTuple):
 
     def log_weight(self, angle, electrons):
         """ln of the grand partition function times e^{-i N phi}; a real constant is left out."""
-        logs = np.sum(np.log1p(self._boltzmann(angle)))
-        return logs + 1j * angle * (np.count_nonzero(self.filled) - electrons)
+        boltzmann = self._boltzmann(angle)
+        logs = np.sum(np.log1p(boltzmann))
+        # each filled level has given its factor e^{i phi}
+        excess = np.count_nonzero(self.filled) - electrons
+        return logs + 1j * angle * excess
 
     def occupation(self, angle):
         """n(phi) of each level.  [M]"""
@@ -162,4 +174,5 @@ def _chemical_potential(levels, electrons):
     high = levels[-1] + NEVER_FILLED
     if electrons >= len(levels):
         return high
-    return brentq(lambda mu: np.sum(expit(mu - levels)) - electrons, low, high)
+    excess = lambda mu: np.sum(expit(mu - levels)) - electrons
+    return brentq(excess, low, high)

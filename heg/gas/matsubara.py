@@ -36,12 +36,15 @@ def frequencies(largest: float) -> Frequencies:
 
     Accuracy: 1e-9 relative (tests/gas/test_rpa.py).
     """
+    # one by one; n = 0 has no partner of the other sign
     first = np.arange(SINGLE)
     nodes = [first]
     weights = [np.where(first == 0, 1.0, 2.0)]
     end = SINGLE
     while end < largest:
-        node, weight = gauss_sum((GROWTH - 1) * end, NODES)
+        # a block of all n from end to GROWTH end - 1, by few nodes
+        length = (GROWTH - 1) * end
+        node, weight = gauss_sum(length, NODES)
         nodes.append(end + node)
         weights.append(2 * weight)
         end *= GROWTH

@@ -39,7 +39,8 @@ class Orbitals(NamedTuple):
 def integer_vectors(dim: int, highest: int) -> Int[np.ndarray, "vectors dim"]:
     """All integer vectors with components up to `highest` in size, the last one changing first."""
     axes = [np.arange(-highest, highest + 1)] * dim
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dim)
+    grids = np.meshgrid(*axes, indexing="ij")
+    return np.stack(grids, axis=-1).reshape(-1, dim)
 
 
 class HalfLattice(NamedTuple):
@@ -79,14 +80,17 @@ def plane_waves(system: System, cutoff: float) -> Orbitals:
     twist = np.asarray(system.twist)
     # one more than the radius, as the twist shifts the vectors
     radius = np.sqrt(2 * cutoff) / unit
-    n = integer_vectors(system.dim, int(np.ceil(radius)) + 1)
+    highest = int(np.ceil(radius)) + 1
+    n = integer_vectors(system.dim, highest)
     square = np.sum((n + twist) ** 2, axis=1)
     energy = unit**2 * square / 2
     inside = energy <= cutoff * (1 + ENERGY_TOLERANCE)
     n = n[inside]
     # rounded, so that within a shell n alone decides the order
     level = np.round(square[inside] / ENERGY_TOLERANCE)
-    order = np.lexsort((*n.T[::-1], level))
+    # by level, then n_1, n_2 ...: the last key of lexsort counts first
+    keys = (*n.T[::-1], level)
+    order = np.lexsort(keys)
     n = n[order]
     k = unit * (n + twist)
     return Orbitals(
@@ -119,7 +123,10 @@ def powers(angle: Float[Array, "*batch"], highest: int) -> Complex[Array, "*batc
       By n, 2 highest + 1 of them.
     Accuracy: rounding, about 1e-16 highest.
     """
-    wave = lax.complex(jnp.cos(angle), jnp.sin(angle))
+    # n = 1
+    cosine = jnp.cos(angle)
+    sine = jnp.sin(angle)
+    wave = lax.complex(cosine, sine)
     positive = wave[..., None]
     while positive.shape[-1] < highest:
         # from n = 1 ... m to n = 1 ... 2m
@@ -149,11 +156,14 @@ def density_waves(
       By n_1 ... n_{d-1} and n_d.                           [(2 highest + 1)^(d - 1), highest + 1]
     """
     # the rows combine all directions except the last
-    *others, last = powers(angle, highest).swapaxes(0, 1)
+    by_direction = powers(angle, highest).swapaxes(0, 1)
+    *others, last = by_direction
     rows = others[0]
     for waves in others[1:]:
+        # einsum("ia,ib->iab"), n_1 and n_2 then one index
         products = rows[:, :, None] * waves[:, None]
         rows = products.reshape(len(angle), -1)
+    # einsum("ia,ib->ab"), the sum over the electrons; n_d >= 0 alone
     return rows.T @ last[:, highest:]
 
 
@@ -177,8 +187,12 @@ def make_waves(system: System, orbitals: Orbitals) -> Callable:
         z: Float[Array, "points dim"], state: Int[Array, " electrons"]
     ) -> Complex[Array, "points electrons"]:
         table = powers(system.wavevector_unit * z, highest)
+        # the table begins at n = -highest
         column = n[state] + highest
-        factors = [table[:, axis][:, column[:, axis]] for axis in axes]
+        factors = []
+        for axis in axes:
+            along_axis = table[:, axis]
+            factors.append(along_axis[:, column[:, axis]])
         return functools.reduce(jnp.multiply, factors)
 
     return waves

@@ -23,7 +23,8 @@ def plasma_frequency(system: System, q: Wavevectors) -> Wavevectors:
     Source: Giuliani and Vignale, Quantum Theory of the Electron Liquid (Cambridge, 2005),
       chapter 5.
     """
-    return np.sqrt(system.coupling * system.density * fourier_transform(q, system.dim)) * q
+    v = fourier_transform(q, system.dim)
+    return np.sqrt(system.coupling * system.density * v) * q
 
 
 @functools.singledispatch
@@ -38,10 +39,12 @@ def plasmon_structure(system: System, q: Wavevectors) -> Wavevectors:
     Source: Brown et al., Phys. Rev. Lett. 110, 146405 (2013), doi:10.1103/PhysRevLett.110.146405.
     """
     frequency = plasma_frequency(system, q)
-    return q**2 / (2 * frequency) / np.tanh(system.beta * frequency / 2)
+    quanta = np.tanh(system.beta * frequency / 2)  # one over coth
+    return q**2 / (2 * frequency) / quanta
 
 
 @plasmon_structure.register
 def _(system: Plasma, q: Wavevectors) -> Wavevectors:
     """The classical limit q^2 / (beta w^2), perfect screening."""
-    return q**2 / (system.beta * plasma_frequency(system, q) ** 2)
+    frequency = plasma_frequency(system, q)
+    return q**2 / (system.beta * frequency**2)

@@ -32,6 +32,7 @@ def gauss_sum(count: int, nodes: int) -> Quadrature:
     recurrence has the coefficients j^2 (count^2 - j^2) / 4 (4 j^2 - 1).
     Source: Golub and Welsch, Math. Comp. 23, 221 (1969), doi:10.1090/S0025-5718-69-99647-1.
     """
+    # roots and weights from the eigenvectors of the matrix of the recurrence
     j = np.arange(1, nodes)
     coefficients = np.sqrt(j**2 * (count**2 - j**2) / (4 * (4 * j**2 - 1.0)))
     jacobi = np.diag(coefficients, 1) + np.diag(coefficients, -1)

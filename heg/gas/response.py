@@ -68,6 +68,7 @@ def cell_response(
     Accuracy: that of the orbitals left out, 1e-9 of the electrons.
     """
     unit = gas.wavevector_unit**2
+    least = EQUAL * unit
     twist = np.asarray(gas.twist)
     symmetric = inversion(gas)
     n = choose_cutoff(gas, MISSING).orbitals.n
@@ -79,18 +80,23 @@ def cell_response(
         lowest = product.min()
         total = np.bincount(product - lowest, occupied)
         products = lowest + np.arange(len(total))
-        # energies e_{k+-q} - e_k of the excitations, in units of (2 pi / L)^2
+        # energies e_{k+-q} - e_k of the excitations, in units of (2 pi / L)^2:
+        # q^2 / 2 +- q (k + twist)
         half_square = wave @ wave / 2
         along = products + wave @ twist
         forward = half_square + along
-        backward = half_square - along
-        gain = _excitations(total, unit * forward, omega, EQUAL * unit)
+        gain = _excitations(total, unit * forward, omega, least)
         # k - q to k: the same as k to k + q where k and -k are
-        loss = gain if symmetric else _excitations(total, unit * backward, omega, EQUAL * unit)
+        loss = gain
+        if not symmetric:
+            backward = half_square - along
+            loss = _excitations(total, unit * backward, omega, least)
         chi[row] = -gain - np.conj(loss)
+        # the limit of the fraction for pairs of equal energies
         elastic = products[np.abs(forward) < EQUAL]
         if len(elastic):
-            chi[row, 0] -= gas.beta * np.sum(_elastic(gas)[np.isin(product, elastic)])
+            pairs = _elastic(gas)[np.isin(product, elastic)]
+            chi[row, 0] -= gas.beta * np.sum(pairs)
     chi /= gas.volume
     return chi.real if symmetric else chi
 
@@ -111,12 +117,15 @@ def _excitations(occupied, energy, omega, least):
       omega: w.                                              [F]
       least: smaller energies count as none.
     """
+    # e^2 + w^2 by excitation and frequency
     square = energy[:, None] ** 2 + omega**2
     nothing = square < least**2
     square = np.where(nothing, 1.0, square)
     lorentz = np.where(nothing, 0.0, 1 / square)
     # n / (e - iw) = n (e + iw) / (e^2 + w^2)
-    return (occupied * energy) @ lorentz + 1j * omega * (occupied @ lorentz)
+    even = (occupied * energy) @ lorentz
+    odd = omega * (occupied @ lorentz)
+    return even + 1j * odd
 
 
 @functools.lru_cache(maxsize=4)
@@ -154,9 +163,12 @@ def infinite_response(
     chi = np.zeros((len(q), len(omega)))
     for eta, alike in spins.items():
         for row, wave in enumerate(q):
-            level, weight = _fermi_levels(eta, wave**2 / (8 * temperature))
+            edge = wave**2 / (8 * temperature)
+            level, weight = _fermi_levels(eta, edge)
+            # Fermi wavevector of each level, and z = (q^2/2 + iw) / (q kappa)
             kappa = np.sqrt(2 * temperature * level)[:, None]
             z = (wave**2 / 2 + 1j * omega) / (wave * kappa)
+            # int de (-df/de) chi_0 at T = 0
             chi[row] += alike * weight @ ground_state(wave, kappa, z)
     return chi
 
@@ -169,17 +181,19 @@ def _fermi_levels(eta, edge):
     """
     low = max(0.0, eta - REACH)
     high = max(0.0, eta) + REACH
-    ends = np.array([low, eta - PEAK, eta + PEAK, edge, high])
-    ends = np.sort(ends.clip(low, high))
+    corners = np.array([low, eta - PEAK, eta + PEAK, edge, high])
+    inside = corners.clip(low, high)
+    ends = np.sort(inside)
     start = ends[:-1, None]
     length = np.diff(ends)[:, None]
     # within a part e = start + length t^2 (3 - 2 t), whose slope vanishes at both ends
     t, weights = gauss_legendre(NODES)
     level = start + length * t**2 * (3 - 2 * t)
-    weight = length * weights * 6 * t * (1 - t)
+    weight = length * weights * 6 * t * (1 - t)  # de
     # -df/de = 1 / 4 cosh^2
     half = (level - eta) / 2
-    weight /= 4 * np.cosh(half) ** 2
+    cosh = np.cosh(half)
+    weight /= 4 * cosh**2
     least = NEGLIGIBLE * weight.max()
     kept = weight > least
     return level[kept], weight[kept]
@@ -187,19 +201,23 @@ def _fermi_levels(eta, edge):
 
 def _ground_state_3d(q, kappa, z):
     """chi_0 of one spin at T = 0, by Lindhard."""
+    # arcoth z = ln((z + 1) / (z - 1)) / 2
     closed = lambda z: z + (1 - z**2) * np.log((z + 1) / (z - 1)) / 2
-    return -(kappa**2) / (2 * np.pi**2 * q) * _shape(z, closed, SERIES[3]).real
+    shape = _shape(z, closed, SERIES[3])
+    return -(kappa**2) / (2 * np.pi**2 * q) * shape.real
 
 
 def _ground_state_2d(q, kappa, z):
     """chi_0 of one spin at T = 0, by Stern."""
     closed = lambda z: z - np.sqrt(z - 1) * np.sqrt(z + 1)
-    return -kappa / (np.pi * q) * _shape(z, closed, SERIES[2]).real
+    shape = _shape(z, closed, SERIES[2])
+    return -kappa / (np.pi * q) * shape.real
 
 
 def _shape(z, closed: Callable, coefficients):
     """A function of z by its closed form; where that cancels, by the sum of c_j / z^(2j + 1)."""
     far = np.abs(z) > FAR
+    # Horner's scheme in 1 / z^2
     inverse = 1 / z[far]
     square = inverse**2
     series = 0.0

@@ -87,8 +87,13 @@ def infinite_gas(system: System) -> Energies:
     sums = _energies(system, waves)
     # beyond the last q electrons are at rest, and T sum_n x^2 is (n v)^2 / (q^2 / 2)
     last = waves.q[-1]
-    integral = {2: np.pi / (2 * last**2), 3: 4 / (3 * last**3)}[gas.dim]
-    rest = float(integral * (-gas.density * system.coupling**2))
+    if gas.dim == 2:
+        integral = np.pi / (2 * last**2)
+    else:
+        integral = 4 / (3 * last**3)
+    strength = -gas.density * system.coupling**2
+    # it is quadratic in the coupling: its part of the potential energy is twice as large
+    rest = float(integral * strength)
     return Energies(
         free_energy=sums.free_energy + rest,
         potential=sums.potential + 2 * rest,
@@ -126,7 +131,9 @@ def missing(system: System) -> Energies:
     long = cell_waves(gas)
     long = long._replace(weight=long.weight * window(long.q))
     infinite = _energies(system, every)
-    return infinite.less(_energies(system, long)).less(_energies(system, short))
+    long_in_cell = _energies(system, long)
+    short_in_cell = _energies(system, short)
+    return infinite.less(long_in_cell).less(short_in_cell)
 
 
 def _natural(system):
@@ -147,13 +154,17 @@ def _energies(system, waves):
     # at fixed Theta v chi_0 is proportional to coupling and r_s
     scale = system.coupling * system.rs / gas.rs
     x = scale * waves.x
-    rings = np.real(_log1p(x) - x) @ nodes.weight
-    slopes = np.real(-(x**2) / (1 + x)) @ nodes.weight
+    # ln(1 + x) - x of each frequency, and coupling times its derivative, -x^2 / (1 + x)
+    ring = np.real(_log1p(x) - x)
+    rings = ring @ nodes.weight
+    slope = np.real(-(x**2) / (1 + x))
+    slopes = slope @ nodes.weight
     # -w_p^4 / 2 w^4 of each sign of w: the sum over n^-4 is a zeta function
     v = fourier_transform(q, gas.dim)
     plasma_squared = scale * gas.density * v * q**2
     first_squared = (2 * np.pi * gas.temperature) ** 2
     tail = -((plasma_squared / first_squared) ** 2) * zeta(4, nodes.end)
+    # it is quadratic in the coupling: the derivative is twice as large
     weight = system.temperature / 2 * waves.weight
     return Energies(
         free_energy=float(weight @ (rings + tail)),
@@ -165,13 +176,17 @@ def _log1p(x):
     """ln(1 + x), also of complex x, as accurate as x."""
     if not np.iscomplexobj(x):
         return np.log1p(x)
-    modulus = np.log1p(2 * x.real + np.abs(x) ** 2) / 2
-    return modulus + 1j * np.arctan2(x.imag, 1 + x.real)
+    # |1 + x|^2 - 1 and the angle of 1 + x
+    excess = 2 * x.real + np.abs(x) ** 2
+    modulus = np.log1p(excess) / 2
+    angle = np.arctan2(x.imag, 1 + x.real)
+    return modulus + 1j * angle
 
 
 @functools.lru_cache(maxsize=512)
 def _frequencies(theta) -> Frequencies:
     """Nodes up to where the tail begins for the largest q."""
+    # k of thermal electrons in units of k_F
     thermal = np.sqrt(1 + theta)
     last = REACH * thermal
     excitation = last**2 / 2 + last * thermal
@@ -191,9 +206,11 @@ def infinite_waves(dim: int, polarization: float, theta: float) -> Waves:
     last = REACH * np.sqrt(1 + theta)
     q = last * t**2
     dq = 2 * last * t * weights
+    # n at k_F = 1: that of the unpolarised gas, of which the other spin may be absent
     unpolarised = {2: 1 / (2 * np.pi), 3: 1 / (3 * np.pi**2)}[dim]
     density = unpolarised / (1 + polarization)
-    chi = infinite_response((dim, polarization, theta), q, _omega(theta))
+    gas = (dim, polarization, theta)
+    chi = infinite_response(gas, q, _omega(theta))
     v = fourier_transform(q, dim)
     # the sum over waves per electron is an integral over d^dq / (2 pi)^d n
     measure = radial_measure(dim)
@@ -219,14 +236,18 @@ def cell_waves(gas: System) -> Waves:
       gas: at coupling 1 and the density where k_F = 1 / bohr.
     """
     unit = gas.wavevector_unit
-    highest = int(WINDOW_END * window_width(gas) / unit)
+    last = WINDOW_END * window_width(gas)
+    highest = int(last / unit)
     m, multiplicity = stars(gas, highest)
     q = unit * np.linalg.norm(m, axis=1)
-    chi = cell_response(gas, m, _omega(gas.theta))
+    omega = _omega(gas.theta)
+    chi = cell_response(gas, m, omega)
     v = fourier_transform(q, gas.dim)
+    # a sum over the waves of all stars, per electron
+    weight = multiplicity / gas.electrons
     return Waves(
         q=q,
-        weight=multiplicity / gas.electrons,
+        weight=weight,
         x=-v[:, None] * chi,
     )
 
@@ -255,7 +276,9 @@ def stars(gas: System, highest: int) -> Stars:
     inside = (square > 0) & (square <= highest**2)
     m = m[inside]
     # as both signs of w are summed, q and -q are always equal
-    images = [np.abs(m)] if inversion(gas) else [m, -m]
+    images = [m, -m]
+    if inversion(gas):
+        images = [np.abs(m)]
     if len(set(gas.twist)) == 1:  # the directions may be permuted
         images = [np.sort(image, axis=1) for image in images]
     # each image as one integer; the largest is the name of the star
@@ -275,15 +298,17 @@ def _kinetic_change(gas, q):
 
     An electron of wavevector k adds 2 Re 1 / (e + iw) to -chi_0, with e = q^2 / 2 + q k.  [Q, F]
     """
-    levels = ideal.choose_cutoff(gas, MISSING).orbitals.energy
-    in_cell = ideal.thermodynamics(levels, gas.beta, gas.spins)
+    orbitals = ideal.choose_cutoff(gas, MISSING).orbitals
+    in_cell = ideal.thermodynamics(orbitals.energy, gas.beta, gas.spins)
     infinite = ideal_infinite.thermodynamics(gas)
     energy = in_cell.energy / gas.electrons
     more = 2 * (energy - infinite.energy)  # of <k^2>
     q = q[:, None]
     # half the second derivative of 2 Re 1 / (e + iw) by e
-    denominator = q**2 / 2 + 1j * _omega(gas.theta)
+    omega = _omega(gas.theta)
+    denominator = q**2 / 2 + 1j * omega
     curvature = 2 * np.real(1 / denominator**3)
+    # times the mean of (q k)^2, which is q^2 <k^2> / d
     dim = gas.dim
     v = fourier_transform(q, dim)
     return v * gas.density * more * q**2 / dim * curvature

@@ -116,7 +116,8 @@ def _entropy_energy(free_energy, system):
     gas = system.inside_by(STEP)
     hotter = dataclasses.replace(gas, theta=gas.theta * (1 + STEP))
     colder = dataclasses.replace(gas, theta=gas.theta * (1 - STEP))
-    return -(free_energy(hotter) - free_energy(colder)) / (2 * STEP)
+    rise = free_energy(hotter) - free_energy(colder)
+    return -rise / (2 * STEP)
 
 
 @functools.singledispatch
@@ -155,9 +156,10 @@ def interpolated(system: System) -> Interpolation:
     def potential(share):
         """The potential energy at a share of the coupling."""
         gas = dataclasses.replace(system, coupling=share * system.coupling)
-        return half_v @ (long_wave_structure(gas, q, ideal) - ideal)
+        structure = long_wave_structure(gas, q, ideal)
+        return half_v @ (structure - ideal)
 
-    # by the square root of the coupling, in which S_plasmon is smooth
+    # by t, the square root of the share, in which S_plasmon is smooth: dlambda = 2 t dt
     nodes, weights = gauss_legendre(NODES)
     by_share = np.array([potential(node**2) for node in nodes])
     free_energy = 2 * (weights * nodes) @ by_share
@@ -194,7 +196,9 @@ def _integral_over_waves(system):
     nodes, weights = gauss_legendre(4 * NODES)
     unit = system.wavevector_unit
     q = unit * (last * nodes)
-    volume = radial_measure(dim) * q ** (dim - 1) * weights * last * unit
+    # d^dq / (2 pi)^d is this measure times q^(d-1) dq
+    measure = radial_measure(dim)
+    volume = measure * q ** (dim - 1) * weights * last * unit
     return WeightedWaves(q, volume)
 
 
@@ -221,13 +225,16 @@ def _(system: Plasma) -> SizeCorrection:
     q, where S(q) -> 1 / y holds at any Gamma: perfect screening.
     """
     q, half_v = missing_waves(system)
-    y = system.beta * system.density * system.coupling * fourier_transform(q, system.dim)
-    potential = float(half_v @ (1 / (1 + y)))
+    v = fourier_transform(q, system.dim)
+    y = system.beta * system.density * system.coupling * v
+    # half_v is half of coupling v: T / 2n ln(1 + y) is half_v ln(1 + y) / y, and so on
+    # log1p(y) / y is one without interaction, where half_v is zero
+    by_free_energy = np.log1p(y) / np.maximum(y, TINY)
+    by_potential = 1 / (1 + y)
     return SizeCorrection(
-        # log1p(y) / y is one without interaction, where half_v is zero
-        free_energy=float(half_v @ (np.log1p(y) / np.maximum(y, TINY))),
+        free_energy=float(half_v @ by_free_energy),
         exchange=-system.coupling * madelung(system) / 2,
-        potential=potential,
+        potential=float(half_v @ by_potential),
         kinetic=0.0,
     )
 

@@ -174,10 +174,13 @@ class System:
     def __post_init__(self):
         # numbers first: whatever is compared below is one
         for name in ("n_up", "n_down", "dim"):
-            self._set(name, whole_number(name, getattr(self, name)))
+            given = getattr(self, name)
+            self._set(name, whole_number(name, given))
         for name in RANGES:
             value = getattr(self, name)
-            if not (name in TRACED and _is_traced(value)):
+            # inside a jitted function r_s and the coupling have no number
+            has_no_number = name in TRACED and _is_traced(value)
+            if not has_no_number:
                 self._set(name, real_number(name, value))
         self._check_electrons()
         self._check_ranges()
@@ -276,7 +279,11 @@ class System:
             _require(positive, f"{name} is {value}: it must be positive and finite")
         n = density_in_bohr(float(density), density_unit or f"1/bohr^{dim}", dim)
         energy = energy_in_hartree("temperature", float(temperature), temperature_unit)
-        rs = 1 / math.sqrt(math.pi * n) if dim == 2 else (3 / (4 * math.pi * n)) ** (1 / 3)
+        # a circle, or a sphere, of radius r_s holds one electron
+        if dim == 2:
+            rs = 1 / math.sqrt(math.pi * n)
+        else:
+            rs = (3 / (4 * math.pi * n)) ** (1 / 3)
         if electrons is None:
             _require("n_up" in fields, "electrons is missing: give it, or n_up and n_down")
             fields = {"n_down": 0} | fields
@@ -299,9 +306,11 @@ class System:
         moved = {}
         for name in ("rs", "theta"):
             low, high, _ = RANGES[name]
+            # from here both ends of a change by the margin are in the range
             lowest = low / (1 - margin) * (1 + ROUNDING)
             highest = high / (1 + margin) * (1 - ROUNDING)
-            moved[name] = min(max(getattr(self, name), lowest), highest)
+            value = getattr(self, name)
+            moved[name] = min(max(value, lowest), highest)
         return dataclasses.replace(self, **moved)
 
     @property

@@ -28,7 +28,8 @@ def special_twists(dim: int, divisions: int) -> list[Twist]:
       doi:10.1103/PhysRevE.64.016702.
     """
     angles = (2 * np.arange(1, divisions + 1) - divisions - 1) / (2 * divisions)
-    grid = np.stack(np.meshgrid(*[angles] * dim), axis=-1).reshape(-1, dim)
+    grids = np.meshgrid(*[angles] * dim)
+    grid = np.stack(grids, axis=-1).reshape(-1, dim)
     # reflections and permutations of the directions leave a square or cubic cell unchanged
     representatives = np.sort(np.abs(grid), axis=1)
     counts = Counter(map(tuple, representatives.tolist()))
@@ -37,5 +38,7 @@ def special_twists(dim: int, divisions: int) -> list[Twist]:
 
 def random_twists(dim: int, count: int, seed: int) -> list[Twist]:
     """Independent uniform twists of equal weight; a longer list begins with a shorter one."""
-    angles = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, dim)).round(6)
+    random = np.random.default_rng(seed)
+    # rounded, so that a twist can be typed
+    angles = random.uniform(-0.5, 0.5, (count, dim)).round(6)
     return [Twist(tuple(angle), 1 / count) for angle in angles.tolist()]

@@ -86,8 +86,10 @@ def make_log_root(system: System, flow: Flow) -> Callable:
 
     def log_root(params, x, state):
         _, log_jacobian = _image(flow, params, x)
+        # ln p = ln|det dz/dx| - d N ln L
         coordinates = system.dim * system.electrons
-        return (log_jacobian - coordinates * jnp.log(system.box)) / 2 + 0j
+        log_volume = coordinates * jnp.log(system.box)
+        return (log_jacobian - log_volume) / 2 + 0j
 
     return log_root
 
@@ -111,7 +113,9 @@ def make_local_free_energy(system: System, flow: Flow) -> Callable:
     def local_free_energy(params, x, state):
         z, log_jacobian = _image(flow, params, x)
         potential = system.coupling * coulomb_energy(x, system)
-        return ClassicalEnergy(system.temperature * log_jacobian + 0j, potential), z
+        # T ln(p L^{dN}), of the type of a kinetic energy
+        free = system.temperature * log_jacobian + 0j
+        return ClassicalEnergy(free, potential), z
 
     return local_free_energy
 

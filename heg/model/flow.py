@@ -103,13 +103,15 @@ class Flow:
         """
         if not self.depth:
             return {}
-        return jax.vmap(self.networks.init)(jax.random.split(key, self.depth))
+        keys = jax.random.split(key, self.depth)
+        return jax.vmap(self.networks.init)(keys)
 
     def layers(self, params: dict) -> Layer:
         """All layers in the form that lax.scan runs over, the first one first."""
         # the first layer carries the cusp
         is_first = jnp.arange(self.depth) == 0
-        return Layer(params, jnp.where(is_first, self.system.coupling, 0.0))
+        cusp = jnp.where(is_first, self.system.coupling, 0.0)
+        return Layer(params, cusp)
 
     def apply(
         self, layer: Layer, x: Float[Array, "electrons dim"]
@@ -130,7 +132,8 @@ class Flow:
 
         D2 and D3 are the first and second derivatives of D by r = x_i - x_j.
         """
-        d2, contraction = self.networks.for_all_pairs(curvature, layer, self._separations(x), w, c)
+        between = self._separations(x)
+        d2, contraction = self.networks.for_all_pairs(curvature, layer, between, w, c)
         return d2, contraction
 
     def pull_back(
@@ -186,7 +189,8 @@ class Flow:
             return Inverse(z, jnp.array(True))
 
         def invert(z, layer):
-            inverse = invert_layer(functools.partial(self.apply, layer), z, self.system)
+            apply = functools.partial(self.apply, layer)
+            inverse = invert_layer(apply, z, self.system)
             return inverse.x, inverse.verified
 
         x, verified = lax.scan(invert, z, self.layers(params), reverse=True)
@@ -221,9 +225,11 @@ class Flow:
         return separations(self.pairs, self.system, x)
 
     def _log_determinant(self, layer, x):
-        _, d, d2 = self.networks.for_all_pairs(displacement, layer, self._separations(x), 2)
+        between = self._separations(x)
+        _, d, d2 = self.networks.for_all_pairs(displacement, layer, between, 2)
         jacobian = self.pairs.to_jacobian(d)
-        w = self.pairs.second_differences(inverse_blocks(jacobian, self.system.dim))
+        m = inverse_blocks(jacobian, self.system.dim)
+        w = self.pairs.second_differences(m)
         return _LogDeterminant(w, slope(w, d2), d, jacobian)
 
     def _sign_log_and_gradient(self, layer, x):
@@ -243,7 +249,8 @@ def inverse_blocks(
 ) -> Float[Array, "electrons dim electrons dim"]:
     """M = J^{-1} in blocks of d x d."""
     electrons = len(jacobian) // dim
-    return jnp.linalg.inv(jacobian).reshape(electrons, dim, electrons, dim)
+    inverse = jnp.linalg.inv(jacobian)
+    return inverse.reshape(electrons, dim, electrons, dim)
 
 
 def slope(
@@ -251,7 +258,8 @@ def slope(
 ) -> Float[Array, "dim pairs"]:
     """Slope w_c = sum_ab W_ba D2_abc of ln det J by r, of every pair."""
     # derivations, section 5: "bap,abcp->cp"
-    return jnp.sum(w.swapaxes(0, 1)[:, :, None] * d2, axis=(0, 1))
+    transposed = w.swapaxes(0, 1)
+    return jnp.sum(transposed[:, :, None] * d2, axis=(0, 1))
 
 
 class _Descent(NamedTuple):
@@ -273,7 +281,9 @@ def _lowest_on_descent(log_determinant: Callable, x, steps):
         largest = jnp.max(jnp.abs(gradient))
         direction = gradient / jnp.maximum(largest, 1e-300)
         moved = x - step * direction
-        return _Descent(jnp.where(lowest > 0, moved, x), lowest), None
+        # a fold has been found: the path ends there
+        x = jnp.where(lowest > 0, moved, x)
+        return _Descent(x, lowest), None
 
     start = _Descent(x, jnp.array(np.inf))
     end, _ = lax.scan(move, start, steps)

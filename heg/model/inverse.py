@@ -75,6 +75,7 @@ def invert_layer(layer: Callable, z: Float[Array, "electrons dim"], system: Syst
         x = search.x
         stride = strides[search.attempt]
         t = jnp.minimum(search.step / stride, 1.0)
+        # the homotopy x + t (f(x) - x) = z at this t
         image, jacobian = layer(x)
         residual = x + t * (image - x) - z
         identity = jnp.eye(x.size)
@@ -84,7 +85,8 @@ def invert_layer(layer: Callable, z: Float[Array, "electrons dim"], system: Syst
         solved = _largest(residual) < RESIDUAL * system.box
         verified = (t == 1) & positive & solved
         # no electron moves further than half of r_s
-        move *= jnp.minimum(1, system.rs / 2 / _largest(move))
+        limit = system.rs / 2 / _largest(move)
+        move *= jnp.minimum(1, limit)
         # an attempt that ends without a verified x is followed by one of more steps, from z again
         last_step = search.step == stride + NEWTON_STEPS
         again = last_step & ~verified

@@ -56,10 +56,12 @@ class _Carried(NamedTuple):
     @property
     def p(self) -> jax.Array:
         """P = G G^T in blocks.  [N, d, N, d]"""
+        # einsum("iax,jbx->iajb")
         return (self.g @ self.g.T).reshape(*self.z.shape, *self.z.shape)
 
     def rows_of_g(self, electrons: slice) -> jax.Array:
         """G of some of the electrons.  [electrons d, dN]"""
+        # G with a row for each electron and direction
         by_electron = self.g.reshape(*self.z.shape, -1)
         return by_electron[electrons].reshape(-1, self.z.size)
 
@@ -88,6 +90,7 @@ def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Calla
         return _through_layer(flow, carried, layer), None
 
     def kinetic_energy(params, x, state):
+        # the layers first, from x to z; then the determinants of z
         carried = _first_carried(x)
         if params:
             carried, _ = lax.scan(through_layer, carried, flow.layers(params))
@@ -104,7 +107,9 @@ def make_kinetic_energy(system: System, orbitals: Orbitals, flow: Flow) -> Calla
             by_q = jnp.sum(terms.first * carried.q[spin])
             laplacian += by_p + by_q
             gradient += terms.first.ravel() @ carried.rows_of_g(spin)
-        energy = -(laplacian + jnp.sum(gradient**2)) / 2
+        # no modulus: the gradient is complex, and its square is
+        squared = jnp.sum(gradient**2)
+        energy = -(laplacian + squared) / 2
         return energy, carried.z
 
     return kinetic_energy
@@ -115,6 +120,7 @@ def _through_layer(flow: Flow, carried: _Carried, layer) -> _Carried:
     z = carried.z
     pairs = flow.pairs
     image, jacobian = flow.apply(layer, z)
+    # P and M, and the second differences of both, C and W
     p = carried.p
     m = inverse_blocks(jacobian, z.shape[1])
     w = pairs.second_differences(m)
@@ -126,9 +132,12 @@ def _through_layer(flow: Flow, carried: _Carried, layer) -> _Carried:
     gradient = by_z.ravel() @ carried.g
     # W_ba D3_abcd C_cd + w . q - t_2, summed over the pairs
     response = squared_response(pairs.to_grid(d2), m, p)
-    laplacian = jnp.sum(third) + jnp.sum(by_z * carried.q) - response
+    by_c = jnp.sum(third)
+    by_q = jnp.sum(by_z * carried.q)
+    laplacian = by_c + by_q - response
     # laplacian of the image: J q + sum over pairs of D2_abc C_bc, "abcp,bcp->ap"
-    bend = pairs.to_electrons(jnp.sum(d2 * c, axis=(1, 2)))
+    bend_of_pairs = jnp.sum(d2 * c, axis=(1, 2))
+    bend = pairs.to_electrons(bend_of_pairs)
     q = (jacobian @ carried.q.ravel()).reshape(z.shape)
     return _Carried(
         z=image,
@@ -162,7 +171,7 @@ def log_determinant_derivatives(
     """
     n, d = k.shape
     inverse = jnp.linalg.inv(matrix)
-    # derivations, section 7: R = Q / i, "im,ma,mj->iaj"
+    # derivations, section 7: R = Q / i, "im,ma,mj->iaj", Q the derivatives of Phi times its inverse
     weighted = matrix[:, None] * k.T
     response = weighted.reshape(n * d, n) @ inverse
     response = response.reshape(n, d, n)
@@ -175,12 +184,15 @@ def log_determinant_derivatives(
     squares = k[:, :, None] * k[:, None]
     own = (matrix * inverse.T) @ squares.reshape(n, d * d)
     own = own.reshape(n, d, 1, d)
-    second = crossed - own * np.eye(n)[:, None, :, None]
+    # delta_ij
+    same = np.eye(n)[:, None, :, None]
+    second = crossed - own * same
     return DeterminantDerivatives(first, second)
 
 
 def gradient_and_laplacian(f: Callable, x: jax.Array) -> Derivatives:
     """Gradient [like x] and Laplacian [] of a real -> complex function, forward over forward."""
+    # the Laplacian is a sum over all unit directions
     basis = jnp.eye(x.size)
     directions = basis.reshape(-1, *x.shape)
 
@@ -191,6 +203,7 @@ def gradient_and_laplacian(f: Callable, x: jax.Array) -> Derivatives:
 
         return jax.jvp(first, (x,), (direction,))
 
+    # one direction each: its component of the gradient, and its term of the Laplacian
     gradient, second = jax.vmap(first_and_second)(directions)
     return Derivatives(gradient.reshape(x.shape), second.sum())
 
@@ -198,7 +211,8 @@ def gradient_and_laplacian(f: Callable, x: jax.Array) -> Derivatives:
 def generic_kinetic_energy(log_psi: Callable, x: Float[Array, "electrons dim"]) -> jax.Array:
     """Local kinetic energy, hartree, complex, of any ln Psi: x [N, d] -> complex scalar."""
     gradient, laplacian = gradient_and_laplacian(log_psi, x)
-    return -(laplacian + jnp.sum(gradient**2)) / 2
+    squared = jnp.sum(gradient**2)
+    return -(laplacian + squared) / 2
 
 
 class _RankOne(NamedTuple):
@@ -256,9 +270,9 @@ def _rank_one_products(h, m):
     """S^T M, M T and S^T M T by products of matrices."""
     n, d = m.shape[:2]
     m = _as_matrix(m)
-    # T: j a, p c b
+    # T_pc,j = -h_pcj: j a, p c b
     t = -_as_matrix(h.transpose(2, 3, 0, 1, 4))
-    # S^T: p c a, j b
+    # S_pc,j = -h_pcj + delta_jp sum_l h_pcl, transposed: p c a, j b
     total = h.sum(2)[:, :, :, None]
     own = jnp.eye(n)[:, None, None, :, None] * total
     s = own - h.transpose(0, 1, 3, 2, 4)
@@ -278,10 +292,13 @@ def _both_diagonal(h, ph, m):
     """Sum over p c, j and k of tr((P h)_pcj M_jk h_pck M_kj)."""
     # derivations, section 5, term 1: "pcjab,jbke,pckef,kfja->"
     n, d = m.shape[:2]
-    there = m.transpose(2, 3, 0, 1)[:, :, None, :, None, :]  # M_kf,ja
+    transposed = m.transpose(2, 3, 0, 1)
+    there = transposed[:, :, None, :, None, :]  # M_kf,ja
     back = m[:, None, :, :, :, None]  # M_jb,ke
     kernel = (there * back).reshape(n * d * d, -1)  # j a b, k e f
-    return jnp.sum(_as_matrix(ph) @ kernel * _as_matrix(h))
+    # "pcjab,jabkef->pckef" as a product of matrices
+    ph_kernel = _as_matrix(ph) @ kernel
+    return jnp.sum(ph_kernel * _as_matrix(h))
 
 
 def _one_diagonal(rank_one, m):
@@ -289,14 +306,17 @@ def _one_diagonal(rank_one, m):
     # derivations, section 5, terms 2 and 3
     with_s = 0
     with_t = 0
+    # v is the direction in which the term of rank one meets M
     for v in range(m.shape[1]):
         # "pcja,jbp->pcjab" at each v of "pcvja,jbpv->pcjab"
         sm = rank_one.sm[:, :, v]
-        m_v = m[..., v].transpose(2, 0, 1)
-        with_s += sm[:, :, :, :, None] * m_v[:, None, :, None]
+        sm = sm[:, :, :, :, None]
+        column = m[..., v].transpose(2, 0, 1)
+        with_s += sm * column[:, None, :, None]
         # "pja,jbpc->pcjab" at each v of "pvja,jbpcv->pcjab"
         mt = rank_one.mt[..., v].transpose(2, 3, 0, 1)
-        with_t += m[:, v, None, :, :, None] * mt[:, :, :, None]
+        row = m[:, v, None, :, :, None]
+        with_t += row * mt[:, :, :, None]
     return with_s + with_t
 
 
@@ -304,9 +324,13 @@ def _none_diagonal(rank_one, m):
     """Factor of P_pc,qe in the traces of two terms of rank one.  p c a q e b"""
     sm, mt, smt = rank_one
     # derivations, section 5, term 4: "pcaqb,qebpa->pcaqeb"
-    both_s = sm[..., None, :] * sm.transpose(3, 4, 0, 1, 2)[:, None]
+    first_sm = sm[..., None, :]
+    second_sm = sm.transpose(3, 4, 0, 1, 2)
+    both_s = first_sm * second_sm[:, None]
     # term 5: "qbpca,paqeb->pcaqeb"
-    both_t = mt.transpose(2, 3, 4, 0, 1)[..., None, :] * mt[:, None]
+    first_mt = mt.transpose(2, 3, 4, 0, 1)
+    both_t = first_mt[..., None, :] * mt[:, None]
     # term 6, once with S first and once with T first: "qbpa,pcaqeb->pcaqeb"
-    mixed = m.transpose(2, 3, 0, 1)[:, None, :, :, None] * smt
+    transposed = m.transpose(2, 3, 0, 1)
+    mixed = transposed[:, None, :, :, None] * smt
     return both_s + both_t + 2 * mixed

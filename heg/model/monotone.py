@@ -60,7 +60,8 @@ def _share(system: System, attraction: _Attraction):
     same, opposite = attraction
     up = system.n_up * same + system.n_down * opposite
     down = system.n_down * same + system.n_up * opposite
-    return jnp.maximum(jnp.maximum(up, down), system.electrons * opposite)
+    of_one_spin = jnp.maximum(up, down)
+    return jnp.maximum(of_one_spin, system.electrons * opposite)
 
 
 def _attraction(flow: Flow, layer: Layer) -> _Attraction:
@@ -78,23 +79,34 @@ def _strongest(flow, layer, kind):
     between, spacing = separation_grid(system)
     eta = flow.networks.eta(layer, kind)
     _, derivative, second = displacement(eta, system, between, 2)
-    symmetric = (derivative + derivative.swapaxes(0, 1)) / 2
-    attraction = -jnp.linalg.eigvalsh(jnp.moveaxis(symmetric, -1, 0))[:, 0]
+    # minus the lowest eigenvalue of (gamma' + gamma'^T) / 2
+    transposed = derivative.swapaxes(0, 1)
+    symmetric = (derivative + transposed) / 2
+    matrices = jnp.moveaxis(symmetric, -1, 0)
+    eigenvalues = jnp.linalg.eigvalsh(matrices)
+    attraction = -eigenvalues[:, 0]
     # no separation is farther than that from a point of the grid
     reach = spacing * np.sqrt(system.dim) / 2
-    change = jnp.sqrt(jnp.sum(second**2, axis=(0, 1, 2)))
-    return jnp.maximum(jnp.max(attraction + reach * change), 0.0)
+    # an eigenvalue changes by no more than the norm of the change of the matrix
+    squares = jnp.sum(second**2, axis=(0, 1, 2))
+    change = jnp.sqrt(squares)
+    strongest = jnp.max(attraction + reach * change)
+    return jnp.maximum(strongest, 0.0)
 
 
 def separation_grid(system: System) -> tuple[Separations, float]:
     """Separations on a regular grid over the cell, none of them zero, and its spacing in bohr."""
     points = GRID_POINTS[system.dim]
     spacing = system.box / points
+    # midpoints: at zero, where two electrons meet, the distance has no derivative
     axis = (np.arange(points) + 0.5) / points
-    fractions = np.stack(np.meshgrid(*[axis] * system.dim, indexing="ij"))
-    angle = 2 * np.pi * fractions.reshape(system.dim, -1)
+    grids = np.meshgrid(*[axis] * system.dim, indexing="ij")
+    fractions = np.stack(grids).reshape(system.dim, -1)
+    angle = 2 * np.pi * fractions  # theta
+    # s = (L / pi) |sin(theta / 2)|
     half = np.sin(angle / 2)
-    distance = system.box / np.pi * np.sqrt(np.sum(half**2, axis=0))
+    length = np.sqrt(np.sum(half**2, axis=0))
+    distance = system.box / np.pi * length
     between = Separations(
         sine=jnp.asarray(np.sin(angle)),
         cosine=jnp.asarray(np.cos(angle)),

@@ -61,18 +61,22 @@ class CausalTransformer(hk.Module):
     def empty_cache(self, length: int) -> jax.Array:
         """Keys and values of no token yet.  [layers, 2, length, heads, width / heads]"""
         size = self.size
-        return jnp.zeros((size.layers, 2, length, size.heads, size.width // size.heads))
+        depth = size.width // size.heads
+        return jnp.zeros((size.layers, 2, length, size.heads, depth))
 
     def __call__(self, tokens: Float[Array, "tokens features"], cache: jax.Array, start):
         """Hidden states [tokens, width] and the cache with the new keys and values."""
         width = self.size.width
         h = _linear("embed", tokens, width)
         for layer in range(self.size.layers):
-            attended, layer_cache = self._attention(h, cache[layer], start, f"attention_{layer}")
+            # each half of a layer adds to what it was given
+            name = f"attention_{layer}"
+            attended, layer_cache = self._attention(h, cache[layer], start, name)
             cache = cache.at[layer].set(layer_cache)
             h = h + attended
             hidden = _linear(f"hidden_{layer}", h, 2 * width)
-            h = h + _linear(f"output_{layer}", jnp.tanh(hidden), width)
+            activated = jnp.tanh(hidden)
+            h = h + _linear(f"output_{layer}", activated, width)
         return h, cache
 
     def _attention(self, h, cache, start, name):
@@ -83,10 +87,14 @@ class CausalTransformer(hk.Module):
             return projected.reshape(-1, heads, depth)
 
         query = project("query")
-        keys_and_values = jnp.stack([project("key"), project("value")])
-        cache = lax.dynamic_update_slice(cache, keys_and_values, (0, start, 0, 0))
+        key = project("key")
+        value = project("value")
+        # the new tokens take their places in the cache
+        place = (0, start, 0, 0)
+        cache = lax.dynamic_update_slice(cache, jnp.stack([key, value]), place)
+        keys, values = cache
         position = start + jnp.arange(len(h))[:, None]
-        mixed = _attend(query, cache[0], cache[1], position)
+        mixed = _attend(query, keys, values, position)
         mixed = mixed.reshape(len(h), -1)
         return _linear(f"{name}_mix", mixed, self.size.width), cache
 
@@ -94,11 +102,13 @@ class CausalTransformer(hk.Module):
 def _attend(query, keys, values, position):
     """Values mixed by the attention of every head.  [T, heads, depth]"""
     depth = query.shape[-1]
+    # of every token t against every key s, for each head
     scores = jnp.einsum("thd,shd->hts", query, keys)
     scores = scores / np.sqrt(depth)
     # positions of the cache that are still empty are later ones, which the mask hides
     seen = jnp.arange(len(keys)) <= position
-    weights = jax.nn.softmax(jnp.where(seen, scores, LOG_ZERO), axis=-1)
+    scores = jnp.where(seen, scores, LOG_ZERO)
+    weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum("hts,shd->thd", weights, values)
 
 
@@ -135,6 +145,7 @@ class _Correction:
     def __call__(self, tokens, cache, start):
         """Logits [tokens, orbitals] and the cache."""
         h, cache = self.transformer(tokens, cache, start)
+        # a query for each token against the key of each orbital
         return self.query(h) @ self.keys.T, cache
 
 
@@ -221,7 +232,8 @@ class Occupations:
         counts = self.system.spins
         spin = np.repeat(np.arange(len(counts)), counts)
         rank = np.concatenate([np.arange(count) for count in counts])
-        return _Slots(spin, rank == 0, np.asarray(counts)[spin] - rank)
+        of_its_spin = np.asarray(counts)[spin]
+        return _Slots(spin, first=rank == 0, left=of_its_spin - rank)
 
     def _ideal_logits(self):
         """Exact conditionals of electrons without interaction at the trained levels.  [N, M]"""
@@ -233,9 +245,11 @@ class Occupations:
             float,
             init=hk.initializers.Constant(0.0),
         )
+        # the trained levels epsilon of each spin; at first those of the plane waves
         levels = self.energy + system.fermi_energy * shift
         levels = system.beta * levels
         most = max(system.spins)
+        # ln Z_r(m) of each spin at its own levels
         tables = jnp.stack([log_partition_table(level, most) for level in levels])
         # ln Z_{r-1}(m + 1) by spin, r - 1 and m; it is zero where no room is left for the others
         partitions = tables[:, 1:].transpose(0, 2, 1)
@@ -250,7 +264,9 @@ class Occupations:
 
     def _tokens(self, previous, slot):
         """Input of the network at a slot: the last electron, the spin, the count left."""
-        feature = jnp.where(slot.first[:, None], 0.0, self.orbital_features[previous])
+        of_previous = self.orbital_features[previous]
+        # the first electron of a spin has none before it
+        feature = jnp.where(slot.first[:, None], 0.0, of_previous)
         count = slot.left / max(self.system.spins)
         position = jnp.stack([slot.first, slot.spin, count], axis=-1)
         return jnp.concatenate([feature, position], axis=-1)
@@ -258,8 +274,10 @@ class Occupations:
     def _conditional(self, logits, previous, slot):
         """ln p(next orbital | electrons placed), over the orbitals above the last.  [T, M]"""
         above = jnp.arange(len(self.energy)) > previous[:, None]
+        # the first electron of a spin may take any orbital
         allowed = slot.first[:, None] | above
-        return jax.nn.log_softmax(jnp.where(allowed, logits, LOG_ZERO), axis=-1)
+        logits = jnp.where(allowed, logits, LOG_ZERO)
+        return jax.nn.log_softmax(logits, axis=-1)
 
     def _log_prob(self, state):
         # the last electron before each; that of the first slot of a spin is not looked at
@@ -269,7 +287,9 @@ class Occupations:
         ideal_logits = self._ideal_logits()
         tokens = self._tokens(previous, slots)
         update, _ = correction(tokens, correction.empty_cache, 0)
-        log_p = self._conditional(ideal_logits + update, previous, slots)
+        # all conditionals at once, as the state is known; ln p(K) is their sum
+        logits = ideal_logits + update
+        log_p = self._conditional(logits, previous, slots)
         chosen = jnp.take_along_axis(log_p, state[:, None], axis=1)
         return jnp.sum(chosen)
 
@@ -280,6 +300,7 @@ class Occupations:
         def place(placed, slot):
             # one token at a time: an axis of length one for the network
             known = jax.tree.map(lambda value: value[None], slot.known)
+            # what the electron placed last tells about the next one
             tokens = self._tokens(placed.orbital, known)
             update, cache = correction(tokens, placed.cache, slot.position)
             logits = slot.ideal_logits + update
@@ -287,6 +308,7 @@ class Occupations:
             orbital = jax.random.categorical(slot.key, log_p)
             return _Placed(orbital, cache), orbital[0]
 
+        # the scan goes over the electrons, each with a key of its own
         keys = jax.random.split(key, electrons)
         slots = _SlotToFill(
             position=jnp.arange(electrons),
@@ -317,4 +339,6 @@ def _orbital_features(system, orbitals):
     """Wavevectors and energies in units of the thermal Fermi sphere.  [M, d + 1]"""
     scale = system.fermi_wavevector * np.sqrt(1 + system.theta)
     k = orbitals.k / scale
-    return jnp.concatenate([k, jnp.sum(k**2, axis=1, keepdims=True) - 1], axis=1)
+    square = jnp.sum(k**2, axis=1, keepdims=True)
+    # the energy is counted from the Fermi level
+    return jnp.concatenate([k, square - 1], axis=1)

@@ -102,11 +102,15 @@ class PairNetwork(hk.Module):
 
         # derivations, section 8, with lengths in units of r_s; w is the ratio below
         kato = (d + 1) * (d - 1)
-        length = 1 / jnp.maximum(2.0, 3 * self.system.coupling * rs / kato)
+        # a = min(r_s / 2, (d^2 - 1) / 3 lambda), short enough to keep 1 + 2 eta >= 0.6
+        strongest = 3 * self.system.coupling * rs / kato
+        length = 1 / jnp.maximum(2.0, strongest)
+        # the slope at contact that Kato asks for, less that of the network
         missing_slope = rs * cusp * (1 + 2 * value) - kato * slope
         amplitude = -length * missing_slope / (kato + 2 * length * rs * cusp)
         distance = features[-1]
-        term = amplitude * jnp.exp(-distance / length)
+        decay = jnp.exp(-distance / length)
+        term = amplitude * decay
 
         derivatives = []
         for order, tensor in enumerate(eta):
@@ -126,18 +130,20 @@ class PairNetwork(hk.Module):
 def _network_derivatives(weights, features, order):
     """Derivatives by the features of b tanh(y / b), y = sum_h v_h tanh(a_h), b = BOUND."""
     y = _hidden_layer_derivatives(weights, features, order)
+    # derivatives of b tanh(y / b) by y
     outer = []
     for number, slope in enumerate(_tanh_derivatives(y[0] / BOUND, order)):
         outer.append(BOUND ** (1 - number) * slope)
 
-    # derivations, section 3
+    # derivations, section 3: the chain rule
     eta = [outer[0]]
     if order >= 1:
-        eta.append(outer[1] * y[1])
+        gradient = y[1]
+        eta.append(outer[1] * gradient)
     if order >= 2:
         # "p,fgp->fgp" and "p,fp,gp->fgp"
         straight = outer[1] * y[2]
-        bent = outer[2] * y[1][:, None] * y[1]
+        bent = outer[2] * gradient[:, None] * gradient
         eta.append(straight + bent)
     return eta
 
@@ -145,12 +151,14 @@ def _network_derivatives(weights, features, order):
 def _hidden_layer_derivatives(weights, features, order):
     """Derivatives by the features of y = sum_h v_h tanh(a_h), a = w^T f + t."""
     w = weights.hidden
-    a = w.T @ features + weights.shift[:, None]
+    shift = weights.shift[:, None]
+    a = w.T @ features + shift
     derivatives = []
     coefficients = weights.output
     for slope in _tanh_derivatives(a, order):
         # derivations, section 3: "h,hp->p", then "h,fh,hp->fp", then "h,fh,gh,hp->fgp"
         derivatives.append(jnp.tensordot(coefficients, slope, 1))
+        # each derivative brings down one more factor w_fh
         between_axes = (1,) * (coefficients.ndim - 1)
         coefficients = w.reshape(len(w), *between_axes, -1) * coefficients
     return derivatives
@@ -225,6 +233,7 @@ class PairNetworks:
             own = _part_of((between, *arguments), part)
             eta = self.eta(layer, kind)
             values.append(function(eta, self.system, *own))
+        # the kinds lie one after the other along the pairs
         return tuple(jnp.concatenate(tensors, axis=-1) for tensors in zip(*values))
 
 

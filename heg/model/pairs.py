@@ -60,6 +60,7 @@ class Pairs(NamedTuple):
         self, blocks: Float[Array, "electrons dim electrons dim"]
     ) -> Float[Array, "dim dim pairs"]:
         """Second differences X_ii + X_jj - X_ij - X_ji of the d x d blocks of X, for every pair."""
+        # indices a and b of a block, beside which the pairs are the last axis
         row, column = np.ogrid[: blocks.shape[1], : blocks.shape[3]]
         row = row[..., None]
         column = column[..., None]
@@ -74,6 +75,7 @@ class Pairs(NamedTuple):
 
     def to_electrons(self, odd: Inexact[Array, "dim pairs"]) -> Inexact[Array, "electrons dim"]:
         """Sum over the pairs of each electron of a vector that is odd under exchange."""
+        # einsum("ip,ap->ia"): sign is 1 for the first electron and -1 for the second
         return jnp.asarray(self.sign) @ odd.T
 
     def to_grid(
@@ -93,10 +95,14 @@ class Pairs(NamedTuple):
         dim = len(even)
         electrons = len(self.sign)
         # derivations, section 1: J_ii = 1 + sum_j D_ij, einsum "abp,ip->abi", and J_ij = -D_ij
-        diagonal = np.eye(dim)[..., None] + even @ np.abs(self.sign).T
+        identity = np.eye(dim)[..., None]
+        has_electron = np.abs(self.sign)
+        diagonal = identity + even @ has_electron.T
         table = jnp.concatenate([-even, diagonal], axis=-1)
         blocks = _gather(table, self.even)
-        return blocks.transpose(2, 0, 3, 1).reshape(electrons * dim, electrons * dim)
+        # from a b i j to i a j b
+        by_electron = blocks.transpose(2, 0, 3, 1)
+        return by_electron.reshape(electrons * dim, electrons * dim)
 
     def differences(self, x: Inexact[Array, "electrons dim"]) -> Inexact[Array, "dim pairs"]:
         """x_i - x_j of every pair."""
@@ -114,6 +120,7 @@ def make_pairs(system: System) -> Pairs:
     electrons = np.arange(number)
     first, second = np.triu_indices(number, 1)
     same = (first < system.n_up) == (second < system.n_up)
+    # stable: within a kind the pairs stay in the order of their electrons
     order = np.argsort(~same, kind="stable")
     first = first[order]
     second = second[order]
@@ -128,7 +135,9 @@ def make_pairs(system: System) -> Pairs:
     odd[first, second] = pair
     odd[second, first] = count + pair
 
-    sign = (electrons[:, None] == first) * 1.0 - (electrons[:, None] == second)
+    is_first = electrons[:, None] == first
+    is_second = electrons[:, None] == second
+    sign = is_first * 1.0 - is_second
     return Pairs(
         first=first,
         second=second,
@@ -155,7 +164,7 @@ class Separations(NamedTuple):
 
 def separations(pairs: Pairs, system: System, x: Float[Array, "electrons dim"]) -> Separations:
     """Separations of all pairs, from one sine and one cosine of each coordinate."""
-    half_angle = (np.pi / system.box * x).T
+    half_angle = (np.pi / system.box * x).T  # pi x / L
     sines = jnp.sin(half_angle)
     cosines = jnp.cos(half_angle)
     # the barrier keeps XLA from computing a sine anew for each pair
@@ -178,7 +187,8 @@ def _waves_of(electron, waves):
     """Sine and cosine of one electron of every pair."""
     # a product with zeros and ones, which is faster than a gather and has a simple transpose
     electrons = np.arange(waves.shape[1])
-    return jnp.split(waves @ (electrons[:, None] == electron), 2)
+    chosen = electrons[:, None] == electron
+    return jnp.split(waves @ chosen, 2)
 
 
 def displacement(
@@ -256,7 +266,7 @@ def _third_contraction(eta, third, between, system, w, c):
     bent = third + second * trace
     total = jnp.sum(c * bent, axis=(0, 1))
 
-    # 2 W_ba cos_a C_ad e_bd: "bap,ap,adp,bdp->p"
+    # W_ba cos_a C_ad e_bd from two of the three derivatives on eta: "bap,ap,adp,bdp->p"
     crossed = jnp.sum(c[:, None] * second, axis=2)
     weighted = (w * slope).swapaxes(0, 1)
     total += 2 * jnp.sum(weighted * crossed, axis=(0, 1))
@@ -268,7 +278,7 @@ def _third_contraction(eta, third, between, system, w, c):
     along = by_trace + by_column
     total -= k**2 * jnp.sum(along * first, axis=0)
 
-    # -k^2 W_aa cos_a C_aa e: "aap,ap,aap,p->p"
+    # -k^2 W_aa cos_a C_aa e: "aap,ap,aap,p->p"; all three derivatives on u
     diagonal = jnp.sum(diagonal_w * slope * diagonal_c, axis=0)
     total -= k**2 * diagonal * value
     return total
@@ -290,7 +300,8 @@ def _eta(network, system, between, order):
 def _by_cosines(by_features, distance, system):
     """Derivatives by the cosines, on which the last of the features depends too."""
     d = system.dim
-    # derivatives of s / r_s by any cosine: its square is linear in their sum
+    # derivatives of s / r_s by any cosine: its square is linear in their sum,
+    # s^2 / r_s^2 = 2 kappa sum (1 - cos), so that s' = -kappa / s and s'' = -kappa^2 / s^3
     kappa = (system.box / (2 * np.pi * system.rs)) ** 2
     slope = -kappa / distance
     bend = -(kappa**2) / distance**3
@@ -304,11 +315,11 @@ def _by_cosines(by_features, distance, system):
         # derivations, section 3: h_ab + s' (h_as + h_bs) + s'^2 h_ss + s'' h_s
         hessian = by_features[2]
         mixed = hessian[:d, d]
+        by_cosines = hessian[:d, :d]
+        by_both = mixed[:, None] + mixed
+        by_distance_twice = hessian[d, d]
         derivatives.append(
-            hessian[:d, :d]
-            + slope * (mixed[:, None] + mixed)
-            + slope**2 * hessian[d, d]
-            + bend * by_distance
+            by_cosines + slope * by_both + slope**2 * by_distance_twice + bend * by_distance
         )
     return derivatives
 
@@ -317,6 +328,7 @@ def _by_separation(by_cosines, between, system):
     """Derivatives by r, on one component of which each cosine depends."""
     k = system.wavevector_unit
     same_ab = np.eye(system.dim)[..., None]
+    # d cos(k r) / dr and its derivative
     slope = -k * between.sine
     bend = -(k**2) * between.cosine
 
@@ -355,7 +367,9 @@ def _times_u(eta, between, system):
         outer = u[:, None, None] * eta[2]
         # cos_a (delta_ab e_c + delta_ac e_b): "ab,ap,cp->abcp" and "ac,ap,bp->abcp"
         bent = slope[:, None] * gradient
-        mixed = same_ab * bent[:, None] + same_ac * bent[:, :, None]
+        first_with_b = same_ab * bent[:, None]
+        first_with_c = same_ac * bent[:, :, None]
+        mixed = first_with_b + first_with_c
         # k^2 delta_ab delta_bc u_a e: "ab,bc,ap,p->abcp"
         own = k**2 * same_ab * same_bc * (value * u)
         derivatives.append(outer + mixed - own)

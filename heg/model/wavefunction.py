@@ -35,6 +35,7 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
 
     def log_psi(params, x, state):
         z, jacobians = flow.forward(params, x)
+        # ln det[e^{i k_a z_b}] of each spin, its sign a complex phase
         signs = []
         logs = []
         for spin in system.parts:
@@ -56,6 +57,7 @@ def make_log_psi(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
 
 def _log_norm(system):
     """ln of the norm of the determinants of plane waves in the box."""
+    # the product of sqrt(N_s! L^(d N_s)) over the spins
     permutations = sum(math.lgamma(count + 1) for count in system.spins)
     coordinates = system.dim * system.electrons
     return permutations / 2 + coordinates / 2 * jnp.log(system.box)
@@ -66,7 +68,12 @@ def make_log_slater(system: System, orbitals: Orbitals) -> Callable:
     waves = make_waves(system, orbitals)
 
     def log_slater(z, state):
-        return sum(jnp.linalg.slogdet(waves(z[part], state[part]))[1] for part in system.parts)
+        logs = []
+        for part in system.parts:
+            matrix = waves(z[part], state[part])
+            _, log = jnp.linalg.slogdet(matrix)
+            logs.append(log)
+        return sum(logs)
 
     return log_slater
 
@@ -96,7 +103,9 @@ def make_score(system: System, orbitals: Orbitals, flow: Flow) -> Callable:
     def log_slater_gradient(z, state):
         # derivations, section 7: the diagonal of Q, "im,mi,ma->ia"
         matrix = waves(z, state)
-        return (matrix * jnp.linalg.inv(matrix).T) @ (1j * wavevectors[state])
+        inverse = jnp.linalg.inv(matrix)
+        weights = matrix * inverse.T  # of the wavevectors, for each electron
+        return weights @ (1j * wavevectors[state])
 
     def gradient_by_z(z, state):
         parts = [log_slater_gradient(z[spin], state[spin]) for spin in system.parts]

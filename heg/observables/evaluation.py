@@ -134,9 +134,11 @@ class Measurement(NamedTuple):
         pandas = optional_package("pandas", "Measurement.to_pandas")
         rows = {}
         for name, quantity in self.quantities.items():
-            if not np.ndim(quantity.value):
-                value = float(quantity.value), float(quantity.error)
-                rows[name] = (*value, quantity.unit, QUANTITIES[name].title)
+            if np.ndim(quantity.value):
+                continue
+            value = float(quantity.value)
+            error = float(quantity.error)
+            rows[name] = (value, error, quantity.unit, QUANTITIES[name].title)
         columns = ["value", "error", "unit", "title"]
         return pandas.DataFrame.from_dict(rows, orient="index", columns=columns)
 
@@ -154,6 +156,7 @@ class Measurement(NamedTuple):
         coordinates = {}
         for name, quantity in self.quantities.items():
             dims = _dims(name, np.shape(quantity.value))
+            # the names of the CF conventions, by which xarray labels its plots
             notes = {"units": quantity.unit, "long_name": QUANTITIES[name].title}
             if name in GRIDS:
                 coordinates[name] = (dims, quantity.value, notes)
@@ -188,7 +191,8 @@ def _dims(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
 def draw_states(frozen: Frozen, stop: Callable[[], bool]) -> Drawn | None:
     """STATES draws of the p(K) of a run, always the same; None if stopped."""
     params = frozen.state.average
-    keys = jax.random.split(stream(frozen.state, OCCUPYING), STATES)
+    key = stream(frozen.state, OCCUPYING)
+    keys = jax.random.split(key, STATES)
     size = _draws_at_once(len(frozen.orbitals.energy))
     states = []
     log_p = []
@@ -206,7 +210,8 @@ def _draws_at_once(orbitals):
 
     All parts are of one size, so that one program serves for them.
     """
-    parts = min(max(1, -(-STATES * orbitals // AT_ONCE)), STATES)
+    needed = -(-STATES * orbitals // AT_ONCE)  # rounded up
+    parts = min(max(1, needed), STATES)
     while STATES % parts:
         parts += 1
     return STATES // parts
@@ -235,6 +240,7 @@ def evaluate(
     system = frozen.system
     orbitals = frozen.orbitals
     grid = frozen.instruments.grid
+    # what needs the blocks alone
     quantities = thermodynamic_quantities(system, blocks)
     quantities |= distributions(system, orbitals, grid, blocks)
     quantities |= limits(system, grid, blocks)
@@ -245,9 +251,22 @@ def evaluate(
     quantities |= _quality(frozen, drawn, history)
     second: dict[str, Any] = {}
     if beyond is not None:
-        result = second_order(system, beyond.rows, beyond.known, beyond.beyond, beyond.relaxation)
+        result = second_order(
+            system,
+            rows=beyond.rows,
+            known=beyond.known,
+            beyond=beyond.beyond,
+            relaxed=beyond.relaxation,
+        )
         second = result._asdict()
-        quantities |= corrected(system, grid, quantities, result, beyond.rows, beyond.relaxation)
+        quantities |= corrected(
+            system,
+            grid,
+            quantities,
+            result,
+            rows=beyond.rows,
+            relaxed=beyond.relaxation,
+        )
     return Measurement(
         system=system,
         orbitals=orbitals,
@@ -270,6 +289,7 @@ def against_ideal(system: System, quantities: dict[str, Quantity]) -> dict[str, 
     """
     ideal = ideal_reference(system)
     free_energy = quantities["F"]
+    # the ideal values are exact: the error stays
     against = {"f_xc": free_energy._replace(value=free_energy.value - ideal["F"].mean)}
     ideal_entropy = ideal["S"].mean
     # without ratio where the cell is in its ground state to all digits
@@ -304,6 +324,7 @@ def _variances(frozen, states):
     # the states again from the start where the batch is larger
     chosen = states[np.arange(batch) % STATES]
     first, second = np.asarray(frozen.instruments.twice(params, chosen, keys))
+    # half of the square of a difference has the mean of the variance
     within = (first - second) ** 2 / 2
     # the noise of the two is independent: the mean of the product is the variance over K
     over = (first - first.mean()) * (second - second.mean())
@@ -408,6 +429,7 @@ def _slope(name, one, other, ends, factor):
     last = _estimate_of(other, name)
     scale = factor / (ends[1] - ends[0])
     change = last.mean - first.mean
+    # the runs are independent
     error = np.hypot(first.error, last.error)
     return Estimate(float(scale * change), float(abs(scale) * error))
 

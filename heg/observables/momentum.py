@@ -59,7 +59,8 @@ def momentum_shells(system: System, orbitals: Orbitals) -> tuple[Shells, Orbital
     # the orbitals are sorted by energy: none is longer than the last
     last = orbitals.n[-1] + np.asarray(system.twist)
     reach_of_orbitals = unit * float(np.linalg.norm(last))
-    longest = max(reach_of_orbitals, REACH * unit_gas.fermi_wavevector)
+    reach_of_gas = REACH * unit_gas.fermi_wavevector
+    longest = max(reach_of_orbitals, reach_of_gas)
     waves = plane_waves(unit_gas, longest**2 / 2)
     lengths = np.linalg.norm(waves.k, axis=1)
     shells = group_by_length(lengths, unit_gas)
@@ -114,18 +115,24 @@ class MomentumEstimator:
         """
         log_psi_x = self.log_psi(params, x, state)
         parts = self.system.parts
+        keys = jax.random.split(key, len(parts))
         of_spins = []
-        for part, key_of_spin in zip(parts, jax.random.split(key, len(parts))):
+        for part, key_of_spin in zip(parts, keys):
             electron, s = self._draw_move(part, key_of_spin)
+            # x' of the estimator; one electron alone is somewhere else
             moved = x.at[part.start + electron].add(s)
-            log_ratio = self.log_psi(params, moved, state) - log_psi_x
+            log_psi_moved = self.log_psi(params, moved, state)
+            log_ratio = log_psi_moved - log_psi_x
+            # the determinants at z, moved by the same s
             log_ratio_bare = self._log_ratio_bare(z[part], state[part], electron, s)
-            of_spins.append(self._momentum(log_ratio, log_ratio_bare, state[part], s))
+            momentum = self._momentum(log_ratio, log_ratio_bare, state[part], s)
+            of_spins.append(momentum)
         return jax.tree.map(lambda *spins: jnp.stack(spins), *of_spins)
 
     def _draw_move(self, part, key):
         """An electron of one spin, by its number within the spin, and its displacement."""
         key_electron, key_move = jax.random.split(key)
+        # any electron will do, as they are alike
         electron = jax.random.randint(key_electron, (), 0, part.stop - part.start)
         s = self.system.box * jax.random.uniform(key_move, (self.system.dim,))
         return electron, s
@@ -134,9 +141,11 @@ class MomentumEstimator:
         """Log of the ratio of determinants of one spin when an electron moves by s."""
         # a row of the matrix is replaced: the ratio is the new row times a column of the inverse
         matrix = self.determinants(z, state)
-        row = self.determinants((z[electron] + s)[None], state)[0]
+        moved = z[electron] + s
+        (row,) = self.determinants(moved[None], state)
         unit = jnp.zeros(len(state)).at[electron].set(1.0)
-        ratio = row @ jnp.linalg.solve(matrix, unit.astype(matrix.dtype))
+        column = jnp.linalg.solve(matrix, unit.astype(matrix.dtype))
+        ratio = row @ column
         # the matrices leave out the phase e^{i twist . z}, the same for all orbitals
         twist = self.system.wavevector_unit * np.asarray(self.system.twist)
         return jnp.log(ratio) + 1j * s @ twist
@@ -144,13 +153,16 @@ class MomentumEstimator:
     def _momentum(self, log_ratio, log_ratio_bare, state, s):
         """Momentum of one spin from the ratios of the wavefunctions after and before the move."""
         electrons = len(state)
+        # e^{-ik s}, its mean over each shell
         phases = jnp.exp(-1j * (self.k @ s))
         wave = self.shell_mean @ phases
         # the first wavevectors are the orbitals of p(K), in the same order
         in_k = jnp.zeros(len(self.k)).at[state].set(1.0)
+        moved = wave * _both_ways(log_ratio)
+        bare = wave * _both_ways(log_ratio_bare)
         return Momentum(
-            moved=electrons * jnp.real(wave * _both_ways(log_ratio)),
-            bare=electrons * jnp.real(wave * _both_ways(log_ratio_bare)),
+            moved=electrons * jnp.real(moved),
+            bare=electrons * jnp.real(bare),
             occupied=self.shell_mean @ in_k,
         )
 
@@ -176,7 +188,8 @@ def make_momentum(system: System, orbitals: Orbitals, log_psi: Callable) -> Mome
 def _both_ways(log_ratio):
     """2 r / (1 + |r|^2) of r = e^log_ratio."""
     # written so that a large or small ratio neither overflows nor loses its phase
-    return jnp.exp(1j * jnp.imag(log_ratio)) / jnp.cosh(jnp.real(log_ratio))
+    phase = jnp.exp(1j * jnp.imag(log_ratio))
+    return phase / jnp.cosh(jnp.real(log_ratio))
 
 
 def momentum_distribution(
@@ -193,10 +206,12 @@ def control_weight(blocks: Momentum) -> Float[np.ndarray, "spins 1"]:
       blocks: means over blocks of samples.                 [blocks, spins, S] each
     Accuracy: the n(k) that comes of it is biased by about 1 / blocks of its error.
     """
+    # of mean zero; the weight is its regression coefficient
     control = blocks.bare - blocks.occupied
     deviation = blocks.moved - blocks.moved.mean(axis=0)
     covariance = np.sum(deviation * control, axis=(0, 2))
-    variance = np.sum((control - control.mean(axis=0)) ** 2, axis=(0, 2))
+    spread = control - control.mean(axis=0)
+    variance = np.sum(spread**2, axis=(0, 2))
     # without noise of the control there is nothing to take out
     weight = covariance / np.maximum(variance, 1e-300)
     return weight[:, None]

@@ -185,7 +185,8 @@ class _Measurements:
         # the order of these keys is part of what a seed means
         key_draw, key_move = jax.random.split(key)
         orbitals = self.orbitals.at_density(system.rs)
-        walks = make_walks(system, orbitals, model, self.sampler, self.drawn_at_once(batch))
+        at_once = self.drawn_at_once(batch)
+        walks = make_walks(system, orbitals, model, self.sampler, at_once)
         walk = walks.draw(params, key_draw)
 
         grid = self.grid.at_density(system.rs)
@@ -217,20 +218,25 @@ class _Measurements:
             return occupations.log_prob(params.occupations, state)
 
         states = map_walkers(draw, keys, chunk)
-        return Drawn(states, map_walkers(log_prob, states, chunk))
+        log_p = map_walkers(log_prob, states, chunk)
+        return Drawn(states, log_p)
 
     def twice(self, system, params, states, keys):
         """F_loc of two draws of x at each K."""
         model = self.model(system)
 
+        # T ln p + Re E_loc
         def f_loc(walker):
             log_p = model.occupations.log_prob(params.occupations, walker.state)
             energy, _ = model.local_energy(params.flow, walker.x, walker.state)
-            return system.temperature * log_p + jnp.real(energy.total)
+            e_loc = jnp.real(energy.total)
+            return system.temperature * log_p + e_loc
 
+        # the same K twice, with keys of its own each time
         both = jnp.concatenate([states, states])
         orbitals = self.orbitals.at_density(system.rs)
-        draw = make_draw(system, orbitals, model.flow, self.drawn_at_once(self.sampler.batch))
+        at_once = self.drawn_at_once(self.sampler.batch)
+        draw = make_draw(system, orbitals, model.flow, at_once)
         draws = draw(params.flow, both, keys.reshape(-1))
         walkers = Walkers(both, draws.x)
         values = map_walkers(f_loc, walkers, self.chunk)

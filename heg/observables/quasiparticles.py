@@ -119,7 +119,8 @@ def landau_fit(
     # energy of a state as p(K) has it, up to a constant
     energy = -system.temperature * np.asarray(log_p)
     ideal = np.sum(orbitals.energy[states], axis=1)
-    shells = group_by_length(np.linalg.norm(orbitals.k, axis=1), system)
+    lengths = np.linalg.norm(orbitals.k, axis=1)
+    shells = group_by_length(lengths, system)
     active = _active_shells(system, shells, states)
     deviation = active.deviation
     first, second = _interacting_pairs(active.size)
@@ -128,16 +129,20 @@ def landau_fit(
     _require_samples(len(energy), len(first), count)
 
     # levels k^2 / 2m*, fitted levels, and fitted levels with their interaction
+    beyond_ideal = energy - ideal
     by_mass = _fit(ideal[:, None], energy, energy)
-    by_levels = _fit(deviation, energy - ideal, energy)
+    by_levels = _fit(deviation, beyond_ideal, energy)
+    # first the levels, then the interaction
     terms = np.concatenate([deviation, products], axis=1)
-    by_both = _fit(terms, energy - ideal, energy)
+    by_both = _fit(terms, beyond_ideal, energy)
 
     # each pair once: f_ab on one side of the diagonal, f_aa / 2 on it
     half_interaction = np.zeros((count, count))
     half_interaction[first, second] = by_both.weights[count:]
-    shift = _without_constant(by_both.weights[:count], deviation.var(axis=0), active.spin)
+    variance = deviation.var(axis=0)
+    shift = _without_constant(by_both.weights[:count], variance, active.spin)
     levels = active.length**2 / 2
+    # the weight of k^2 / 2 is m / m*
     inverse_mass = by_mass.weights[0]
     return Landau(
         k=active.length,
@@ -155,13 +160,17 @@ def _active_shells(system: System, shells: Shells, states: np.ndarray) -> _Activ
     """Shells of both spins whose occupation fluctuates, at most MAX_SHELLS."""
     of_spins = [_count_by_shell(shells, states[:, part]) for part in system.parts]
     counts = np.concatenate(of_spins, axis=1)
-    spin, shell = np.divmod(np.arange(counts.shape[1]), len(shells.count))
+    # a column for each shell of the up spins, then for each of the down spins
+    columns = np.arange(counts.shape[1])
+    spin, shell = np.divmod(columns, len(shells.count))
     occupation = counts.mean(axis=0) / shells.count[shell]
-    open_shell = np.minimum(occupation, 1 - occupation) > LEAST_OCCUPATION
+    from_ends = np.minimum(occupation, 1 - occupation)
+    open_shell = from_ends > LEAST_OCCUPATION
     # zero where a shell is filled in part, always by as many electrons
     variance = counts.var(axis=0)
     candidates = np.flatnonzero(open_shell & (variance > 0))
-    by_variance = candidates[np.argsort(-variance[candidates])]
+    order = np.argsort(-variance[candidates])
+    by_variance = candidates[order]
     # in order of spin and length again
     active = np.sort(by_variance[:MAX_SHELLS])
     return _ActiveShells(
@@ -203,20 +212,24 @@ def _fit(regressors, target, energy):
     variance of the energy.
     """
     half = len(energy) // 2
+    # both counted from the means of the first half: the fit has no constant
     deviation = regressors - regressors[:half].mean(axis=0)
     residual = target - target[:half].mean()
     weights = _ridge_regression(deviation[:half], residual[:half])
-    missed = residual[half:] - deviation[half:] @ weights
+    predicted = deviation[half:] @ weights
+    missed = residual[half:] - predicted
     judged = energy[half:]
     # equal energies have a variance of rounding errors alone
     varies = np.ptp(judged) > 0
-    explained = 1 - np.mean(missed**2) / np.var(judged) if varies else math.nan
+    mean_square = np.mean(missed**2)
+    explained = 1 - mean_square / np.var(judged) if varies else math.nan
     return _Fit(weights, explained)
 
 
 def _ridge_regression(regressors, target):
     """Weights of regressors without a constant; the ridge keeps collinear ones finite."""
     count = len(target)
+    # normal equations of the mean squares
     squares = regressors.T @ regressors / count
     variances = np.maximum(np.diagonal(squares), TINY)
     ridge = RIDGE * np.diag(variances)
@@ -226,6 +239,7 @@ def _ridge_regression(regressors, target):
 
 def _without_constant(shift, variance, spin):
     """Shifts of the levels less their mean for each spin, weighted by the variance of N."""
+    # the number of electrons of a spin is fixed: a shift of all its levels changes nothing
     shift = shift.copy()
     for one in np.unique(spin):
         own = spin == one

@@ -50,6 +50,7 @@ def group_by_length(length: Float[np.ndarray, " vectors"], system: System) -> Sh
     """
     kept = np.isfinite(length)
     width = WIDTH * system.fermi_wavevector
+    # in steps of the width; those of one step share a shell
     rounded = np.round(length[kept] / width)
     # steps that hold no vector get no number
     _, shell = np.unique(rounded, return_inverse=True)

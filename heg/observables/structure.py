@@ -103,13 +103,20 @@ def grid_of(system: System) -> Grid:
     highest = int(LONGEST_Q * unit_gas.fermi_wavevector / unit)
     shells, weight = _reciprocal_shells(unit_gas, highest)
     edges, share = _separation_bins(unit_gas)
-    return Grid(shells, highest, weight, edges, share).at_density(system.rs)
+    grid = Grid(
+        shells=shells,
+        highest=highest,
+        weight=weight,
+        edges=edges,
+        share=share,
+    )
+    return grid.at_density(system.rs)
 
 
 def _reciprocal_shells(system, highest):
     """Shells of half of the reciprocal lattice, and the share of each vector in its shell."""
     half = half_lattice(system.dim, highest)
-    norm = np.linalg.norm(half.n, axis=-1).ravel()
+    norm = np.linalg.norm(half.n, axis=-1).ravel()  # |n|
     # whole shells: the corners of the lattice are left out, and so is q = 0
     inside = (norm > 0) & (norm <= highest)
     unit = system.wavevector_unit
@@ -124,9 +131,10 @@ def _reciprocal_shells(system, highest):
 def _separation_bins(system):
     """Edges of the bins of r, and the share of the cell's volume in each."""
     dim = system.dim
-    farthest = np.sqrt(dim) / 2 * system.box
+    farthest = np.sqrt(dim) / 2 * system.box  # the corners
     edges = np.arange(0, farthest, BIN_WIDTH[dim])
     volumes = [ball_in_cell(edge / system.box, dim) for edge in edges]
+    # share of the cell inside of each edge
     inside = np.array(volumes)
     # edges that would leave too small a rest at the corners are dropped
     first_bin = inside[1]
@@ -151,7 +159,10 @@ def _disc_in_square(radius):
         return np.pi * radius**2
     if radius >= np.sqrt(0.5):
         return 1.0
-    segment = radius**2 * np.arccos(0.5 / radius) - 0.5 * np.sqrt(radius**2 - 0.25)
+    # a sector less its triangle
+    sector = radius**2 * np.arccos(0.5 / radius)
+    triangle = 0.5 * np.sqrt(radius**2 - 0.25)
+    segment = sector - triangle
     return np.pi * radius**2 - 4 * segment
 
 
@@ -159,7 +170,8 @@ def _ball_in_cube(radius):
     """Integral over the height of the slices, which are discs in a square."""
     if radius <= 0.5:
         return 4 / 3 * np.pi * radius**3
-    if radius >= np.sqrt(0.75):
+    corner = np.sqrt(0.75)
+    if radius >= corner:
         return 1.0
 
     def slice_area(height):
@@ -172,6 +184,7 @@ def _ball_in_cube(radius):
         height_squared = radius**2 - distance_squared
         if 0 < height_squared < 0.25:
             kinks.append(np.sqrt(height_squared))
+    # the lower half of the cube is the mirror of the upper one
     half, _ = quad(slice_area, 0, 0.5, points=kinks, epsabs=1e-10)
     return 2 * half
 
@@ -208,8 +221,10 @@ class _PairBins(NamedTuple):
     def collect(self, distance, values):
         """Sum over pairs of their values by bin, in units of g.  [spin pairs, bins]"""
         last = self.scale.shape[1] - 1  # wider than the others: takes all that is farther
-        bins = jnp.minimum((distance / self.width).astype(int), last)
-        return self.scale * jnp.zeros(self.scale.shape).at[self.kind, bins].add(values)
+        number = (distance / self.width).astype(int)
+        bins = jnp.minimum(number, last)
+        empty = jnp.zeros(self.scale.shape)
+        return self.scale * empty.at[self.kind, bins].add(values)
 
 
 def _pair_bins(system, grid):
@@ -239,7 +254,7 @@ def make_structure(system: System, grid: Grid) -> Callable[[jax.Array, jax.Array
         _, distance_bare = pairs.separation(z)
         # what the flow adds to the distance, to first order in the displacement z - x
         moved = pairs.difference(z - x)
-        along = jnp.sum(moved * r, axis=-1) / distance
+        along = jnp.sum(moved * r, axis=-1) / distance  # its part in the direction of r
         return Structure(
             s=_structure_factor(system, grid, x),
             g=pairs.collect(distance, 1.0),
@@ -262,7 +277,9 @@ def _structure_factor(system, grid, x):
     for a, b in itertools.combinations_with_replacement(densities, 2):  # uu, ud, dd
         product = jnp.real(a) * jnp.real(b) + jnp.imag(a) * jnp.imag(b)
         products.append(product)
-    return jnp.stack(products) @ grid.weight.T / system.electrons
+    # einsum("pn,hn->ph") over the reciprocal vectors n
+    by_shell = jnp.stack(products) @ grid.weight.T
+    return by_shell / system.electrons
 
 
 def ideal_structure(
@@ -281,6 +298,7 @@ def ideal_structure(
     Accuracy: S 1e-9; g that of the mesh, about the share of a bin that is wider or narrower on it.
     """
     mesh = (points or MESH_POINTS[system.dim],) * system.dim
+    # g of the ideal gas on a mesh, its mean over each bin
     bins = _bins_of_mesh(system, grid, mesh)
     rows_s = []
     rows_g = []
@@ -312,6 +330,7 @@ class _SpinCorrelations(NamedTuple):
 
 
 def _spin_correlations(system, orbitals, count):
+    # all ordered pairs of different orbitals
     table = pair_occupations(system.beta * orbitals.energy, count)
     first, second = np.nonzero(~np.eye(len(table), dtype=bool))
     transfer = orbitals.n[second] - orbitals.n[first]
@@ -330,6 +349,7 @@ def _ideal_structure_factor(system, grid, correlations):
     near = np.all(np.abs(transfer) <= highest, axis=1)
     on_grid = near & (transfer[:, -1] >= 0)
     index = transfer[on_grid] + start
+    # c(q), the sum of <n_k n_k'> over all k' - k = q
     np.add.at(c, tuple(index.T), correlations.joint[on_grid])
     mean = grid.weight @ c.ravel()
     return (correlations.electrons - mean) / system.electrons
@@ -347,12 +367,14 @@ def _ideal_pair_correlation(mesh, correlations):
 
 def _bins_of_mesh(system, grid, mesh):
     """Bin of the distance of each point of a mesh in the cell from the origin.  [points]"""
-    fraction = np.indices(mesh).reshape(system.dim, -1).T / mesh[0]
+    points = np.indices(mesh).reshape(system.dim, -1).T
+    fraction = points / mesh[0]
     nearest = fraction - np.round(fraction)
     distance = system.box * np.linalg.norm(nearest, axis=1)
     # the last bin is wider than the others: it takes all that is farther
     last = len(grid.share) - 1
-    return np.minimum(distance / grid.edges[1], last).astype(int)
+    number = distance / grid.edges[1]
+    return np.minimum(number, last).astype(int)
 
 
 def _bin_means(values, bins, count):

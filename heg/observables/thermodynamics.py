@@ -104,6 +104,7 @@ def observe(
       regression: of other samples, for the control variates of the energies.
       system: the gas.
     """
+    # with control variates, without which only |E_loc|^2 is taken
     energies = per_electron(samples, regression, system)
     moments = fluctuations(system, samples, energies)
     return Observed(energies, moments, structure, momentum)
@@ -168,7 +169,8 @@ def thermodynamic_quantities(system: System, blocks: Observed) -> dict[str, Quan
 
 def pressure(system: System, kinetic, potential):
     """Virial pressure, hartree / bohr^d, from energies per electron, hartree."""
-    return system.electrons * (2 * kinetic + potential) / (system.dim * system.volume)
+    virial = 2 * kinetic + potential
+    return system.electrons * virial / (system.dim * system.volume)
 
 
 def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Float[np.ndarray, "3"]:
@@ -181,6 +183,7 @@ def heat_capacities(system: System, energies: Mapping, moments: Mapping) -> Floa
     # the means of e and s that belong to the moments, where they have some of their own
     e = moments.get("e", energies["E"])
     s = moments.get("s", energies["S"])
+    # Cov(e, s), Var(s) and Var(e) from means of products
     covariance = moments["e s"] - e * s
     variance_s = moments["s s"] - s * s
     variance_e = moments["e e"] - e * e
@@ -254,19 +257,23 @@ def limits(system: System, grid: Grid, blocks: Observed) -> dict[str, Quantity]:
     opposite spins.  Each is left out where the gas has no such limit.
     """
     results: dict[str, Result] = {}
+    structure = blocks.structure
 
     def over_plasmon(s):
-        plasmon = plasmon_structure(system, grid.shells.length[:1])
-        return total(s)[:1] / plasmon
+        # the first shell has the longest waves
+        longest = grid.shells.length[:1]
+        plasmon = plasmon_structure(system, longest)
+        measured = total(s)[:1]
+        return measured / plasmon
 
     def contact_of_opposite_spins(g):
         _, up_down, _ = g
         return contact(system, grid, up_down)
 
     if system.coupling:
-        results["S_q_over_plasmon"] = jackknife(blocks.structure.s, over_plasmon)
+        results["S_q_over_plasmon"] = jackknife(structure.s, over_plasmon)
     if system.n_down:
-        results["contact"] = jackknife(blocks.structure.g, contact_of_opposite_spins)
+        results["contact"] = jackknife(structure.g, contact_of_opposite_spins)
     return with_units(results, system.dim)
 
 
@@ -281,15 +288,19 @@ def contact(system: System, grid: Grid, g: Float[np.ndarray, " bins"]) -> float:
       grid: its bins.
       g: of opposite spins, mean in each bin.
     """
-    near = grid.middles < CONTACT_RANGE * system.rs
-    r = grid.middles[near]
+    middles = grid.middles
+    near = middles < CONTACT_RANGE * system.rs
+    r = middles[near]
+    # Kato's slope of g is twice that of Psi
     cusp = 1 + 2 * system.coupling * r / (system.dim - 1)
     # the quadratic term of the cusp's expansion is not known: it is fitted
     terms = np.stack([cusp, r**2, r**3], axis=1)
     # the number of pairs in a bin, and with it 1 / variance of g, goes as the volume of the bin
-    weight = np.sqrt(grid.share[near])
+    share = grid.share[near]
+    weight = np.sqrt(share)
     weighted_terms = terms * weight[:, None]
     weighted_g = g[near] * weight
+    # the first coefficient is g(0) itself
     coefficients, *_ = np.linalg.lstsq(weighted_terms, weighted_g)
     return coefficients[0]
 

@@ -274,8 +274,11 @@ def share_of_gpus(gpus: list[tuple[str | None, tuple[str, ...]]], rank: int) -> 
             f"{sharers} processes share {count} GPUs on {socket.gethostname()}: "
             "start at most one process for each GPU"
         )
+    # as even shares as there are, one after the other
     index = gpus[:rank].count(own)
-    return list(range(index * count // sharers, (index + 1) * count // sharers))
+    first = index * count // sharers
+    end = (index + 1) * count // sharers
+    return list(range(first, end))
 
 
 def _count_visible(visible):

@@ -61,7 +61,8 @@ def block_of(system: System, total: np.ndarray, cutoff: float) -> Block:
     squares = np.sum(n**2, axis=(1, 2))
     kinetic = system.electrons * squares - np.sum(np.square(total))
     hamiltonian = system.coupling * _interaction(system, n, kinetic)
-    hamiltonian[np.diag_indices(count)] += _kinetic_energy(system, kinetic) + _image_energy(system)
+    on_diagonal = _kinetic_energy(system, kinetic) + _image_energy(system)
+    hamiltonian[np.diag_indices(count)] += on_diagonal
     return Block(n, kinetic, hamiltonian)
 
 
@@ -83,6 +84,7 @@ def level_corrections(
     Source: Huron, Malrieu and Rancurel, J. Chem. Phys. 58, 5745 (1973), doi:10.1063/1.1679199.
     """
     highest = block.kinetic.max()
+    # from the block to the determinants above its cutoff
     couplings = _couplings(system, block.n, block.kinetic, BEYOND * highest)
     couplings = couplings.where(couplings.kinetic > highest)
     word, first, index = np.unique(
@@ -160,7 +162,8 @@ def _determinants(system, total, highest):
         relative = grid[sets] - centre
         kinetic = np.sum(relative**2, axis=(1, 2))
         # those to come cost at least what undoes the momentum so far
-        recoil = np.sum(np.sum(relative, axis=1) ** 2, axis=1)
+        momentum = np.sum(relative, axis=1)
+        recoil = np.sum(momentum**2, axis=1)
         cost = kinetic + recoil / max(left, 1)
         sets = sets[cost <= highest + ROUNDING]
     return grid[sets]
@@ -212,6 +215,7 @@ class _Words(NamedTuple):
 
     def encode_waves(self, n):
         """[..., d] -> [...]"""
+        # digits from 0 on
         return (n + self.reach) @ self._wave_digits
 
     def encode_determinants(self, waves):
@@ -260,6 +264,7 @@ def _couplings(system, n, kinetic, highest):
       n, kinetic: of the determinants of the block.
       highest: the bound, on those of the block too.
     """
+    # every pair of electrons may exchange every momentum
     transfers = _transfers(system, n, highest / system.electrons)
     parts = []
     for pair in itertools.combinations(range(system.electrons), 2):
@@ -281,8 +286,11 @@ def _couplings_of_pair(system, n, kinetic, highest, transfers, pair):
     # k + q and k' - q in the places of k and k'
     waves = words.encode_waves(n)[row]
     transfer = q[index]
-    waves[:, first] = words.encode_waves(n[row, first] + transfer)
-    waves[:, second] = words.encode_waves(n[row, second] - transfer)
+    raised = n[row, first] + transfer
+    lowered = n[row, second] - transfer
+    waves[:, first] = words.encode_waves(raised)
+    waves[:, second] = words.encode_waves(lowered)
+    # c+ c+ c c brings the plane waves out of order
     sign = _bring_in_order(system, waves)
     couplings = _Couplings(
         row=row,
@@ -303,7 +311,8 @@ def _bring_in_order(system, waves):
     for part in system.parts:
         # one factor -1 for each pair in the wrong order
         for i, j in itertools.combinations(electrons[part], 2):
-            sign *= np.sign(waves[:, j] - waves[:, i])
+            difference = waves[:, j] - waves[:, i]
+            sign *= np.sign(difference)
         waves[:, part] = np.sort(waves[:, part], axis=1)
     return sign
 
@@ -322,7 +331,8 @@ class _Transfers(NamedTuple):
 
 def _transfers(system, n, highest):
     """The transfers, not zero, that keep the sum of |n - P/N|^2 up to `highest`."""
-    apart = np.linalg.norm(n[:, :, None] - n[:, None], axis=-1)
+    separation = n[:, :, None] - n[:, None]
+    apart = np.linalg.norm(separation, axis=-1)
     widest = np.max(apart)
     # 2 q^2 - 2 q |n_a - n_b| <= highest
     longest = (widest + np.sqrt(widest**2 + 2 * highest)) / 2
@@ -337,7 +347,8 @@ def _transfers(system, n, highest):
 
 def _strength(system, size):
     """v(q) / L^d of transfers of length 2 pi / L times `size`, hartree."""
-    return fourier_transform(system.wavevector_unit * size, system.dim) / system.volume
+    q = system.wavevector_unit * size
+    return fourier_transform(q, system.dim) / system.volume
 
 
 def _exchange(system, n):
@@ -346,7 +357,8 @@ def _exchange(system, n):
     energy = np.zeros(len(n))
     for part in system.parts:
         for i, j in itertools.combinations(electrons[part], 2):
-            distance = np.linalg.norm(n[:, i] - n[:, j], axis=1)
+            transfer = n[:, i] - n[:, j]
+            distance = np.linalg.norm(transfer, axis=1)
             energy -= _strength(system, distance)
     return energy
 
@@ -357,9 +369,12 @@ def _interaction(system, n, kinetic):
     words = _words_up_to(system, highest)
     couplings = _couplings(system, n, kinetic, highest)
     # columns of the words, by a sorted list of those of the block
-    known = words.encode_determinants(words.encode_waves(n))
+    waves = words.encode_waves(n)
+    known = words.encode_determinants(waves)
     order = np.argsort(known)
-    column = order[np.searchsorted(known, couplings.word, sorter=order)]
+    rank = np.searchsorted(known, couplings.word, sorter=order)
+    column = order[rank]
+    # several terms may belong to the same two determinants: they add
     matrix = np.zeros((len(n), len(n)))
     np.add.at(matrix, (couplings.row, column), couplings.value)
     return matrix

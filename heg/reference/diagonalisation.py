@@ -79,6 +79,7 @@ def canonical(system: System, relative: Spectrum) -> dict[str, IdealGas]:
 
     Temperature and twist are those of the gas.
     """
+    # relative levels are the same at every twist, the motion of the centre is not
     motion = _centre_of_mass(system, relative.totals)
     return {kind: _canonical(system, motion, levels) for kind, levels in relative.levels.items()}
 
@@ -113,13 +114,15 @@ def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, 
     for kind in ("exact", "degenerate", "diagonal"):
         source = "corrected" if kind == "exact" else kind
         # the part of the interaction in each basis: F, E, S
-        added = np.array([table[source] for table in tables]) - in_basis
+        whole = np.array([table[source] for table in tables])
+        added = whole - in_basis
         estimates = []
         for exact, values in zip(ideal, added.T):
             if kind == "exact":
                 limit = _extrapolated(cutoffs**-exponent, values)
             else:  # these need no states but those in thermal reach
-                limit = Estimate(values[-1], abs(values[-1] - values[-2]))
+                before, last = values[-2:]
+                limit = Estimate(last, abs(last - before))
             estimates.append(Estimate(exact + limit.mean, limit.error))
         limits[kind] = Limits(*estimates)
     return limits
@@ -127,6 +130,7 @@ def infinite_basis(system: System, spectra: dict[float, Spectrum]) -> dict[str, 
 
 def _extrapolated(x, values):
     """The values at x = 0 by lines through the last three, two, and three before the last."""
+    # how far the others move from the first is the error
     lines = []
     for part in (slice(-3, None), slice(-2, None), slice(-4, -1)):
         at_zero, _ = polynomial.polyfit(x[part], values[part], 1)
@@ -155,13 +159,15 @@ def occupations(system: System, cutoff: float, n: np.ndarray) -> np.ndarray:
     occupied = np.zeros((len(system.spins), len(n)))
     # each class once, then its images under shifts and symmetries
     for number, (levels, vectors) in enumerate(solutions):
-        # of each determinant, without its centre of mass
-        weight = vectors**2 @ np.exp(-system.beta * levels - log_z)
+        # of each determinant, without its centre of mass: sum_i |<D|i>|^2 e^{-beta E_i} / Z
+        probabilities = np.exp(-system.beta * levels - log_z)
+        weight = vectors**2 @ probabilities
         table = _occupation_table(system, blocks[number], weight)
         members = np.flatnonzero(motion.number == number)
         for index in members:
             boltzmann = np.exp(-system.beta * motion.energy[index])
-            occupied += boltzmann * table.at(motion.image(index, n))
+            in_class = motion.image(index, n)
+            occupied += boltzmann * table.at(in_class)
     return occupied
 
 
@@ -187,11 +193,13 @@ def _occupation_table(system, block, weight):
     reach = int(np.max(np.abs(block.n)))
     sides = (2 * reach + 3,) * system.dim
     values = np.zeros((len(system.spins), *sides))
+    weights = weight[:, None]
     for spin, part in enumerate(system.parts):
         index = block.n[:, part] + reach + 1
+        # one array for each component of n
         components = tuple(index.transpose(2, 0, 1))
         # add.at counts a plane wave again for each determinant that has it
-        np.add.at(values[spin], components, weight[:, None])
+        np.add.at(values[spin], components, weights)
     return _OccupationTable(reach, values)
 
 
@@ -239,9 +247,12 @@ def _centre_of_mass(system, totals):
     # the lowest Q lies within half a spacing of zero in each direction
     lowest = system.dim * electrons**2 / 4
     radius = np.sqrt(reach * electrons / unit + lowest)
-    grid = integer_vectors(system.dim, int(np.ceil(radius)) + 1)
+    highest = int(np.ceil(radius)) + 1
+    grid = integer_vectors(system.dim, highest)
     total = (grid - np.round(shift)).astype(int)
-    energy = unit * np.sum((total + shift) ** 2, axis=1) / electrons
+    # Q^2 / 2N with Q = (2 pi / L)(P + N twist)
+    squared = np.sum((total + shift) ** 2, axis=1)
+    energy = unit * squared / electrons
     inside = energy < energy.min() + reach
     total = total[inside]
     # each component into 0 ... N/2, then in decreasing order
@@ -267,11 +278,12 @@ def _log_partition(system, motion, levels):
     """ln Z from the relative levels of each class."""
     logs = []
     # Z of a class is a product, and the sum over classes is Z
+    beta = system.beta
     for number, relative in enumerate(levels):
         moving = motion.of_class(number)
         if len(moving):
-            log_motion = logsumexp(-system.beta * moving)
-            log_relative = logsumexp(-system.beta * relative)
+            log_motion = logsumexp(-beta * moving)
+            log_relative = logsumexp(-beta * relative)
             logs.append(log_motion + log_relative)
     return logsumexp(logs)
 
@@ -302,11 +314,15 @@ def _levels(system: System, block: Block) -> dict[str, np.ndarray]:
     degenerate = []
     for energy in np.unique(block.kinetic):
         shell = np.flatnonzero(block.kinetic == energy)
-        degenerate.append(np.linalg.eigvalsh(hamiltonian[np.ix_(shell, shell)]))
+        within = hamiltonian[np.ix_(shell, shell)]
+        degenerate.append(np.linalg.eigvalsh(within))
+    # kinetic is N times the energy in units of (2 pi / L)^2 / 2
+    unit = system.wavevector_unit**2 / 2
+    corrections = level_corrections(system, block, exact, vectors)
     return {
         "exact": exact,
-        "corrected": exact + level_corrections(system, block, exact, vectors),
+        "corrected": exact + corrections,
         "diagonal": np.diagonal(hamiltonian),
         "degenerate": np.concatenate(degenerate),
-        "ideal": system.wavevector_unit**2 / 2 * block.kinetic / system.electrons,
+        "ideal": unit * block.kinetic / system.electrons,
     }

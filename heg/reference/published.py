@@ -72,7 +72,8 @@ class InfiniteGas:
     @property
     def temperature(self) -> float:
         """T = Theta E_F, hartree."""
-        return self.theta * fermi_wavevector(self.dim, self.rs, self.polarization) ** 2 / 2
+        k_fermi = fermi_wavevector(self.dim, self.rs, self.polarization)
+        return self.theta * k_fermi**2 / 2
 
 
 Gas = System | InfiniteGas
@@ -92,6 +93,7 @@ class Coefficients(NamedTuple):
     def alpha(self, rs: float) -> float:
         """alpha_i at r_s (bohr), hartree."""
         a, b, c, e, f, g, h = self
+        # with d = -a h it vanishes for r_s -> infinity
         polynomial = b * rs + c * rs**2 - a * h * rs**3
         denominator = e * rs + f * rs**1.5 + g * rs**2 + h * rs**3
         return a + polynomial * np.log1p(1 / denominator)
@@ -199,8 +201,11 @@ def amgb(system: Gas) -> float:
         raise ValueError("AMGB is for two dimensions at coupling 1")
     rs = system.rs
     zeta = system.polarization
+    # e_x = -4 sqrt(2) / (3 pi r_s), for each spin as n^(3/2)
     unpolarised = -4 * np.sqrt(2) / (3 * np.pi * rs)
-    scaling = ((1 + zeta) ** 1.5 + (1 - zeta) ** 1.5) / 2
+    up = (1 + zeta) ** 1.5
+    down = (1 - zeta) ** 1.5
+    scaling = (up + down) / 2
     exchange = unpolarised * scaling
     # e_x^(6): exchange without its terms up to zeta^4
     remainder = scaling - 1 - 3 / 8 * zeta**2 - 3 / 128 * zeta**4
@@ -208,7 +213,8 @@ def amgb(system: Gas) -> float:
     alphas = [coefficients.alpha(rs) for coefficients in AMGB]
     exponents = np.array([0.0, 2.0, 4.0])
     polynomial = np.array(alphas) @ zeta**exponents
-    correlation = polynomial + np.expm1(-BETA * rs) * higher
+    damping = np.expm1(-BETA * rs)
+    correlation = polynomial + damping * higher
     return float(exchange + correlation)
 
 
@@ -226,9 +232,12 @@ def fluid(gamma: float) -> float:
     """
     a1, a2 = FLUID_A
     a3 = _debye_hueckel(a1, a2)
-    root = np.sqrt(gamma)
-    strong = np.sqrt(gamma * (a2 + gamma)) - a2 * np.arcsinh(np.sqrt(gamma / a2))
     b1, b2, b3, b4 = FLUID_B
+    root = np.sqrt(gamma)
+    # ln(sqrt(x) + sqrt(1 + x)) = arcsinh sqrt(x), x = Gamma / A_2
+    mean = np.sqrt(gamma * (a2 + gamma))
+    angle = np.arcsinh(np.sqrt(gamma / a2))
+    strong = mean - a2 * angle
     weak = root - np.arctan(root)
     linear = gamma - b2 * np.log1p(gamma / b2)
     logarithm = np.log1p(gamma**2 / b4)
@@ -245,6 +254,7 @@ def fluid_energy(gamma: float) -> float:
     a1, a2 = FLUID_A
     a3 = _debye_hueckel(a1, a2)
     b1, b2, b3, b4 = FLUID_B
+    # term by term as in `fluid`
     strong = a1 / np.sqrt(a2 + gamma) + a3 / (1 + gamma)
     small = b1 * gamma**2 / (b2 + gamma) + b3 * gamma**2 / (b4 + gamma**2)
     return float(gamma**1.5 * strong + small)

@@ -49,6 +49,7 @@ def embedded(caption: str, picture: Path) -> str:
 
 def image(description: str, png: bytes) -> str:
     """A picture that is part of the page, so that the page can be sent by itself."""
+    # a data URL: the picture travels inside of the page
     data = base64.b64encode(png).decode()
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
 

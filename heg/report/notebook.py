@@ -67,16 +67,20 @@ def _measurement(measurement: Measurement) -> str:
     rows = []
     for name, entry in NUMBERS.items():
         quantity = measurement.quantities.get(name)
-        if quantity is not None and np.size(quantity.value) == 1:
-            value = Estimate(np.ravel(quantity.value).item(), np.ravel(quantity.error).item())
-            rows.append((name, entry.title, str(value), quantity.unit))
+        # two numbers, one for each spin, are no cell of a table
+        if quantity is None or np.size(quantity.value) != 1:
+            continue
+        value = np.ravel(quantity.value).item()
+        error = np.ravel(quantity.error).item()
+        rows.append((name, entry.title, str(Estimate(value, error)), quantity.unit))
     for name, value in measurement.facts["infinite_gas"].items():
+        # published values have no error
         text = str(Estimate(**value)) if isinstance(value, dict) else f"{value:.6g}"
         rows.append((name, "infinite gas", text, "hartree per electron"))
     gas = measurement.system
+    state = f"{gas.label}, {gas.dim}D, r_s {gas.rs:g}, Θ {gas.theta:g}"
     return fragment(
-        title=f"{gas.label}, {gas.dim}D, r_s {gas.rs:g}, Θ {gas.theta:g}: "
-        f"{measurement.facts['samples']} samples",
+        title=f"{state}: {measurement.facts['samples']} samples",
         head=("", "quantity", "value", "unit"),
         rows=rows,
         sentence=sentence_of(measurement.facts),
@@ -101,17 +105,30 @@ def _isotherms(table: Table) -> Figure:
     """r_s f_xc of the infinite gas over r_s, a line for each cell and Theta."""
     from matplotlib.figure import Figure
 
-    names = ("electrons", "zeta", "theta", "rs_bohr", "f_xc_ha", "f_xc_error_ha")
-    electrons, zeta, theta, rs, f_xc, error = (table.columns[name].astype(float) for name in names)
+    def column(name):
+        return table.columns[name].astype(float)
+
+    rs = column("rs_bohr")
+    # r_s takes the trend out
+    value = rs * column("f_xc_ha")
+    error = rs * column("f_xc_error_ha")
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
-    lines = np.stack([electrons, zeta, theta], axis=1)
+    lines = np.stack([column("electrons"), column("zeta"), column("theta")], axis=1)
     for line in np.unique(lines, axis=0):
-        selected = np.flatnonzero(np.all(lines == line, axis=1))
-        selected = selected[np.argsort(rs[selected])]
-        label = f"N {line[0]:g}, ζ {line[1]:g}, Θ {line[2]:g}"
-        scale = rs[selected]
-        axis.errorbar(scale, scale * f_xc[selected], scale * error[selected], fmt=".-", label=label)
+        of_line = np.all(lines == line, axis=1)
+        selected = np.flatnonzero(of_line)
+        # along increasing r_s
+        order = np.argsort(rs[selected])
+        selected = selected[order]
+        electrons, zeta, theta = line
+        axis.errorbar(
+            rs[selected],
+            value[selected],
+            error[selected],
+            fmt=".-",
+            label=f"N {electrons:g}, ζ {zeta:g}, Θ {theta:g}",
+        )
     axis.set(xscale="log", xlabel="r_s (bohr)", ylabel="r_s f_xc (hartree bohr)")
     axis.legend(fontsize=7)
     return figure

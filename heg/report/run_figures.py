@@ -80,7 +80,8 @@ def _structure_factor(axis: Axes, quantities, system: System) -> None:
         axis.errorbar(q, value, error, label=pair, **POINTS)
     if len(s.value) > 1:
         # without an error: those of the pairs are correlated
-        axis.plot(q, total(s.value), "k.-", markersize=3, linewidth=0.8, label="all")
+        of_all = total(s.value)
+        axis.plot(q, of_all, "k.-", markersize=3, linewidth=0.8, label="all")
     if system.coupling:
         # the plasmon exhausts the sum rules for long waves alone: not drawn beyond k_F
         small = q[q < system.fermi_wavevector]
@@ -95,6 +96,7 @@ def _pair_correlation(axis: Axes, quantities, system: System) -> None:
     g = quantities["g_r"]
     bare = quantities["g_bare"].value
     for pair, value, error, exchange in zip(PAIRS, g.value, g.error, bare):
+        # the bare determinants in the colour that matplotlib has chosen
         measured = axis.errorbar(r, value, error, label=pair, **POINTS)
         axis.plot(
             r,
@@ -190,6 +192,7 @@ def second_order(result: dict) -> Figure:
         linewidth=0.8,
         label="doubles sampled",
     )
+    # mHa; the doubles are the largest part, not the only one
     all_parts = 1e3 * result["value"]
     width = 1e3 * result["error"]
     axis.axhspan(all_parts - width, all_parts + width, color="C1", alpha=0.2)

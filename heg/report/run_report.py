@@ -52,13 +52,16 @@ def _title(gas):
 def _summary(observables):
     """The verdict, the size of the sample and the table of results."""
     sentence = sentence_of(observables)
-    verdict = [f"<p><strong>{html.escape(sentence)}</strong></p>"] if sentence else []
+    verdict = []
+    if sentence:
+        verdict.append(f"<p><strong>{html.escape(sentence)}</strong></p>")
     sample = (
         f"{observables['samples']} independent samples at step {observables['step']}, "
         f"heg {observables['version']}. Errors are standard errors."
     )
     head = ("quantity", "value", "ideal gas, exact", "unit")
-    return [*verdict, *paragraphs([sample]), html_table(head, _rows(observables))]
+    table = html_table(head, _rows(observables))
+    return [*verdict, *paragraphs([sample]), table]
 
 
 def _rows(observables):
@@ -68,9 +71,10 @@ def _rows(observables):
     for name, entry in NUMBERS.items():
         if name in observables:
             value = _with_error(observables[name])
+            exact = _exact(ideal.get(name))
             # without line breaks: a unit in two lines makes every row two lines high
             unit = observables["units"][name].replace(" ", NO_BREAK)
-            rows.append((entry.title, value, _exact(ideal.get(name)), unit))
+            rows.append((entry.title, value, exact, unit))
     return rows
 
 
@@ -90,6 +94,7 @@ def _infinite_gas(observables):
 def _fit_of_levels(landau):
     if None in landau["explained"]:
         return paragraphs(["All samples have the same p(K): there are no levels to fit."])
+    # of samples that the fit has not seen
     shares = ", ".join(f"{share:.1%}" for share in landau["explained"])
     sentence = (
         "Variance of ln p(K) explained by ideal levels, by fitted ones, with their interaction: "

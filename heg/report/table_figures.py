@@ -44,15 +44,15 @@ def draw(table: Table, run_dir: Path) -> dict[str, Path]:
         gas = f"{cell[0]} up + {cell[1]} down electrons"
         # the largest cell stands for the infinite gas, whose thermodynamics is shown once
         if series is table.largest(series.zeta):
-            path = run_dir / f"f_xc-{name}.png"
+            figure = _excess_free_energy(table, series)
             caption = f"f_xc along isotherms and isochores, {gas}"
-            pictures[caption] = save_figure(_excess_free_energy(table, series), path)
-            path = run_dir / f"p-{name}.png"
+            pictures[caption] = save_figure(figure, run_dir / f"f_xc-{name}.png")
+            figure = _pressure_and_heat_capacity(table, series)
             caption = f"Pressure and heat capacity, {gas}"
-            pictures[caption] = save_figure(_pressure_and_heat_capacity(table, series), path)
-        path = run_dir / f"deviations-{name}.png"
+            pictures[caption] = save_figure(figure, run_dir / f"p-{name}.png")
+        figure = _deviations(table, series)
         caption = f"What was measured beside the surface's derivatives, {gas}, in standard errors"
-        pictures[caption] = save_figure(_deviations(table, series), path)
+        pictures[caption] = save_figure(figure, run_dir / f"deviations-{name}.png")
     return pictures
 
 
@@ -84,10 +84,13 @@ def _excess_free_energy(table: Table, series: Series) -> Figure:
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     isotherms, isochores = figure.subplots(1, 2, sharey=True)
     rows = _Rows(table, series)
+    # matplotlib has ten colours
     for number, theta in enumerate(np.unique(rows.theta)):
-        _isotherm(isotherms, rows, theta, f"C{number % 10}")
+        colour = f"C{number % 10}"
+        _isotherm(isotherms, rows, theta, colour)
     for number, rs in enumerate(np.unique(rows.rs)):
-        _isochore(isochores, rows, rs, f"C{number % 10}")
+        colour = f"C{number % 10}"
+        _isochore(isochores, rows, rs, colour)
     _logarithmic(isotherms, rows.rs)
     _logarithmic(isochores, rows.theta)
     _label_published(isotherms, table)
@@ -100,24 +103,32 @@ def _excess_free_energy(table: Table, series: Series) -> Figure:
 
 def _isotherm(axis: Axes, rows: _Rows, theta: float, colour: str) -> None:
     """r_s f_xc over r_s at one Theta."""
-    selected = _sorted_rows(rows.theta == theta, rows.rs)
-    rs = _curve(rows.rs[selected])
-    _points(axis, rows, selected, rows.rs, colour)
-    energies = _of_surface(rows, rs, np.full_like(rs, theta))
+    along = rows.rs
+    selected = _sorted_rows(rows.theta == theta, along)
+    _points(axis, rows, selected, along, colour)
+    # the surface between the rows
+    rs = _curve(along[selected])
+    same_theta = np.full_like(rs, theta)
+    energies = _of_surface(rows, rs, same_theta)
     axis.plot(rs, energies, color=colour, linewidth=0.9)
+    # without points, for the legend alone
     axis.plot([], [], color=colour, label=f"Θ = {theta:g}")
-    _published(axis, rows, selected, rows.rs, colour)
+    _published(axis, rows, selected, along, colour)
 
 
 def _isochore(axis: Axes, rows: _Rows, rs: float, colour: str) -> None:
     """r_s f_xc over Theta at one r_s."""
-    selected = _sorted_rows(rows.rs == rs, rows.theta)
-    theta = _curve(rows.theta[selected])
-    _points(axis, rows, selected, rows.theta, colour)
-    energies = _of_surface(rows, np.full_like(theta, rs), theta)
+    along = rows.theta
+    selected = _sorted_rows(rows.rs == rs, along)
+    _points(axis, rows, selected, along, colour)
+    # the surface between the rows
+    theta = _curve(along[selected])
+    same_rs = np.full_like(theta, rs)
+    energies = _of_surface(rows, same_rs, theta)
     axis.plot(theta, energies, color=colour, linewidth=0.9)
+    # without points, for the legend alone
     axis.plot([], [], color=colour, label=f"r_s = {rs:g}")
-    _published(axis, rows, selected, rows.theta, colour)
+    _published(axis, rows, selected, along, colour)
 
 
 def _sorted_rows(mask, values):
@@ -146,15 +157,19 @@ def _points(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
 
 def _published(axis: Axes, rows: _Rows, selected, along, colour: str) -> None:
     """r_s f_xc of the published fits, at some rows and smoothly between them."""
+    # one point makes no curve
+    if len(selected) < 2:
+        return
     ends = along[selected]
     between = _curve(ends)
     for name, style in PUBLISHED_STYLES.items():
-        if f"f_xc_{name}_ha" in rows.table.columns:
-            published = rows.rs * rows.column(f"f_xc_{name}_ha")
-            known = published[selected]
-            if len(known) > 1:
-                smooth = PchipInterpolator(np.log(ends), known)
-                axis.plot(between, smooth(np.log(between)), style, color=colour, linewidth=0.9)
+        column = f"f_xc_{name}_ha"
+        if column not in rows.table.columns:
+            continue
+        published = rows.rs * rows.column(column)
+        smooth = PchipInterpolator(np.log(ends), published[selected])
+        values = smooth(np.log(between))
+        axis.plot(between, values, style, color=colour, linewidth=0.9)
 
 
 def _of_surface(rows: _Rows, all_rs, all_theta) -> list[float]:
@@ -182,7 +197,8 @@ def _pressure_and_heat_capacity(table: Table, series: Series) -> Figure:
     pressure, heat_capacity = figure.subplots(1, 2)
     rows = _Rows(table, series)
     dim = int(table.columns["dim"][0])
-    density = series.surface.data.gas.of_unit_density.density / rows.rs**dim
+    unit_gas = series.surface.data.gas.of_unit_density
+    density = unit_gas.density / rows.rs**dim
     classical = density * rows.column("temperature_ha")
     unit = f"ha_per_bohr{dim}"
     _isochores(
@@ -191,11 +207,17 @@ def _pressure_and_heat_capacity(table: Table, series: Series) -> Figure:
         rows.column(f"p_{unit}") / classical,
         rows.column(f"p_error_{unit}") / classical,
     )
-    _isochores(heat_capacity, rows, rows.column("c_kb"), rows.column("c_error_kb"))
+    _isochores(
+        heat_capacity,
+        rows,
+        rows.column("c_kb"),
+        rows.column("c_error_kb"),
+    )
     for number, rs in enumerate(np.unique(rows.rs)):
         # colours by r_s, as in the lines
         pressure.plot([], [], color=f"C{number}", label=f"r_s = {rs:g}")
-    _ideal_gas(pressure, rows, rows.column(f"p_ideal_{unit}") / classical)
+    ideal_pressure = rows.column(f"p_ideal_{unit}")
+    _ideal_gas(pressure, rows, ideal_pressure / classical)
     _ideal_gas(heat_capacity, rows, rows.column("c_ideal_kb"))
     pressure.set(xlabel="Θ", ylabel="p / n k_B T (measured)")
     heat_capacity.set(xlabel="Θ", ylabel="c_V (k_B per electron, of the surface)")
@@ -240,8 +262,11 @@ def _deviations(table: Table, series: Series) -> Figure:
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     rows = _Rows(table, series)
-    for axis, letter in zip(figure.subplots(1, 3), "esp"):
-        image = _map(axis, rows, rows.column(f"{letter}_deviation_sigma"))
+    # F itself is what the surface goes through
+    axes = figure.subplots(1, 3)
+    for axis, letter in zip(axes, "esp"):
+        deviations = rows.column(f"{letter}_deviation_sigma")
+        image = _map(axis, rows, deviations)
         axis.set(xlabel="r_s", ylabel="Θ", title=letter)
     figure.colorbar(image, ax=figure.axes)
     return figure
@@ -284,7 +309,8 @@ def _grid(rows: _Rows, values) -> np.ndarray:
     """Values by Theta and r_s; not a number where the table has no row.  [theta, rs]"""
     all_rs = np.unique(rows.rs)
     all_theta = np.unique(rows.theta)
-    grid = np.full((len(all_theta), len(all_rs)), np.nan)
+    shape = (len(all_theta), len(all_rs))
+    grid = np.full(shape, np.nan)
     row = np.searchsorted(all_theta, rows.theta)
     column = np.searchsorted(all_rs, rows.rs)
     grid[row, column] = values

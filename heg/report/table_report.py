@@ -124,6 +124,7 @@ def _row(table, index):
 
 def _published(table, value):
     """f_xc of the published fits, with an asterisk where a fit is extrapolated."""
+    # a fit beyond its data is no reference
     extrapolated_fits = out_of_range(_dim(table), value["rs_bohr"], value["theta"])
     cells = []
     for name in _fits_in(table):
@@ -152,21 +153,26 @@ def _doubts(table):
     # tables of older versions have no such column
     for index, doubts in enumerate(table.columns.get("doubts", ())):
         if doubts:
-            rows.append([*_row(table, index)[:4], doubts])
+            # a row begins with N, zeta, r_s and Theta
+            gas = _row(table, index)[:4]
+            rows.append([*gas, doubts])
     if not rows:
         return []
-    return ["<h2>Doubts</h2>", html_table(("N", "ζ", "r_s", "Θ", "doubts"), rows)]
+    head = ("N", "ζ", "r_s", "Θ", "doubts")
+    return ["<h2>Doubts</h2>", html_table(head, rows)]
 
 
 def _extrapolation(table):
     """f_xc extrapolated over the sizes of the cell; nothing in a table of one size."""
     rows = []
     for rs, theta, zeta, value in extrapolated(table):
-        rows.append((f"{rs:g}", f"{theta:g}", f"{zeta:g}", str(value)))
+        state = (f"{rs:g}", f"{theta:g}", f"{zeta:g}")
+        rows.append((*state, str(value)))
     if not rows:
         return []
     heading = "<h2>f_xc linear in 1 / N to infinity</h2>"
-    return [heading, html_table(("r_s", "Θ", "ζ", "f_xc"), rows)]
+    head = ("r_s", "Θ", "ζ", "f_xc")
+    return [heading, html_table(head, rows)]
 
 
 def _quality_of_fits(table):

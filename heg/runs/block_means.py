@@ -53,6 +53,7 @@ def collect_blocks(
     step = int(frozen.state.step)
     key = stream(frozen.state, OBSERVING)
     frozen_values = (frozen.state.average, frozen.state.regression)
+    # blocks of other parameters or of another batch do not belong to these
     kept = _KeptBlocks(
         path=directory / f"observed-{step}.h5",
         marks={"parameters": hdf5.fingerprint(frozen_values), "batch": batch},
@@ -63,9 +64,11 @@ def collect_blocks(
 
     # one process reads the file, all go on with its blocks
     kept.parts = on_first(kept.load, shapes_of_batch)
+    # in batches
     have = kept.count() // blocks_in_batch
-    wanted = -(-samples // batch)
-    _check_number(samples, max(have, wanted) * blocks_in_batch, block_size(batch))
+    wanted = -(-samples // batch)  # rounded up
+    blocks = max(have, wanted) * blocks_in_batch
+    _check_number(samples, blocks, block_size(batch))
     redrawn = 0
     for index in range(have, wanted):
         if stop():
@@ -111,6 +114,7 @@ class _KeptBlocks:
         """
         if not self.path.exists():
             return []
+        # the file says how many blocks it has, the program what a block looks like
         blocks = hdf5.stored_length(self.path, "energies/F")
 
         def zeros(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -119,8 +123,10 @@ class _KeptBlocks:
         template = jax.tree.map(zeros, shapes_of_batch())
         with contextlib.suppress(StorageError):
             means, attributes = hdf5.load_tree(self.path, template)
-            if all(attributes.get(name) == mark for name, mark in self.marks.items()):
+            marks = {name: attributes.get(name) for name in self.marks}
+            if marks == self.marks:
                 return [means]
+        # of other parameters, or damaged: kept under another name
         files.set_aside(self.path)
         return []
 

@@ -64,6 +64,7 @@ def save_figure(figure: "Figure", path: Path) -> Path:
 
 def set_aside(path: Path) -> Path:
     """Rename a file that cannot be used, so that it is not overwritten; return the new path."""
+    # x.unused, x.unused1, x.unused2 ...: none is overwritten
     for number in range(MAX_SET_ASIDE):
         aside = path.with_name(f"{path.name}.unused{number or ''}")
         if not aside.exists():

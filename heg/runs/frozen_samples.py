@@ -61,6 +61,7 @@ def _stored(path: Path, count: int, frozen: Any) -> dict[str, np.ndarray]:
         values, attributes = hdf5.load_arrays(path)
     except StorageError:
         return {}  # they are drawn again, the same numbers
+    # of an earlier training of this directory, say
     if attributes.get("parameters") != hdf5.fingerprint(frozen):
         files.set_aside(path)
         return {}
@@ -75,14 +76,21 @@ def _draw(
     """Whole batches of samples, cut to the number that is asked for; empty if stopped."""
     count = config.run.samples
     batch = config.sampler.batch
+    batches = -(-count // batch)  # rounded up
     parts = []
     redrawn = 0
-    for index in range(-(-count // batch)):
+    for index in range(batches):
         if stop():
             return {}
         # batch i has the same random numbers however many batches there are
-        samples, draws = solver.measure(state.average, stream(state, MEASURING, index))
+        key = stream(state, MEASURING, index)
+        samples, draws = solver.measure(state.average, key)
         redrawn += int(draws.redrawn)
-        check_draws(int(state.step), int(draws.lost), redrawn, (index + 1) * batch)
+        drawn = (index + 1) * batch
+        check_draws(int(state.step), int(draws.lost), redrawn, drawn)
         parts.append(solver.per_electron(samples, state.regression))
-    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+    values = {}
+    for name in parts[0]:
+        joined = np.concatenate([part[name] for part in parts])
+        values[name] = joined[:count]
+    return values

@@ -58,8 +58,13 @@ def save_tree(path: Path, tree: Any, each: dict[str, dict] | None = None, **attr
         with h5py.File(content, "w") as file:
             for name, array in arrays.items():
                 file[name] = array
-                file[name].attrs.update(array_attributes.get(name, {}))
-            file.attrs.update(attributes, format=FORMAT, digest=_digest(arrays))
+                own_attributes = array_attributes.get(name, {})
+                file[name].attrs.update(own_attributes)
+            file.attrs.update(
+                attributes,
+                format=FORMAT,
+                digest=_digest(arrays),
+            )
         temporary.write_bytes(content.getvalue())
 
     replace(Path(path), write)
@@ -86,13 +91,15 @@ def load_tree(path: Path, template: Any, resized: str | None = None) -> tuple[An
     leaves = []
     # in the order of the template, not that of the file
     for name, leaf in wanted.items():
-        may_differ = resized is not None and name.split("/")[0] == resized
+        branch = name.split("/")[0]
+        may_differ = resized is not None and branch == resized
         if name not in stored or not _matches(stored[name], leaf, may_differ):
             raise StorageError(
                 f"{path} does not hold {name} of shape {leaf.shape}: it belongs to another model"
             )
         leaves.append(_resize(stored[name], leaf))
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), attributes
+    structure = jax.tree.structure(template)
+    return jax.tree.unflatten(structure, leaves), attributes
 
 
 def load_arrays(path: Path) -> tuple[Arrays, dict]:
@@ -112,6 +119,7 @@ def load_arrays(path: Path) -> tuple[Arrays, dict]:
         _check_format(path, str(file.attrs.get("format", "")))
         file.visititems(collect)
         attributes = dict(file.attrs)
+    # a flipped bit of the disk is not seen by HDF5 itself
     if attributes.get("digest") != _digest(arrays):
         raise StorageError(
             f"{path} is damaged: its contents do not match the digest stored with them"
@@ -191,6 +199,7 @@ def _digest(arrays: Arrays) -> str:
     # sorted: a file gives its datasets back in another order than they were written
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
+        # the same bytes may mean another array
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

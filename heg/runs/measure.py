@@ -92,20 +92,40 @@ def measure(
     with contextlib.ExitStack() as held:
         # files belong to the first process: it alone holds the lock
         on_first(_hold, output, held)
-        blocks = collect_blocks(frozen, output, samples, partial(show, "samples"), asked_to_stop)
+        blocks = collect_blocks(
+            frozen,
+            output,
+            samples,
+            show=partial(show, "samples"),
+            stop=asked_to_stop,
+        )
         if blocks is None:
             return None
+        # many draws of K alone, which cost little
         drawn = draw_states(frozen, asked_to_stop)
         if drawn is None:
             return None
         beyond: Rows | None = None
         if second_order and frozen.system.has_second_order:
             accuracy = np.inf if second_order is True else float(second_order)
-            show_states = partial(show, "states")
-            beyond = collect(frozen, output, drawn, accuracy, show_states, asked_to_stop)
+            beyond = collect(
+                frozen,
+                output,
+                drawn,
+                accuracy,
+                show=partial(show, "states"),
+                stop=asked_to_stop,
+            )
             if beyond is None:
                 return None
-        measurement = evaluate(frozen, blocks, history, drawn, beyond, asked_to_stop)
+        measurement = evaluate(
+            frozen,
+            blocks,
+            history,
+            drawn,
+            beyond,
+            stop=asked_to_stop,
+        )
         if measurement is None:
             return None
         # a measurement is no better than the training before it
@@ -120,10 +140,14 @@ def save(directory: Path, measurement: Measurement) -> None:
     _save_arrays(directory / "observables.h5", measurement)
     numbers: dict[str, Any] = {}
     for name, quantity in measurement.quantities.items():
-        numbers[name] = {"mean": _plain(quantity.value), "error": _plain(quantity.error)}
+        numbers[name] = {
+            "mean": _plain(quantity.value),
+            "error": _plain(quantity.error),
+        }
     landau = measurement.landau._asdict()
     numbers["landau"] = {name: _plain(value) for name, value in landau.items()}
-    text_files.save_json(directory / "observables.json", numbers | measurement.facts)
+    contents = numbers | measurement.facts
+    text_files.save_json(directory / "observables.json", contents)
 
 
 def _save_arrays(path: Path, measurement: Measurement) -> None:
@@ -133,8 +157,10 @@ def _save_arrays(path: Path, measurement: Measurement) -> None:
     for name, quantity in measurement.quantities.items():
         arrays[name] = _arrays_of(quantity)
         for part in arrays[name]:
-            squared = ", squared" if part == "covariance" else ""
-            units[f"{name}/{part}"] = {"unit": quantity.unit + squared}
+            unit = quantity.unit
+            if part == "covariance":
+                unit += ", squared"
+            units[f"{name}/{part}"] = {"unit": unit}
     if measurement.second_order:
         arrays["second_order"] = measurement.second_order
     arrays["landau"] = measurement.landau._asdict()

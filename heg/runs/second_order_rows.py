@@ -64,6 +64,7 @@ def collect(
     Raises:
       RunError: draws failed, or the second order is not finite.
     """
+    # what all rows have in common
     excitations = excitations_of(frozen)
     key = stream(frozen.state, EXCITING)
     path = run_dir / f"second-order-{int(frozen.state.step)}.h5"
@@ -76,6 +77,7 @@ def collect(
         relaxation, frozen.system, orbitals, stored.levels, drawn.states, drawn.log_p
     )
 
+    # the first draws were used for the energies of the states
     available = len(drawn.states) - SKIPPED_DRAWS
     wanted = max(MIN_ROWS, collection.count)
     while True:
@@ -150,6 +152,7 @@ class _Collection:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *self.parts)
 
     def add(self, row: Row) -> None:
+        # an axis for the rows in front
         self.parts.append(jax.tree.map(lambda leaf: leaf[None], row))
         self.has_new = True
 
@@ -203,10 +206,10 @@ def _rows_wanted(system, collected: Rows, accuracy: float, available: int) -> in
     count = len(collected.rows.variance)
     result = second_order(
         system,
-        collected.rows,
-        collected.known,
-        collected.beyond,
-        collected.relaxation,
+        rows=collected.rows,
+        known=collected.known,
+        beyond=collected.beyond,
+        relaxed=collected.relaxation,
     )
     if not np.isfinite(result.error):
         raise RunError("the second order is not finite: measure with --no-second-order")
@@ -217,7 +220,9 @@ def _rows_wanted(system, collected: Rows, accuracy: float, available: int) -> in
         return count
     # errors fall with the square root of the number
     wanted = count * result.of_rows**2 / left
-    wanted = min(max(wanted, MIN_GROWTH * count), MAX_GROWTH * count)
+    fewest = MIN_GROWTH * count
+    most = MAX_GROWTH * count
+    wanted = min(max(wanted, fewest), most)
     return min(math.ceil(wanted), available)
 
 
@@ -241,9 +246,11 @@ def _earlier(path: Path, excitations: Excitations) -> _Stored | None:
         return None
     marks = _marks(excitations)
     count = hdf5.stored_length(path, "rows/variance")
+    template = _template(excitations, count)
     with contextlib.suppress(StorageError):
-        tree, attributes = hdf5.load_tree(path, _template(excitations, count))
-        if all(attributes.get(name) == mark for name, mark in marks.items()):
+        tree, attributes = hdf5.load_tree(path, template)
+        stored_marks = {name: attributes.get(name) for name in marks}
+        if stored_marks == marks:
             mean, error, variance = tree["known"].tolist()
             known = Known(mean, error, variance)
             return _Stored(tree["levels"], known, tree["rows"])

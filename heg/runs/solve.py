@@ -6,6 +6,7 @@ their order.
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,12 +33,14 @@ from heg.training.state import NUMBERS, StepInfo, TrainState, key_of_run
 from heg.training.step import Solver, build
 from heg.training.verdict import verdict
 
+# its sentences are warnings: Python shows nothing below them unless it is asked to
+LOG = logging.getLogger(__name__)
+
 Samples = dict[str, np.ndarray]  # F, E, ... of independent samples per electron, [samples] each
 
 
 def solve(
     config: Config,
-    say: Callable[[str], object],
     show: Callable[[int, StepInfo], object],
     stop: Callable[[], bool],
 ) -> dict:
@@ -45,7 +48,6 @@ def solve(
 
     Args:
       config: of the run.
-      say: takes sentences for the user.
       show: takes the number of steps done and the StepInfo of the last one.
       stop: true when the run is to end in order, with a checkpoint; so does a file STOP in the run
         directory.
@@ -65,7 +67,13 @@ def solve(
         # a signal may reach one process alone: all of them end together
         return any_process(stop() or (is_first() and directory.stop_file.exists()))
 
-    run = Run(config, build(config), directory, say, show, asked_to_stop)
+    run = Run(
+        config=config,
+        solver=build(config),
+        directory=directory,
+        show=show,
+        stop=asked_to_stop,
+    )
     # a start that does not fit is refused before there is a directory
     other_params = run.parameters_of_other_run()
     with contextlib.ExitStack() as held:
@@ -76,10 +84,15 @@ def solve(
             run.solver.compile_ahead(held.enter_context(compiler_threads()))
         first = run.first_state(other_params)
         progress = run.restore(first)
+        # before the training too: the summary has the untrained values beside the result
         initial = run.samples_at(first)
         run.train(progress)
-        final = run.samples_at(progress.state) if run.is_trained(progress) else {}
-        summary = run.conclude(progress, initial, final) if initial and final else {}
+        final: Samples = {}
+        if run.is_trained(progress):
+            final = run.samples_at(progress.state)
+        summary: dict = {}
+        if initial and final:
+            summary = run.conclude(progress, initial, final)
         # the request has been heard; left there it would end the next run at once
         on_first(partial(directory.stop_file.unlink, missing_ok=True))
     return summary
@@ -136,13 +149,12 @@ class Run:
       config: as asked for.
       solver: built from it.
       directory: where its files are.
-      say, show, stop: as in `solve`; stop gives the same answer to all processes.
+      show, stop: as in `solve`; stop gives the same answer to all processes.
     """
 
     config: Config
     solver: Solver
     directory: RunDirectory
-    say: Callable[[str], object]
     show: Callable[[int, StepInfo], object]
     stop: Callable[[], bool]
 
@@ -167,7 +179,7 @@ class Run:
         self.directory.path.mkdir(parents=True, exist_ok=True)
         previous_holder = held.enter_context(self.directory.locked())
         if previous_holder:
-            self.say(f"The run that was here did not end in order ({previous_holder}).")
+            LOG.warning(f"The run that was here did not end in order ({previous_holder}).")
         if self.directory.config_file.exists():
             self._check_configuration()
         # without its configuration a run cannot be told from another
@@ -189,7 +201,7 @@ class Run:
                 "choose another --run-dir"
             )
         for change in differences.announced:
-            self.say(f"Changed: {change}.")
+            LOG.warning(f"Changed: {change}.")
 
     def first_state(self, other_params: Params | None) -> TrainState:
         """The state before the first step: untrained, or with the parameters of another run.
@@ -210,9 +222,11 @@ class Run:
             # a run that is continued, but whose checkpoint-0.h5 was lost
             if params is None:
                 params = start_from(Path(start), self.solver, self.config.run.seed)
-            first = jax.tree.map(np.asarray, untrained)._replace(params=params, average=params)
-            on_first(partial(hdf5.save_tree, random_numbers=NUMBERS), path, first)
-            self.say(f"Starting from {start}.")
+            on_host = jax.tree.map(np.asarray, untrained)
+            first = on_host._replace(params=params, average=params)
+            save = partial(hdf5.save_tree, random_numbers=NUMBERS)
+            on_first(save, path, first)
+            LOG.warning(f"Starting from {start}.")
         return everywhere(first)
 
     def _load_first_state(self, path: Path) -> TrainState | None:
@@ -220,6 +234,7 @@ class Run:
         with contextlib.suppress(StorageError):
             state, _ = load_state(path, self.solver.template)
             return state
+        # it is made anew from the other run
         self._set_aside([path])
         return None
 
@@ -248,24 +263,28 @@ class Run:
             try:
                 state, attributes = load_state(path, self.solver.template)
             except StorageError as error:
-                self.say(f"{error}; the checkpoint before it is used.")
+                LOG.warning(f"{error}; the checkpoint before it is used.")
                 unusable.append(path)
                 continue
             self._set_aside(unusable)
-            self.say(f"Continuing from {path.name}.")
-            return Checkpoint(state, float(attributes.get("seconds", 0.0)))
+            LOG.warning(f"Continuing from {path.name}.")
+            seconds = float(attributes.get("seconds", 0.0))
+            return Checkpoint(state, seconds)
         rows = self.directory.history()
+        last_step = 0
+        if rows:
+            last_step = int(rows[-1]["step"])
         # a run that ended before its first checkpoint begins anew without a word
-        had_checkpoints = rows and int(rows[-1]["step"]) > self.config.run.save_every
+        had_checkpoints = last_step > self.config.run.save_every
         if unusable or had_checkpoints:
             self._set_aside([*unusable, self.directory.history_file])
-            self.say("No checkpoint is left: the run begins anew.")
+            LOG.warning("No checkpoint is left: the run begins anew.")
         return Checkpoint(None, 0.0)
 
     def _set_aside(self, paths: list[Path]) -> None:
         for path in paths:
             if path.exists():
-                self.say(f"{path.name} is kept as {files.set_aside(path).name}.")
+                LOG.warning(f"{path.name} is kept as {files.set_aside(path).name}.")
 
     def train(self, progress: Progress) -> None:
         """Take steps until the training is at its end or asked to stop; leave a checkpoint."""
@@ -288,6 +307,7 @@ class Run:
         )
 
     def _take_step(self, progress: Progress) -> None:
+        # the state before is kept until the step is known to be sound
         before = progress.state
         after, info = self.solver.step(before)
         trouble = trouble_of(self.config, before, after, info)
@@ -334,7 +354,13 @@ class Run:
 
     def conclude(self, progress: Progress, initial: Samples, final: Samples) -> dict:
         """Write summary.json from the samples before and after the training; return it."""
-        summary = summarise(self.solver, self.config, progress.state, initial, final)
+        summary = summarise(
+            self.solver,
+            self.config,
+            progress.state,
+            initial=initial,
+            final=final,
+        )
         # one batch for each step, and the first batch of chains
         draws = self.config.sampler.batch * (summary["steps"] + 1)
         summary["verdict"] = verdict(summary, progress.rows, draws)

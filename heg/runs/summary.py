@@ -30,11 +30,12 @@ def history_row(step: int, info: StepInfo) -> dict[str, float]:
         entry = quantities.QUANTITIES[name]
         row[entry.column] = float(mean)
         row[entry.error_column] = float(error)
-    row["E_variance_cell_ha2"] = float(info.variance)
-    row["acceptance"] = float(info.acceptance)
-    row["redrawn"] = int(info.redrawn)
-    row["min_det"] = float(info.min_det)
-    return row
+    return row | {
+        "E_variance_cell_ha2": float(info.variance),
+        "acceptance": float(info.acceptance),
+        "redrawn": int(info.redrawn),
+        "min_det": float(info.min_det),
+    }
 
 
 def summarise(
@@ -79,7 +80,9 @@ def _beyond_the_bound(system: System, final: dict[str, np.ndarray]) -> dict:
     if "log_weight" not in final:
         return {}
     electrons = system.electrons
-    result = reweighted(final["log_weight"] * electrons, final["weighted_potential"])
+    # ln w is that of the cell, the samples have it per electron
+    log_weight = final["log_weight"] * electrons
+    result = reweighted(log_weight, final["weighted_potential"])
     facts: dict[str, Any] = {"effective_samples": result.effective}
     if not result.is_estimate:
         facts["sentence"] = (
@@ -87,6 +90,7 @@ def _beyond_the_bound(system: System, final: dict[str, np.ndarray]) -> dict:
             f"{MIN_EFFECTIVE:g} are needed: the bound stands, draw more samples or train longer."
         )
         return {"reweighted": facts}
+    # F = -T ln E_p[w] of the cell
     scale = system.temperature / electrons
     facts["F"] = {
         "mean": scale * (0.0 - result.log_mean.mean),
@@ -103,16 +107,23 @@ def _quality_facts(system: System, state: TrainState, energy: np.ndarray, qualit
     Args:
       energy: E of the final samples, hartree per electron.    [samples]
     """
-    largest_deviation = np.max(np.abs(energy - energy.mean()))
+    deviation = energy - energy.mean()
+    largest_deviation = np.max(np.abs(deviation))
+    sigma = max(np.std(energy), 1e-300)
+    # of the cell: the energies are per electron
+    variance = np.var(energy, ddof=1) * system.electrons**2
+    # sqrt(2) times the error of all, if the variance is finite
     error_of_half = None
     if len(energy) >= MIN_SAMPLES_OF_HALVES:
-        error_of_half = independent(energy[: len(energy) // 2]).error
+        half = energy[: len(energy) // 2]
+        error_of_half = independent(half).error
+    folded = independent(np.asarray(quality.folded))
     return {
-        "E_variance_cell_ha2": float(np.var(energy, ddof=1) * system.electrons**2),
-        "largest_deviation_sigma": float(largest_deviation / max(np.std(energy), 1e-300)),
+        "E_variance_cell_ha2": float(variance),
+        "largest_deviation_sigma": float(largest_deviation / sigma),
         "E_error_of_half_ha": error_of_half,
         "min_det": float(quality.min_det),
         "attraction": float(quality.attraction),
-        "folded_measure": independent(np.asarray(quality.folded))._asdict(),
+        "folded_measure": folded._asdict(),
         "redrawn": int(state.redrawn),
     }

@@ -188,8 +188,13 @@ def columns(history: list[dict[str, str]]) -> dict[str, np.ndarray]:
 
     Columns of whole numbers are of integers, all others of floats.  Empty without rows.
     """
+    # all rows have the columns of the first
     names = history[0] if history else ()
-    return {name: _as_numbers([row[name] for row in history]) for name in names}
+    values = {}
+    for name in names:
+        words = [row[name] for row in history]
+        values[name] = _as_numbers(words)
+    return values
 
 
 def _as_numbers(words: list[str]) -> np.ndarray:

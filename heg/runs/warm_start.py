@@ -35,6 +35,7 @@ def start_from(run_dir: Path, solver: Solver, seed: int) -> Params:
       ValueError: that run has another dimension, other kinds of spins or another model, or holds
         no checkpoint.
     """
+    # compared before anything is read that may not fit
     directory = RunDirectory(Path(run_dir))
     other = build(on_first(directory.configuration))
     there, here = other.system, solver.system
@@ -78,7 +79,9 @@ def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
       before, after: the plane waves, each in the order of their energies.
     """
     # the order of energies changes with temperature and twist, the integers n of a wave do not
-    index_before = {tuple(n): index for index, n in enumerate(before.n)}
+    index_before = {}
+    for index, n in enumerate(before.n):
+        index_before[tuple(n)] = index
     source = np.array([index_before.get(tuple(n), -1) for n in after.n])
     is_known = source >= 0
 
@@ -88,7 +91,8 @@ def transfer(params: Params, before: Orbitals, after: Orbitals) -> Params:
         if name != LEVELS:
             return array
         # a level of zero is that of the ideal gas
-        return np.where(is_known, array[:, source], 0.0)
+        moved = array[:, source]
+        return np.where(is_known, moved, 0.0)
 
     occupations = jax.tree_util.tree_map_with_path(move, params.occupations)
     flow = jax.tree.map(np.asarray, params.flow)

@@ -69,6 +69,7 @@ class Walks:
         # the order of the random streams here and in `chain` is part of reproducibility
         key_state, key_x = jax.random.split(key)
         state = self._new_states(params, key_state)
+        # a key for each walker: what it draws does not depend on the others
         keys = jax.random.split(key_x, self.config.batch)
         draw_positions = make_draw(self.system, self.orbitals, self.model.flow, self.chunk)
         draws = draw_positions(params.flow, state, keys)
@@ -86,6 +87,7 @@ class Walks:
         move = make_chain(config.sampler, self.model.log_psi, self.model.score)
         key_state, key_move = jax.random.split(key)
         state = self._new_states(params, key_state)
+        # a key for each walker, as in `draw`
         keys = jax.random.split(key_move, config.batch)
 
         def one(walker):
@@ -95,9 +97,10 @@ class Walks:
         # each walker goes on at another K; the moves must bring it to equilibrium there
         x, accepted = map_walkers(one, (state, walkers.x, keys), self.chunk)
         acceptance = accepted.mean()
+        # back into the box: far from it, differences of positions lose digits
+        x = jnp.mod(x, self.system.box)
         return Walk(
-            # back into the box: far from it, differences of positions lose digits
-            walkers=Walkers(state, jnp.mod(x, self.system.box)),
+            walkers=Walkers(state, x),
             width=adapt_width(width, acceptance, config.acceptance),
             acceptance=acceptance,
             redrawn=_none(),
@@ -108,14 +111,21 @@ class Walks:
         def sample(key):
             return self.model.occupations.sample(params.occupations, key)
 
-        return map_walkers(sample, jax.random.split(key, self.config.batch), self.chunk)
+        keys = jax.random.split(key, self.config.batch)
+        return map_walkers(sample, keys, self.chunk)
 
 
 def make_walks(
     system: System, orbitals: Orbitals, model: Model, config: SamplerConfig, chunk: int
 ) -> Walks:
     """Both ways to a batch, `chunk` walkers at a time."""
-    return Walks(system, orbitals, model, config, chunk)
+    return Walks(
+        system=system,
+        orbitals=orbitals,
+        model=model,
+        config=config,
+        chunk=chunk,
+    )
 
 
 def anywhere(system: System, batch: int, key: jax.Array) -> Walk:
@@ -124,6 +134,7 @@ def anywhere(system: System, batch: int, key: jax.Array) -> Walk:
     Where no walker is carried from step to step, a run needs no better start.
     """
     shape = (batch, system.electrons, system.dim)
+    # the state means nothing yet: the first step draws another
     state = jnp.zeros(shape[:2], jnp.int32)
     x = system.box * jax.random.uniform(key, shape)
     return Walk(

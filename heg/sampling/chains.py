@@ -86,14 +86,12 @@ def mala(
 
     def look_at(x):
         log_prob, gradient = log_prob_and_gradient(x)
+        # Langevin's step of time w^2 / 2
         drift = width**2 / 2 * gradient
         # the bound keeps a drift of zero from 0 / 0
         length = jnp.maximum(jnp.linalg.norm(drift), 1e-300)
-        return _Place(
-            x=x,
-            log_prob=log_prob,
-            drift=drift * jnp.minimum(1, longest / length),
-        )
+        shortened = drift * jnp.minimum(1, longest / length)
+        return _Place(x, log_prob, shortened)
 
     def move(here, key):
         key_move, key_accept = jax.random.split(key)
@@ -102,9 +100,13 @@ def mala(
         there = look_at(proposed)
         # the noise that would bring the walker back: its chance makes up for the asymmetry
         noise_back = (here.x - there.x - there.drift) / width
-        asymmetry = jnp.sum(noise_back**2) - jnp.sum(noise**2)
+        back = jnp.sum(noise_back**2)
+        forth = jnp.sum(noise**2)
+        asymmetry = back - forth
+        # accepted with probability min(1, ratio)
         log_ratio = there.log_prob - here.log_prob - asymmetry / 2
-        log_uniform = jnp.log(jax.random.uniform(key_accept))
+        uniform = jax.random.uniform(key_accept)
+        log_uniform = jnp.log(uniform)
         accept = log_uniform < log_ratio
 
         def choose(new, old):
@@ -126,11 +128,15 @@ def make_chain(kind: str, log_psi: Callable, score: Callable) -> Callable:
     """
 
     def chain(params, state, x, width, key, moves):
+        # ln |Psi|^2 = 2 Re ln Psi, and so its gradient
         def log_prob(x):
             return 2 * jnp.real(log_psi(params, x, state))
 
         def log_prob_and_gradient(x):
-            return log_prob(x), 2 * jnp.real(score(params, x, state).x)
+            value = log_prob(x)
+            of_psi = score(params, x, state)
+            gradient = 2 * jnp.real(of_psi.x)
+            return value, gradient
 
         if kind == "metropolis":
             return metropolis(log_prob, x, width, key, moves)
@@ -144,7 +150,8 @@ def adapt_width(width: jax.Array, acceptance: jax.Array, target: float) -> jax.A
 
     The change is a tenth at most.
     """
-    return width * jnp.clip(acceptance / target, 1 / LARGEST_CHANGE, LARGEST_CHANGE)
+    change = acceptance / target
+    return width * jnp.clip(change, 1 / LARGEST_CHANGE, LARGEST_CHANGE)
 
 
 def first_width(system: System) -> float:

@@ -105,7 +105,9 @@ def draw_determinant(
         key_where, key_accept = jax.random.split(block_key)
         candidates = box * jax.random.uniform(key_where, (CANDIDATES, dim))
         threshold = electrons * jax.random.uniform(key_accept, (CANDIDATES,))
-        placed = _place_candidates(candidates, threshold, waves(candidates), block.placed)
+        phi = waves(candidates)
+        # those that are left over are thrown away with the block
+        placed = _place_candidates(candidates, threshold, phi, block.placed)
         return _Block(block.number + 1, placed)
 
     nobody = _Placed(
@@ -135,16 +137,21 @@ def _place_candidates(candidates, threshold, phi, placed):
     def place(thinned):
         chance, placed = thinned
         number = placed.number
-        first = jnp.argmax(threshold < chance)
+        # the first candidate that is accepted
+        accepted = threshold < chance
+        first = jnp.argmax(accepted)
         vector = _orthonormalised(phi[first], placed.basis)
         placed = _Placed(
             number=number + 1,
             z=placed.z.at[number].set(candidates[first]),
             basis=placed.basis.at[number].set(vector),
         )
+        # N - sum_j |e_j^+ phi|^2 has one term more
         overlap = phi @ vector.conj()
-        return _Thinned(chance - _squared_modulus(overlap), placed)
+        chance = chance - _squared_modulus(overlap)
+        return _Thinned(chance, placed)
 
+    # the electrons of earlier blocks; rows of the basis that are still empty are zero
     overlaps = phi @ placed.basis.conj().T
     taken = jnp.sum(_squared_modulus(overlaps), axis=1)
     start = _Thinned(electrons - taken, placed)
@@ -153,8 +160,11 @@ def _place_candidates(candidates, threshold, phi, placed):
 
 def _orthonormalised(vector, basis):
     for _ in range(2):  # twice, for rounding
-        vector = vector - (basis.conj() @ vector) @ basis
-    return vector / jnp.sqrt(jnp.sum(_squared_modulus(vector)))
+        # Gram and Schmidt
+        along = basis.conj() @ vector
+        vector = vector - along @ basis
+    squared_norm = jnp.sum(_squared_modulus(vector))
+    return vector / jnp.sqrt(squared_norm)
 
 
 def _squared_modulus(amplitude):
@@ -177,7 +187,8 @@ def make_draw_of_z(system: System, orbitals: Orbitals) -> Callable:
         def occupied_waves(z):
             return waves(z, state[spin])
 
-        return draw_determinant(occupied_waves, system.box, (count, system.dim), key)
+        shape = (count, system.dim)
+        return draw_determinant(occupied_waves, system.box, shape, key)
 
     def draw(state, key):
         # the spins share the flow alone: their determinants are drawn independently
@@ -209,7 +220,8 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
     draw_z = make_draw_of_z(system, orbitals)
 
     def attempt(params, state, key):
-        return flow.inverse(params, draw_z(state, key))
+        z = draw_z(state, key)
+        return flow.inverse(params, z)
 
     def draw_one(params, state, key):
         def unfinished(attempts):
@@ -221,7 +233,8 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
             attempt_key = jax.random.fold_in(key, number)
             return _Attempts(number + 1, attempt(params, state, attempt_key))
 
-        first = attempt(params, state, jax.random.fold_in(key, 0))
+        first_key = jax.random.fold_in(key, 0)
+        first = attempt(params, state, first_key)
         return lax.while_loop(unfinished, again, _Attempts(1, first))
 
     def draw(params, state, keys):
@@ -229,6 +242,7 @@ def make_draw(system: System, orbitals: Orbitals, flow: Flow, chunk: int) -> Cal
             return draw_one(params, *state_and_key)
 
         attempts, inverse = map_walkers(one, (state, keys), chunk)
+        # a walker that is still not verified has used up all attempts
         redrawn = jnp.sum(attempts > 1)
         lost = jnp.sum(~inverse.verified)
         return Draws(inverse.x, redrawn, lost)

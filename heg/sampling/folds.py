@@ -45,19 +45,23 @@ def lowest_determinant(
         return jnp.ones(())
     # a crowd folds a layer first, so that the search starts where electrons are closest
     closest = _closest_pair(walkers.x, system.box)
-    start = walkers.x[jnp.argsort(closest)[:DESCENTS]]
+    order = jnp.argsort(closest)
+    start = walkers.x[order[:DESCENTS]]
 
     def descend(x):
         return model.flow.lowest_determinants(flow_params, x)
 
-    return jnp.min(map_walkers(descend, start, DESCENTS))
+    # of each start and each layer
+    lowest = map_walkers(descend, start, DESCENTS)
+    return jnp.min(lowest)
 
 
 def _closest_pair(x, box):
     """Smallest distance of nearest images in each configuration, bohr.  [B]"""
     first, second = np.triu_indices(x.shape[1], 1)
     r = x[:, first] - x[:, second]
-    distance = jnp.linalg.norm(r - box * jnp.round(r / box), axis=-1)
+    nearest = r - box * jnp.round(r / box)
+    distance = jnp.linalg.norm(nearest, axis=-1)
     return distance.min(axis=1)
 
 
@@ -81,6 +85,8 @@ def folded_measure(
     def one(key):
         x = system.box * jax.random.uniform(key, (system.electrons, system.dim))
         _, determinants = lax.scan(determinant, x, model.flow.layers(flow_params))
-        return jnp.max(jnp.maximum(-2 * determinants, 0))
+        # |det| - det = -2 det where it is negative
+        folded = jnp.maximum(-2 * determinants, 0)
+        return jnp.max(folded)
 
     return map_walkers(one, keys, chunk)

@@ -94,18 +94,23 @@ class ControlVariates:
 
     def __call__(self, z: jax.Array, state: jax.Array) -> Controls:
         system = self.system
+        # U at z less its mean, the Hartree-Fock energy of the determinant
         transfer = self._transfer(state)
         fock = self._hartree_fock(transfer)
         waves = self._density_deviations(z, transfer)
-        coulomb = system.coupling * (coulomb_energy(z, system) - fock)
+        deviation = coulomb_energy(z, system) - fock
+        coulomb = system.coupling * deviation
         ideal = jnp.sum(self.energies[state])
+        interaction = system.coupling * fock
+        of_state = jnp.stack([1.0, ideal, interaction])
         return Controls(
-            of_state=jnp.stack([1.0, ideal, system.coupling * fock]),
+            of_state=of_state,
             deviations=jnp.append(coulomb, waves),
         )
 
     def _transfer(self, state):
         """|n_i - n_j|^2 of two electrons of equal spin, infinite for all others.  [N, N]"""
+        # the twist drops out of differences
         n = self.numbers[state]
         difference = n[:, None] - n
         squared = jnp.sum(difference**2, axis=-1)
@@ -117,19 +122,22 @@ class ControlVariates:
         """U_K for a coupling of one, hartree."""
         system = self.system
         wavevector = jnp.sqrt(transfer) / self.wavelength
+        v = fourier_transform(wavevector, system.dim)
         # half, as the sum has each pair twice
-        exchange = jnp.sum(fourier_transform(wavevector, system.dim)) / 2
+        exchange = jnp.sum(v) / 2
         return image_energy(system) - exchange / system.volume
 
     def _density_deviations(self, z, transfer):
         """|rho_q(z)|^2 summed over each shell, less its mean.  [SHELLS]"""
         system = self.system
         shells = _shells(system.dim)
-        density = density_waves(z / self.wavelength, HIGHEST)
+        angle = z / self.wavelength
+        density = density_waves(angle, HIGHEST)
         squared = jnp.real(density) ** 2 + jnp.imag(density) ** 2
         # without exchange every wave has the mean N
         excess = squared - system.electrons
         by_shell = jnp.sum(shells.weight * excess, axis=(1, 2))
+        # exchange takes away the pairs whose transfer is a vector of the shell
         exchanged = [jnp.sum(transfer == size) for size in shells.size]
         return by_shell + jnp.array(exchanged)
 
@@ -154,6 +162,7 @@ def first_regression() -> Regression:
     ideal = 1
     hartree_fock_and_coulomb = jnp.array([2, 3])
     squares = jnp.eye(REGRESSORS) * PRIOR
+    # as if each regressor had been seen alone, with a coefficient of one
     products = jnp.zeros((REGRESSORS, 2))
     products = products.at[ideal, kinetic].set(PRIOR)
     products = products.at[hartree_fock_and_coulomb, potential].set(PRIOR)
@@ -172,7 +181,7 @@ def update_regression(regression: Regression, controls: Controls, energy: Energy
     energies = jnp.stack([kinetic, energy.potential], axis=1)
     count = len(energies)
     batch = Regression(
-        squares=regressors.T @ regressors / count,
+        squares=regressors.T @ regressors / count,  # "bi,bj->ij" over the batch
         products=regressors.T @ energies / count,
     )
 
@@ -186,16 +195,19 @@ def coefficients(regression: Regression) -> jax.Array:
     """Least-squares coefficients of the regressors, slightly damped.  [R, 2]"""
     mean_squares = jnp.diagonal(regression.squares)
     scale = jnp.sqrt(jnp.maximum(mean_squares, TINY))
-    scaled = regression.squares / scale[:, None] / scale
+    rows = scale[:, None]
+    scaled = regression.squares / rows / scale
     # the ridge is relative to each regressor, whose units and sizes differ
-    damped = scaled + RIDGE * jnp.eye(len(scale))
-    products = regression.products / scale[:, None]
-    return jnp.linalg.solve(damped, products) / scale[:, None]
+    ridge = RIDGE * jnp.eye(len(scale))
+    damped = scaled + ridge
+    products = regression.products / rows
+    return jnp.linalg.solve(damped, products) / rows
 
 
 def baseline(regression: Regression, controls: Controls) -> jax.Array:
     """b(K) of every sample, hartree per cell.  [B]"""
     of_state = coefficients(regression)[:STATE_REGRESSORS]
+    # of the kinetic and of the potential energy together
     return controls.of_state @ of_state.sum(axis=1)
 
 
@@ -205,6 +217,7 @@ def controlled(regression: Regression, controls: Controls, energy: Energy) -> En
     Accuracy: unbiased if the regression was fitted on other samples.
     """
     gamma = coefficients(regression)[STATE_REGRESSORS:]
+    # gamma C of both energies
     kinetic, potential = (controls.deviations @ gamma).T
     # of the kind that it was: it knows what its terms mean
     return energy._replace(kinetic=energy.kinetic - kinetic, potential=energy.potential - potential)
@@ -214,7 +227,9 @@ def controlled(regression: Regression, controls: Controls, energy: Energy) -> En
 def _exchanging_pairs(system):
     """True for two different electrons of equal spin.  [N, N]"""
     spin = np.repeat(np.arange(len(system.spins)), system.spins)
-    return (spin[:, None] == spin) & ~np.eye(system.electrons, dtype=bool)
+    equal_spin = spin[:, None] == spin
+    same_electron = np.eye(system.electrons, dtype=bool)
+    return equal_spin & ~same_electron
 
 
 @_exchanging_pairs.register

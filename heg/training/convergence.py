@@ -51,9 +51,11 @@ def settled(history: list[dict[str, str]], accuracy: float, temperature: float) 
     change = drift(history)
     if max(abs(change.mean), change.error) > accuracy:
         return False
+    # F is at its minimum and S is not: it may still drift where F has settled
     entropy = drift(history, "S")
-    is_noise = abs(entropy.mean) <= NOISE * entropy.error
-    return is_noise or temperature * abs(entropy.mean) <= accuracy
+    size = abs(entropy.mean)
+    is_noise = size <= NOISE * entropy.error
+    return is_noise or temperature * size <= accuracy
 
 
 def _mean(rows, name):
@@ -65,4 +67,6 @@ def _mean(rows, name):
     unit = UNITS[name]
     values = [float(row[f"{name}_{unit}"]) for row in rows]
     errors = [float(row[f"{name}_error_{unit}"]) for row in rows]
-    return Estimate(float(np.mean(values)), float(np.linalg.norm(errors) / len(rows)))
+    mean = float(np.mean(values))
+    error = float(np.linalg.norm(errors) / len(rows))
+    return Estimate(mean, error)

@@ -59,15 +59,19 @@ def _memory(solver, config):
     batch = config.sampler.batch
     scores = batch * (of_p + 2 * of_flow)
     products = batch**2
+    # the mean, that of the batch, and the damped one
     fisher_matrix = 3 * of_flow**2
     numbers = scores + products + fisher_matrix
+    # second derivatives of the pairs, on every device those of its walkers
     at_once = config.sampler.chunk or walkers_at_once(solver.system, batch)
-    of_walkers = at_once * bytes_of_walker(solver.system)
-    return NUMBER_BYTES * numbers + jax.local_device_count() * of_walkers
+    of_device = at_once * bytes_of_walker(solver.system)
+    of_walkers = jax.local_device_count() * of_device
+    return NUMBER_BYTES * numbers + of_walkers
 
 
 def _walk_operations(config, phases):
     """Operations by which a walker of a training step comes to its x."""
+    # a gradient costs about as much as the value
     moves = config.sampler.moves * phases["log Psi"]
     by_sampler = {"exact": phases["draw x"], "metropolis": moves, "mala": 2 * moves}
     return by_sampler[config.sampler.sampler]
@@ -94,24 +98,30 @@ def operations(solver: Solver, config: Config) -> dict[str, float]:
     layers = config.model.flow_layers
     batch = config.sampler.batch
     of_p, of_flow = parameters(solver)
+    # a determinant of N x N, and one of dN x dN, by its LU factors
     cubes = sum(count**3 for count in system.spins)
+    factors = 2 / 3 * coordinates**3
     value_and_slope = _pair_operations(pairs, dim, config.model.flow_width, order=1)
     curvature = _pair_operations(pairs, dim, config.model.flow_width, order=2)
     response = electrons**3 * (6 * dim**4 + 4 * dim**5)  # heg.model.kinetic.squared_response
     candidates = sum(_candidate_operations(count) for count in system.spins)
-    # the Jacobian of a layer and its determinant, by LU factors
-    log_jacobians = layers * (2 / 3 * coordinates**3 + value_and_slope)
+    # the Jacobian of a layer and its determinant
+    log_jacobians = layers * (factors + value_and_slope)
     # five steps of Newton's method are counted, each with a value, a Jacobian and a solve
-    inverse = 5 * layers * (2 / 3 * coordinates**3 + value_and_slope)
+    inverse = 5 * layers * (factors + value_and_slope)
     derivatives = layers * (6 * coordinates**3 + response + 3 * curvature)
+    back_through_layers = layers * (2 * coordinates**3 + 3 * value_and_slope)
+    # p(K) solves the smaller of its two systems, the flow keeps its Fisher matrix
+    solve_p = 2 * of_p * min(of_p, batch)
+    solve_flow = 4 * of_flow**2
     return {
         "draw K": electrons * _transformer_operations(solver, config),
         "draw x": inverse + candidates + 16 * cubes,
         "log Psi": log_jacobians + 8 / 3 * cubes,
         "kinetic": derivatives + 8 * (1 + dim) * cubes,
         "Coulomb": 30 * pairs + 8 * electrons * _lattice_waves(dim),
-        "scores": layers * (2 * coordinates**3 + 3 * value_and_slope) + 8 * cubes,
-        "solve": 2 * of_p * min(of_p, batch) + 4 * of_flow**2,
+        "scores": back_through_layers + 8 * cubes,
+        "solve": solve_p + solve_flow,
     }
 
 
@@ -150,7 +160,9 @@ def product_rate() -> float:
     def products(matrices):
         return map_walkers(lambda matrix: matrix @ matrix, matrices, 1).sum()
 
-    seconds = fastest(products, everywhere(np.ones((devices, PRODUCT, PRODUCT))))
+    ones = np.ones((devices, PRODUCT, PRODUCT))
+    seconds = fastest(products, everywhere(ones))
+    # a multiplication and an addition for each term
     return devices * 2 * PRODUCT**3 / seconds
 
 

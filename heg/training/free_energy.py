@@ -99,6 +99,7 @@ def per_electron(samples: Samples, regression: Regression, system: System) -> di
       regression: of other samples; fitted on the same ones it would bias the means.
       system: the gas.
     """
+    # E_loc - gamma C: the same mean, less noise
     energy = controlled(regression, samples.controls, samples.energy)
     totals = energy.totals(system.temperature, samples.log_p)
     return {name: value / system.electrons for name, value in totals.items()}
@@ -117,7 +118,8 @@ def weights(samples: Samples, system: System) -> dict[str, jax.Array]:
 def batch_estimate(values: jax.Array) -> Estimate:
     """Mean and standard error of independent samples, inside jit.  [B] -> two scalars"""
     mean = jnp.mean(values)
-    error = jnp.std(values, ddof=1) / jnp.sqrt(len(values))
+    deviation = jnp.std(values, ddof=1)
+    error = deviation / jnp.sqrt(len(values))
     # inside jit the numbers of an Estimate are traced arrays; outside they print as floats do
     return Estimate(mean, error)  # type: ignore[arg-type]
 
@@ -130,7 +132,8 @@ def clip_deviation(deviation: jax.Array) -> jax.Array:
     """
     size = jnp.abs(deviation)
     longest = CLIP * jnp.mean(size)
-    return deviation * jnp.minimum(1, longest / jnp.maximum(size, TINY))
+    factor = longest / jnp.maximum(size, TINY)
+    return deviation * jnp.minimum(1, factor)
 
 
 def gradient(
@@ -154,7 +157,8 @@ def gradient(
         log_p = log_p_of_batch(params.occupations, walkers.state)
         log_psi = log_psi_of_batch(params.flow, walkers.x, walkers.state)
         of_p = f_deviation * log_p
-        of_psi = 2 * jnp.real(jnp.conj(e_deviation) * log_psi)
+        product = jnp.conj(e_deviation) * log_psi
+        of_psi = 2 * jnp.real(product)
         return jnp.mean(of_p + of_psi)
 
     return jax.grad(surrogate)(params)
@@ -174,10 +178,13 @@ def scores(model: Model, params: Params, walkers: Walkers, chunk: int) -> Scores
     batch = len(walkers.x)
     occupations = jnp.zeros((batch, 0))
     if params.occupations:
-        occupations = _centred(map_walkers(score_of_p, walkers, chunk))
+        of_p = map_walkers(score_of_p, walkers, chunk)
+        occupations = _centred(of_p)
+    # real and imaginary part of each walker
     flow = jnp.zeros((2 * batch, 0))
     if params.flow:
-        flow = _centred(map_walkers(score_of_psi, walkers, chunk))
+        of_psi = map_walkers(score_of_psi, walkers, chunk)
+        flow = _centred(of_psi)
     return Scores(occupations, flow)
 
 
@@ -207,9 +214,12 @@ def gradient_from_scores(
 
 def _centred(score):
     """Scores with leaves [B, parts, ...] as one matrix, centred and over sqrt(B).  [B parts, P]"""
+    # all parameters along one axis, in the order of the tree
     flat = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(score)]
     matrix = jnp.concatenate(flat, axis=-1)
-    matrix = (matrix - matrix.mean(axis=0)) / jnp.sqrt(len(matrix))
+    # real and imaginary parts have means of their own
+    deviation = matrix - matrix.mean(axis=0)
+    matrix = deviation / jnp.sqrt(len(matrix))
     return matrix.reshape(-1, matrix.shape[-1])
 
 

@@ -68,6 +68,7 @@ def natural_gradient(damping: float) -> optax.GradientTransformationExtraArgs:
         def solve_occupations(vector):
             return _solve(vector, scores.occupations, damping)
 
+        # few parameters, whatever N: their matrix is solved as it is
         def solve_flow(vector):
             return _solve_positive(_damped(fisher.mean, damping), vector)
 
@@ -94,6 +95,7 @@ def bound_step(max_norm: float) -> optax.GradientTransformationExtraArgs:
 
     def update(updates, state, params=None, *, scores, **_):
         del params
+        # each block by itself: their metrics have nothing in common
         bounded = Params(
             occupations=_shorten(updates.occupations, scores.occupations, max_norm),
             flow=_shorten(updates.flow, scores.flow, max_norm),
@@ -124,7 +126,8 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
 
     def log_prob(flow):
         def log_prob_of_walker(walker):
-            return 2 * jnp.real(model.log_psi(flow, walker.x, walker.state))
+            log_psi = model.log_psi(flow, walker.x, walker.state)
+            return 2 * jnp.real(log_psi)
 
         return map_walkers(log_prob_of_walker, few, TRUST_WALKERS)
 
@@ -135,7 +138,9 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
 
     def too_far(number):
         moved = optax.apply_updates(params.flow, halved(number))
-        change = jnp.std(log_prob(moved) - before)
+        after = log_prob(moved)
+        # the standard deviation, as a change of the norm alone changes nothing
+        change = jnp.std(after - before)
         # not `change >= TRUST`: a change that is not a number is too far as well
         return ~(change < TRUST) & (number < MAX_HALVINGS)
 
@@ -145,7 +150,8 @@ def trusted(model: Model, params: Params, updates: Params, walkers: Walkers) -> 
 
 def _update_fisher(fisher, matrix):
     """Plain mean of the first batches, then one that forgets."""
-    weight = jnp.maximum(1 - MEMORY, 1 / (fisher.batches + 1))
+    plain = 1 / (fisher.batches + 1)
+    weight = jnp.maximum(1 - MEMORY, plain)
     of_batch = shared_product(matrix.T, matrix)
     mean = fisher.mean + weight * (of_batch - fisher.mean)
     return Fisher(mean, fisher.batches + 1)
@@ -171,12 +177,15 @@ def _solve(vector, matrix, damping):
     if parameters <= rows:
         fisher = _damped(shared_product(matrix.T, matrix), damping)
         return _solve_positive(fisher, vector)
+    # [g - A^T (A A^T + damping)^{-1} A g] / damping
     gram = _damped(shared_product(matrix, matrix.T), damping)
-    return (vector - matrix.T @ _solve_positive(gram, matrix @ vector)) / damping
+    seen = _solve_positive(gram, matrix @ vector)
+    return (vector - matrix.T @ seen) / damping
 
 
 def _shorten(block, matrix, max_norm):
     vector, unravel = ravel_pytree(block)
+    # sqrt(step^T S step) with S = A^T A
     length = jnp.linalg.norm(matrix @ vector)
     factor = jnp.minimum(1, max_norm / jnp.maximum(length, TINY))
     factor = jnp.where(jnp.isfinite(length), factor, 0.0)

@@ -95,15 +95,22 @@ def _fold_in(key: tuple[int, int], number: int) -> tuple[int, int]:
     Threefry-2x32 of 20 rounds of the block (0, number), whose low 32 bits count.
     Source: Salmon, Moraes, Dror and Shaw, SC'11 (2011), doi:10.1145/2063384.2063405.
     """
-    schedule = (*key, key[0] ^ key[1] ^ PARITY)
-    left = key[0]
-    right = number + key[1] & LARGEST_WORD
+    # sums are those of 32-bit words
+    first, second = key
+    schedule = (first, second, first ^ second ^ PARITY)
+    left = first
+    right = number + second & LARGEST_WORD
     for group in range(5):
+        # four rounds, each a sum, a rotation and an exclusive or
         for rotation in ROTATIONS[group % 2]:
             left = left + right & LARGEST_WORD
-            right = (right << rotation | right >> 32 - rotation) & LARGEST_WORD ^ left
-        left = left + schedule[(group + 1) % 3] & LARGEST_WORD
-        right = right + schedule[(group + 2) % 3] + group + 1 & LARGEST_WORD
+            rotated = right << rotation | right >> 32 - rotation
+            right = rotated & LARGEST_WORD ^ left
+        # then a part of the key comes in, and the number of the group
+        to_left = schedule[(group + 1) % 3]
+        to_right = schedule[(group + 2) % 3]
+        left = left + to_left & LARGEST_WORD
+        right = right + to_right + group + 1 & LARGEST_WORD
     return left, right
 
 

@@ -93,6 +93,7 @@ class Solver:
         """
         system = self.system
         programs = self.programs
+        # shapes alone count: the template stands for every state, the key for every key
         state = self.template
         params = state.params
         key = key_of_run(0)
@@ -319,6 +320,7 @@ class StepFunctions:
         updates, opt_state = build_optimizer(system, self.optimizer).update(
             slope.gradient, state.opt_state, state.params, scores=slope.scores
         )
+        # a step that is short in the metric may still change ln |Psi|^2 too much
         updates = trusted(model, state.params, updates, walk.walkers)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -381,9 +383,12 @@ class StepFunctions:
         walkers = walk.walkers
         of_f, of_e = _deviations(system, state.regression, samples)
         if self.optimizer.optimizer == "natural":
+            # the scores serve twice, for the gradient and for the Fisher matrices
             centred = scores(model, params, walkers, self.chunk)
-            return _Slope(gradient_from_scores(centred, params, of_f, of_e), centred)
-        return _Slope(gradient(model, params, walkers, of_f, of_e), None)
+            by_scores = gradient_from_scores(centred, params, of_f, of_e)
+            return _Slope(by_scores, centred)
+        by_surrogate = gradient(model, params, walkers, of_f, of_e)
+        return _Slope(by_surrogate, None)
 
 
 class _Slope(NamedTuple):
@@ -407,22 +412,28 @@ class _Deviations(NamedTuple):
 
 def _deviations(system, regression, samples):
     quiet = controlled(regression, samples.controls, samples.energy)
-    f_loc = system.temperature * samples.log_p + jnp.real(quiet.total)
+    # F_loc = T ln p + Re E_loc
+    e_loc = jnp.real(quiet.total)
+    f_loc = system.temperature * samples.log_p + e_loc
     # the flow's gradient takes E_loc as it is: the mean of C times a score is not zero
     b = baseline(regression, samples.controls)
     from_baseline = samples.energy.total - b
+    from_mean = f_loc - f_loc.mean()
     return _Deviations(
-        free_energy=clip_deviation(f_loc - f_loc.mean()),
+        free_energy=clip_deviation(from_mean),
         energy=clip_deviation(from_baseline),
     )
 
 
 def _all_finite(tree):
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    finite = []
+    for leaf in jax.tree.leaves(tree):
+        finite.append(jnp.all(jnp.isfinite(leaf)))
     return jnp.all(jnp.array(finite))
 
 
 def _step_info(system, state, walk, samples, min_det, finite):
+    # E_loc as it is, without control variates: its variance is to be seen
     energy = samples.energy.total
     values = per_electron(samples, state.regression, system)
     estimates = {name: batch_estimate(value) for name, value in values.items()}
@@ -461,8 +472,9 @@ def build_optimizer(
         )
 
     dimensionless = optax.stateless(in_units)
-    rate = optax.scale(-config.learning_rate)
+    rate = optax.scale(-config.learning_rate)  # downhill
     decay = optax.scale_by_schedule(lambda step: 1 / (1 + step / config.decay))
+    # Adam has no metric in which a step could be bounded
     if config.optimizer == "adam":
         adam = optax.chain(dimensionless, optax.scale_by_adam(), rate, decay)
         return optax.with_extra_args_support(adam)
@@ -482,5 +494,6 @@ def late_average(average: dict, params: dict, step: jax.Array) -> dict:
     averages out, the beginning is forgotten.
     Source: Shamir and Zhang, Proc. Machine Learning Research 28(1), 71 (2013), arXiv:1212.1824.
     """
+    # one at the first step
     weight = (LATE + 1) / (step + LATE)
     return jax.tree.map(lambda old, new: old + weight * (new - old), average, params)

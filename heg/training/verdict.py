@@ -76,8 +76,10 @@ def _settled(summary, history):
     drifts = {}
     for name in "FS":
         result = Estimate(**summary[name])
-        drifts[name] = _drift_in_errors(result, drift(history, name))
-    if max(drifts.values()) <= SETTLED_DRIFT:
+        change = drift(history, name)
+        drifts[name] = _drift_in_errors(result, change)
+    largest = max(drifts.values())
+    if largest <= SETTLED_DRIFT:
         return [Finding("F and S have settled")]
     return [_drifting(name, size) for name, size in drifts.items()]
 
@@ -113,7 +115,9 @@ def _folds(summary, draws):
         return Finding("no fold was found")
     # the folded measure is twice the share of space (heg.sampling.folds)
     share = folded.mean / 2
-    highest_share = (folded.mean + 2 * folded.error) / 2
+    # two errors above it
+    highest = folded.mean + 2 * folded.error
+    highest_share = highest / 2
     kinetic = summary["kinetic"]["mean"]
     potential = summary["potential"]["mean"]
     moved = highest_share * (kinetic + abs(potential))
@@ -129,9 +133,11 @@ def _tail(summary):
     count = summary["samples"]
     energy = Estimate(**summary["E"])
     remedy = "draw more samples"
+    # one electron without interaction, say: every sample has the same energy
     if energy.error <= ROUNDING * abs(energy.mean):
         return []
     largest = quality["largest_deviation_sigma"]
+    # a sample of so many deviations moves the mean by that over sqrt(count) of its error
     root = math.sqrt(count)
     if largest > max(FAR_DEVIATION, ONE_SAMPLE * root):
         moves = largest / root
@@ -139,7 +145,9 @@ def _tail(summary):
     error_of_half = quality["E_error_of_half_ha"]
     if error_of_half is None:
         return [Finding("the samples are too few", remedy)]
-    ratio = error_of_half / (math.sqrt(2) * energy.error)
+    # with a finite variance half of the samples have sqrt(2) times the error
+    expected = math.sqrt(2) * energy.error
+    ratio = error_of_half / expected
     if abs(ratio - 1) <= max(HALF, _chance_of_half(count)):
         return []
     words = f"the error of half of the samples is {ratio:.2g} times what it should be"

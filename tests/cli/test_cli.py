@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from small_runs import command_line
 
 from heg.cli import common, solve
 from heg.config import tables
+from heg.eos import survey
 from heg.runs.run_directory import RunDirectory
 
 
@@ -369,6 +371,21 @@ def test_a_log_has_what_is_printed_and_grows(tmp_path, capsys):
     complaint = capsys.readouterr().err
     assert log.read_text().startswith(f"{first}\n{shown}") and log.read_text().endswith(complaint)
     assert not isinstance(sys.stdout, common.Copied)
+
+
+def test_what_the_package_logs_is_printed_as_it_is_while_a_command_runs(capsys):
+    log = logging.getLogger("heg")
+    before = log.level, list(log.handlers)
+    with common._sentences_printed():
+        logging.getLogger("heg.cli.solve").info("About %d %% of it.")
+        logging.getLogger("heg.runs.solve").warning("Continuing from checkpoint-4.h5.")
+        # the points of a table are silent between their steps
+        with survey._silent_runs():
+            logging.getLogger("heg.runs.solve").warning("Continuing from checkpoint-8.h5.")
+            logging.getLogger("heg.eos.survey").warning("a is passed over.")
+    shown = ["About %d %% of it.", "Continuing from checkpoint-4.h5.", "a is passed over."]
+    assert capsys.readouterr().out.splitlines() == shown
+    assert (log.level, log.handlers) == before
 
 
 def test_a_log_that_cannot_be_written_is_refused(tmp_path, capsys):

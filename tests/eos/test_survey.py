@@ -256,7 +256,8 @@ def test_a_dry_run_shows_the_cost_and_computes_nothing(grid, tmp_path, capsys):
     assert table == eos.parse([str(grid), "--run-dir", str(run_dir)]).table
 
 
-def test_lines_of_progress_have_f_and_the_time_left(grid, capsys, monkeypatch):
+def test_lines_of_progress_have_f_and_the_time_left(grid, caplog, monkeypatch):
+    caplog.set_level("INFO")
     every = points(eos.parse([str(grid), "--run-dir", "unused"]).table.grid)
     now = SimpleNamespace(monotonic=lambda: now.time, time=0.0)
     monkeypatch.setattr(eos, "time", now)
@@ -266,7 +267,7 @@ def test_lines_of_progress_have_f_and_the_time_left(grid, capsys, monkeypatch):
     progress(every[1], "step", 3, 40, Estimate(-1.25, 0.01))
     now.time = 600.0
     progress(every[2], "samples", 64, 2048)
-    first, second = capsys.readouterr().out.splitlines()
+    first, second = caplog.messages
     assert first.endswith("step 3/40  F/N -1.250(10) Ha")
     # one point took 600 seconds and two are left
     assert second.startswith("point 3/4") and second.endswith("2048  about 20 minutes left")

@@ -39,7 +39,7 @@ def config(run_dir):
 def run(tmp_path_factory):
     """A finished run."""
     run_dir = tmp_path_factory.mktemp("runs") / "a"
-    solve(config(run_dir), NOTHING, NOTHING, NEVER)
+    solve(config(run_dir), NOTHING, NEVER)
     return run_dir
 
 

@@ -32,8 +32,7 @@ def config(run_dir, steps=8):
 
 
 def solve(config):
-    said = []
-    return loop.solve(config, said.append, lambda *_: None, lambda: False), said
+    return loop.solve(config, lambda *_: None, lambda: False)
 
 
 def troubled(steps, **seen):
@@ -49,7 +48,7 @@ def troubled(steps, **seen):
 
 def test_a_step_that_is_not_finite_is_undone_and_written_down(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "build", troubled({2, 3, 5}, finite=np.array(False)))
-    summary, _ = solve(config(tmp_path / "a"))
+    summary = solve(config(tmp_path / "a"))
     assert summary["steps"] == 8
     rows = text_files.read_history(tmp_path / "a" / "history.csv")
     assert [int(row["step"]) for row in rows] == [1, 2, 5, 7, 8]
@@ -91,7 +90,7 @@ def test_a_step_whose_draws_fail_is_undone_and_a_few_repeated_ones_are_not_troub
     assert causes == ([cause] if cause else [])
 
 
-def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatch):
+def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(loop, "build", troubled({5, 6, 7}, finite=np.array(False)))
     with pytest.raises(RunError, match=r"steps 5 to 7 failed .* --max-norm 0\.05"):
         solve(config(tmp_path / "a"))
@@ -101,10 +100,10 @@ def test_steps_that_fail_in_a_row_end_the_run_with_a_remedy(tmp_path, monkeypatc
     smaller = dataclasses.replace(
         smaller, optimizer=dataclasses.replace(smaller.optimizer, max_norm=0.05)
     )
-    summary, said = solve(smaller)
+    summary = solve(smaller)
     assert summary["steps"] == 8
-    assert "Changed: [optimizer] max_norm is 0.05, the run has 0.1." in said
-    assert "Continuing from checkpoint-4.h5." in said
+    assert "Changed: [optimizer] max_norm is 0.05, the run has 0.1." in caplog.messages
+    assert "Continuing from checkpoint-4.h5." in caplog.messages
 
 
 def test_numbers_that_are_not_finite_are_seen_by_the_step_itself(key):
@@ -115,7 +114,7 @@ def test_numbers_that_are_not_finite_are_seen_by_the_step_itself(key):
     assert not solver.step(broken)[1].finite
 
 
-def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path):
+def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path, caplog):
     first = config(tmp_path / "a")
     first = dataclasses.replace(
         first, run=dataclasses.replace(first.run, save_every=1, keep=2, keep_every=3)
@@ -124,10 +123,13 @@ def test_the_batch_may_change_and_the_newest_checkpoints_are_kept(tmp_path):
     names = [path.name for path in RunDirectory(tmp_path / "a").checkpoints()]
     assert names == [f"checkpoint-{step}.h5" for step in (8, 7, 6, 3)]
     sampler = dataclasses.replace(first.sampler, batch=24)
-    summary, said = solve(
+    summary = solve(
         dataclasses.replace(first, sampler=sampler, run=dataclasses.replace(first.run, steps=10))
     )
-    assert summary["steps"] == 10 and "Changed: [sampler] batch is 24, the run has 16." in said
+    assert (
+        summary["steps"] == 10
+        and "Changed: [sampler] batch is 24, the run has 16." in caplog.messages
+    )
     assert len(text_files.read_history(tmp_path / "a" / "history.csv")) == 10
 
 
@@ -136,20 +138,22 @@ def test_fewer_final_samples_are_the_first_of_those_at_hand(tmp_path):
     solve(asked)
     path = tmp_path / "a" / "samples-8.h5"
     before, energies = path.read_bytes(), hdf5.load_arrays(path)[0]["E"]
-    summary, _ = solve(dataclasses.replace(asked, run=dataclasses.replace(asked.run, samples=7)))
+    summary = solve(dataclasses.replace(asked, run=dataclasses.replace(asked.run, samples=7)))
     assert summary["samples"] == 7 and summary["E"]["mean"] == pytest.approx(
         energies[:7].mean(), rel=1e-12
     )
     assert path.read_bytes() == before
 
 
-def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_path):
+def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_path, caplog):
     solve(config(tmp_path / "a"))
     history, directory = (tmp_path / "a" / "history.csv").read_bytes(), tmp_path / "a"
     for path in RunDirectory(directory).checkpoints():
         path.write_text("not HDF5")
-    summary, said = solve(config(directory))
-    assert summary["steps"] == 8 and "No checkpoint is left: the run begins anew." in said
+    summary = solve(config(directory))
+    assert (
+        summary["steps"] == 8 and "No checkpoint is left: the run begins anew." in caplog.messages
+    )
     assert (
         (directory / "history.csv").read_bytes()
         == history
@@ -159,15 +163,15 @@ def test_checkpoints_that_cannot_be_used_are_set_aside_and_nothing_is_lost(tmp_p
         assert (directory / f"checkpoint-{step}.h5.unused").read_text() == "not HDF5"
 
 
-def test_a_directory_in_use_is_refused_and_a_dead_run_is_recognised(tmp_path):
+def test_a_directory_in_use_is_refused_and_a_dead_run_is_recognised(tmp_path, caplog):
     (tmp_path / "a").mkdir()
     with files.locked(tmp_path / "a"):
         with pytest.raises(StorageError, match=r"is in use by process \d+ on .* since"):
             solve(config(tmp_path / "a"))
     holder = "process 1 on elsewhere since 2020-01-01 00:00:00"
     (tmp_path / "a" / "lock").write_text(holder)
-    _, said = solve(config(tmp_path / "a", steps=0))
-    assert said == [f"The run that was here did not end in order ({holder})."]
+    solve(config(tmp_path / "a", steps=0))
+    assert caplog.messages == [f"The run that was here did not end in order ({holder})."]
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkeypatch):
@@ -186,7 +190,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_stays(tmp_path, monkey
     assert not list((tmp_path / "a").glob(".*"))
 
 
-def test_samples_of_other_parameters_are_not_taken_for_those_of_this_run(tmp_path):
+def test_samples_of_other_parameters_are_not_taken_for_those_of_this_run(tmp_path, caplog):
     solve(config(tmp_path / "a"))
     for path in RunDirectory(tmp_path / "a").checkpoints():
         path.unlink()
@@ -194,39 +198,39 @@ def test_samples_of_other_parameters_are_not_taken_for_those_of_this_run(tmp_pat
     other = dataclasses.replace(
         other, optimizer=dataclasses.replace(other.optimizer, learning_rate=0.1)
     )
-    summary, said = solve(other)
-    fresh, _ = solve(
+    summary = solve(other)
+    fresh = solve(
         dataclasses.replace(other, run=dataclasses.replace(other.run, run_dir=str(tmp_path / "b")))
     )
     assert summary["F"] == fresh["F"]
     assert (tmp_path / "a" / "samples-8.h5.unused").exists() and not (
         tmp_path / "a" / "samples-0.h5.unused"
     ).exists()
-    assert "history.csv is kept as history.csv.unused." in said
+    assert "history.csv is kept as history.csv.unused." in caplog.messages
 
 
 def test_a_file_stop_ends_the_run_in_order_and_is_taken_away(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "STOP").touch()
-    summary, _ = solve(config(tmp_path / "a"))
+    summary = solve(config(tmp_path / "a"))
     assert (
         summary == {}
         and RunDirectory(tmp_path / "a").checkpoints()
         and not (tmp_path / "a" / "STOP").exists()
     )
-    assert solve(config(tmp_path / "a"))[0]["steps"] == 8
+    assert solve(config(tmp_path / "a"))["steps"] == 8
 
 
-def test_the_random_numbers_are_named_and_those_of_another_generator_are_refused(tmp_path):
+def test_the_random_numbers_are_named_and_those_of_another_generator_are_refused(tmp_path, caplog):
     solve(config(tmp_path / "a"))
     newest = RunDirectory(tmp_path / "a").checkpoints()[0]
     with h5py.File(newest, "a") as file:
         assert file.attrs["random_numbers"] == "threefry2x32, partitionable"
         file.attrs["random_numbers"] = "rbg"
-    _, said = solve(config(tmp_path / "a"))
+    solve(config(tmp_path / "a"))
     assert any(
         "goes on with the random numbers of rbg, here they are threefry2x32" in sentence
-        for sentence in said
+        for sentence in caplog.messages
     )
 
 

@@ -34,12 +34,12 @@ def config(run_dir, system=SystemConfig(2, 2, 2.0, 0.5, "1"), **run):
 def run(fake_runs, tmp_path_factory):
     """A finished run."""
     run_dir = tmp_path_factory.mktemp("runs") / "a"
-    solve(config(run_dir), NOTHING, NOTHING, NEVER)
+    solve(config(run_dir), NOTHING, NEVER)
     return run_dir
 
 
 def test_no_step_from_a_run_gives_the_free_energy_of_its_parameters(run, tmp_path):
-    summary = solve(config(tmp_path / "b", start=str(run), steps=0), NOTHING, NOTHING, NEVER)
+    summary = solve(config(tmp_path / "b", start=str(run), steps=0), NOTHING, NEVER)
     assert summary["F"] == summary["initial"]["F"]
     before = FakeSolver(config(run))
     state = hdf5.load_tree(RunDirectory(run).checkpoints()[0], before.template)[0]
@@ -53,9 +53,9 @@ def test_no_step_from_a_run_gives_the_free_energy_of_its_parameters(run, tmp_pat
 def test_a_run_goes_on_when_the_one_it_started_from_is_gone(run, tmp_path):
     moved, there = tmp_path / "b", tmp_path / "a"
     run.rename(there)
-    solve(config(moved, start=str(there), steps=1), NOTHING, NOTHING, NEVER)
+    solve(config(moved, start=str(there), steps=1), NOTHING, NEVER)
     there.rename(run)
-    summary = solve(config(moved, start=str(there), steps=2), NOTHING, NOTHING, NEVER)
+    summary = solve(config(moved, start=str(there), steps=2), NOTHING, NEVER)
     assert summary["steps"] == 2
 
 
@@ -144,9 +144,9 @@ def test_a_training_whose_entropy_drifts_has_not_settled():
 
 def test_a_settled_training_ends_early_and_its_continuation_adds_no_step(tmp_path):
     wanted = config(tmp_path / "a", steps=SHORTEST + 20, accuracy=10.0)
-    summary = solve(wanted, NOTHING, NOTHING, NEVER)
+    summary = solve(wanted, NOTHING, NEVER)
     assert summary["steps"] == SHORTEST
-    again = solve(wanted, NOTHING, NOTHING, NEVER)
+    again = solve(wanted, NOTHING, NEVER)
     assert again["steps"] == SHORTEST and again["F"] == summary["F"]
     sharper = config(tmp_path / "a", steps=SHORTEST + 2, accuracy=1e-9)
-    assert solve(sharper, NOTHING, NOTHING, NEVER)["steps"] == SHORTEST + 2
+    assert solve(sharper, NOTHING, NEVER)["steps"] == SHORTEST + 2

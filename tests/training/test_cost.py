@@ -67,7 +67,8 @@ def test_durations_read_well(seconds, words):
     assert common.duration(seconds) == f"about {words}"
 
 
-def test_a_dry_run_and_a_run_tell_it(tmp_path, capsys, monkeypatch):
+def test_a_dry_run_and_a_run_tell_it(tmp_path, capsys, caplog, monkeypatch):
+    caplog.set_level("INFO")
     monkeypatch.setattr(solve, "solve_run", lambda *_: {})  # stopped at once
     asked = dataclasses.replace(
         config(2, steps=0, samples=16, batch=16),
@@ -76,4 +77,4 @@ def test_a_dry_run_and_a_run_tell_it(tmp_path, capsys, monkeypatch):
     solve._dry_run(asked)
     assert "time = about 3" in capsys.readouterr().out
     solve._run(asked)
-    assert "Expected: about 3" in capsys.readouterr().out
+    assert "Expected: about 3" in caplog.text

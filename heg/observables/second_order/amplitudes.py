@@ -122,7 +122,8 @@ def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
     """
     # the last orbital has the longest k, as they are in order of energy
     unit = gas.wavevector_unit
-    highest = np.linalg.norm(orbitals.n[-1] + np.asarray(gas.twist))
+    last = orbitals.n[-1] + np.asarray(gas.twist)
+    highest = np.linalg.norm(last)
     reach = unit * (highest + np.sqrt(largest))
     return plane_waves(gas, reach**2 / 2)
 
@@ -204,9 +205,10 @@ class _Sampling:
             energy, z = local_energy(flow_params, x, state)
             # w = 2 / (1 + |Psi_G / Psi_K|^2); the Jacobian of the flow drops out
             log_ratio = log_slater(z, state) - log_slater(z, guide)
+            weight = 2 * jax.nn.sigmoid(2 * log_ratio)
             return {
                 "z": z,
-                "weight": 2 * jax.nn.sigmoid(2 * log_ratio),
+                "weight": weight,
                 "energy": energy.total,
                 "potential": energy.potential,
                 "of_state": controls(z, state).of_state,
@@ -225,7 +227,8 @@ class _Sampling:
             ratio = jax.vmap(ratios, (0, None))(z, state)
             # real, as W is: the imaginary part is noise
             factor = jnp.conj(counted * deviation)
-            terms = jnp.real(factor[:, None] * ratio)
+            amplitude = factor[:, None] * ratio
+            terms = jnp.real(amplitude)
             first = jnp.sum(terms, axis=0)
             second = jnp.sum(terms**2, axis=0)
             return Sums(first, second)
@@ -265,4 +268,7 @@ class _Sampling:
 def _covariance(values, weight):
     """Unbiased covariance with the weight, over the first axis."""
     count = len(weight)
-    return jnp.tensordot(weight - weight.mean(), values, axes=1) / (count - 1)
+    deviation = weight - weight.mean()
+    # "b,b...->..."
+    products = jnp.tensordot(deviation, values, axes=1)
+    return products / (count - 1)

@@ -55,9 +55,9 @@ def calibrate(
     for number in range(calls):
         start = number * together
         drawn = states[start : start + together]
-        excited = [excitations.excite(state, generator) for state in drawn]
+        excited = np.stack([excitations.excite(state, generator) for state in drawn])
         part_key = jax.random.fold_in(key, number)
-        parts.append(_sample(excitations, drawn, np.stack(excited), part_key))
+        parts.append(_sample(excitations, drawn, excited, part_key))
     samples = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return _fit(samples, usable_operators(excitations.system))
 
@@ -74,10 +74,12 @@ def _sample(excitations, drawn, excited, key):
         kept = np.asarray(leaf)[:count]
         return kept.reshape(-1, REPEATED, *kept.shape[1:])
 
+    # the energies of a state are the same at each of its x
+    of_state = by_state(looked.of_state)
     return _Samples(
         energy=by_state(looked.energy),
         operators=by_state(looked.operators),
-        of_state=by_state(looked.of_state)[:, 0],
+        of_state=of_state[:, 0],
         drawn=np.arange(len(distinct)) < len(drawn),
     )
 
@@ -88,21 +90,25 @@ def _fit(samples, usable):
     The operators are fitted within the drawn states alone. The flow was trained on these, and
     leaves another local energy in excited ones.
     """
-    drawn = samples.drawn
-    operators = samples.operators[drawn]
+    operators = samples.operators[samples.drawn]
+    energy = samples.energy[samples.drawn]
     # within the states, so that differences between them do not count as noise
     regressors = _centred(operators[..., usable])
-    deviations = _centred(samples.energy[drawn])
+    deviations = _centred(energy)
     weights = np.zeros(usable.shape)
     weights[usable] = _least_squares(regressors, deviations)
 
+    # what the operators leave of E_loc has the mean e_K in each state
     explained = samples.operators @ weights
-    left = np.real(samples.energy - explained)
+    unexplained = samples.energy - explained
+    left = np.real(unexplained)
     energies = left.mean(axis=1)
     coefficients, covariance = _linear_fit(samples.of_state, energies)
+    # the constant drops out of all differences
+    of_alpha_and_gamma = covariance[1:, 1:]
     return Levels(
         weights=coefficients,
-        covariance=covariance[1:, 1:],
+        covariance=of_alpha_and_gamma,
         operators=weights,
     )
 
@@ -118,12 +124,13 @@ def _centred(values):
 
 def _least_squares(regressors, values):
     """Real weights of complex regressors [S, R] for complex values [S]."""
-    scale = np.sqrt(np.mean(np.abs(regressors) ** 2, axis=0))
+    mean_squares = np.mean(np.abs(regressors) ** 2, axis=0)
+    scale = np.sqrt(mean_squares)
     scale = np.where(scale > 0, scale, 1.0)
     # real and imaginary parts are two samples of each
     design = np.concatenate([regressors.real, regressors.imag]) / scale
     target = np.concatenate([values.real, values.imag])
-    solution = np.linalg.lstsq(design, target, rcond=1e-6)[0]
+    solution, *_ = np.linalg.lstsq(design, target, rcond=1e-6)
     return solution / scale
 
 
@@ -135,8 +142,10 @@ def _linear_fit(regressors, values):
     """
     prior = np.array([0.0, 1.0, 1.0])
     target = values - regressors @ prior
+    # the first regressor is the constant, which has no spread
     deviations = regressors - regressors.mean(axis=0)
-    spread = np.sqrt(np.mean(deviations**2, axis=0))
+    variance = np.mean(deviations**2, axis=0)
+    spread = np.sqrt(variance)
     largest = np.abs(regressors).max(axis=0)
     used = spread > LEAST_SPREAD * largest
 
@@ -149,9 +158,11 @@ def _linear_fit(regressors, values):
 
     coefficients = prior.copy()
     coefficients[used] += solution[1:] / scale
+    # back in the units of the regressors
     covariance = np.zeros((3, 3))
     scales = np.outer(scale, scale)
-    covariance[np.ix_(used, used)] = scaled_covariance[1:, 1:] / scales
+    block = np.ix_(used, used)
+    covariance[block] = scaled_covariance[1:, 1:] / scales
     # the constant of the design belongs to the mean of the regressors, c to zero
     ideal_and_fock = regressors[:, 1:] @ coefficients[1:]
     coefficients[0] = np.mean(values - ideal_and_fock)
@@ -163,7 +174,8 @@ def _ordinary_least_squares(design, target):
     count, regressors = design.shape
     degrees_of_freedom = max(count - regressors, 1)
     # pseudo, as ideal and Hartree-Fock energies may go along with each other
-    inverse = np.linalg.pinv(design.T @ design, rcond=1e-10)
+    normal = design.T @ design
+    inverse = np.linalg.pinv(normal, rcond=1e-10)
     solution = inverse @ design.T @ target
     residual = target - design @ solution
     variance = residual @ residual / degrees_of_freedom

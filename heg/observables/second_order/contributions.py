@@ -98,6 +98,7 @@ def contribution(
     state = np.asarray(state)
     looked = _look(excitations, state, key)
     halves = _half_sums(excitations, levels, state, looked)
+    # all samples together, for W^2
     whole = jax.tree.map(np.add, *halves)
 
     # the programs compute all doubles of the list, as its length is the same for every K
@@ -179,16 +180,25 @@ def beyond_second_order(
 
     def scaled_elements(doubles):
         by_transfer = scale[doubles.kind, doubles.transfer]
-        return doubles.elements(elements) * np.where(doubles.alike, by_transfer, 1.0)
+        # the slope was seen among the doubles of the kinetic energy of K alone
+        factor = np.where(doubles.alike, by_transfer, 1.0)
+        return doubles.elements(elements) * factor
 
     doubles_of = excitations.doubles_of
     beta = excitations.system.beta
+    # cold gases draw few states, each of them often
     distinct, counts = np.unique(states, axis=0, return_counts=True)
     values = []
     unsure = []
     for state in distinct:
         n = doubles_of.n[state]
-        correction = shell_correction(doubles_of, n, scaled_elements, levels.gap, beta)
+        correction = shell_correction(
+            doubles_of,
+            n,
+            known=scaled_elements,
+            gap=levels.gap,
+            beta=beta,
+        )
         values.append(correction.value)
         unsure.append(correction.unsure)
     estimate = independent(np.repeat(values, counts))
@@ -213,7 +223,8 @@ def _look(excitations: Excitations, state, key) -> Looked:
 def _known_sum(excitations: Excitations, levels: Levels, elements: PairElements, state) -> float:
     """Sum of W^2 h of the known elements of one K, hartree."""
     doubles = excitations.doubles_of(state)
-    known = np.where(doubles.allowed, doubles.elements(elements), 0.0)
+    of_all = doubles.elements(elements)
+    known = np.where(doubles.allowed, of_all, 0.0)
     h = thermal_denominator(levels.gap(doubles), excitations.system.beta)
     return known**2 @ h
 
@@ -228,12 +239,14 @@ def _half_sums(excitations: Excitations, levels: Levels, state, looked: Looked) 
     # b: any number will do, and the one that E_loc follows closely leaves the least noise
     of_state = looked.of_state @ levels.weights
     of_operators = looked.operators @ levels.operators
-    deviation = looked.weight * (looked.energy - (of_state + of_operators))
+    unexplained = looked.energy - (of_state + of_operators)
+    deviation = looked.weight * unexplained
     project = excitations.programs.project
     halves = []
     for half in _halves_of(excitations.count):
         sums = project(looked.z[half], state, deviation[half])
-        halves.append(Sums(np.asarray(sums.first), np.asarray(sums.second)))
+        on_host = Sums(np.asarray(sums.first), np.asarray(sums.second))
+        halves.append(on_host)
     return halves
 
 
@@ -274,18 +287,20 @@ def _row(
 ) -> Row:
     system = excitations.system
     doubles = amplitudes.doubles
+    # W^2 of each double, without bias
     squares = amplitudes.squares
     sizes = excitations.largest + 1  # |n|^2 from 0 to the largest
     gap = levels.gap(doubles)
     h = thermal_denominator(gap, system.beta)
     lowered = squares * h
     known = amplitudes.known**2 @ h
+    products = np.array([lowered.sum(), known]) * known
     return Row(
         variance=_variance(np.asarray(looked.energy), np.asarray(looked.weight)),
         squared=np.bincount(doubles.transfer, squares, sizes),
         lowered=np.bincount(doubles.transfer, lowered, sizes),
         known=np.asarray(known),
-        products=np.array([lowered.sum(), known]) * known,
+        products=products,
         moved=_moved(levels, doubles, squares, system.beta),
         alike=_alike(amplitudes, sizes),
         spectrum=spectrum_of(squares, gap, spectrum_energies(system)),
@@ -299,7 +314,8 @@ def _moved(levels: Levels, doubles: Doubles, squares, beta):
     sums = []
     for alpha, gamma in levels.directions():
         moved_gap = gap + alpha * doubles.ideal + gamma * doubles.fock
-        sums.append(squares @ thermal_denominator(moved_gap, beta))
+        h = thermal_denominator(moved_gap, beta)
+        sums.append(squares @ h)
     return np.array(sums)
 
 
@@ -325,6 +341,7 @@ def _alike(amplitudes: Amplitudes, sizes: int):
 
 def _variance(energy, weight):
     """Variance of complex energies with weights of mean 1."""
+    # the weights make up for the guide
     mean = np.average(energy, weights=weight)
     deviation = energy - mean
     squares = np.abs(deviation) ** 2

@@ -36,14 +36,15 @@ def corrected(
     for name in ("F", "f_xc"):
         total = _sum(quantities[name], result.value, result.error)
         results[f"{name}_second_order"] = total
-    electrons = system.electrons
-    results["S_relaxed"] = Estimate(relaxed.entropy / electrons, relaxed.entropy_error / electrons)
+    entropy = relaxed.entropy / system.electrons
+    entropy_error = relaxed.entropy_error / system.electrons
+    results["S_relaxed"] = Estimate(entropy, entropy_error)
     added = with_units(results, system.dim)
     for name, change in response(rows).items():
         added[f"{name}_first_order"] = _to_first_order(quantities[name], change)
     if system.n_down:
         # the fit at small r is linear in g: that of the change is the change of the fit
-        of_contact = lambda g: contact(system, grid, g[OPPOSITE_SPINS])
+        of_contact = lambda g: contact(system, grid, g[OPPOSITE_SPINS])  # without its error
         change = jackknife(rows.response["g_r"], of_contact)
         total = _sum(quantities["contact"], change.value, change.error)
         added |= with_units({"contact_first_order": total}, system.dim)

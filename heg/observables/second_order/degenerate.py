@@ -50,8 +50,11 @@ def pair_correction(
       beta: 1/hartree.
     """
     log_cosh = lambda x: np.logaddexp(x, -x)  # and ln 2, which drops out
-    exact = log_cosh(beta * np.hypot(gap / 2, elements)) - log_cosh(beta * gap / 2)
-    return exact / beta - elements**2 * thermal_denominator(gap, beta)
+    # half of the distance of the two levels, mixed and not
+    mixed = np.hypot(gap / 2, elements)
+    exact = log_cosh(beta * mixed) - log_cosh(beta * gap / 2)
+    second_order = elements**2 * thermal_denominator(gap, beta)
+    return exact / beta - second_order
 
 
 def shell_correction(
@@ -85,9 +88,11 @@ def shell_correction(
     if shell is None:
         return ShellCorrection(float(by_pairs.sum()), abs(pairs_of_shell))
 
-    # the second order of the shell is in the rows already
     other_pairs = by_pairs[~alike].sum()
-    value = other_pairs + shell.lowering(beta) - shell.lowering_to_second_order(beta)
+    exact = shell.lowering(beta)
+    # the second order of the shell is in the rows already
+    in_rows = shell.lowering_to_second_order(beta)
+    value = other_pairs + exact - in_rows
     return ShellCorrection(float(value), 0.0)
 
 
@@ -104,14 +109,20 @@ class _Shell(NamedTuple):
 
     def lowering(self, beta):
         """How much mixing lowers the free energy, hartree."""
-        mixed = np.linalg.eigvalsh(np.diag(self.energies) + self.matrix)
-        return (logsumexp(-beta * mixed) - logsumexp(-beta * self.energies)) / beta
+        hamiltonian = np.diag(self.energies) + self.matrix
+        mixed = np.linalg.eigvalsh(hamiltonian)
+        # T ln of the ratio of the partition functions
+        log_z = logsumexp(-beta * mixed)
+        log_z_unmixed = logsumexp(-beta * self.energies)
+        return (log_z - log_z_unmixed) / beta
 
     def lowering_to_second_order(self, beta):
         """The same to second order in the matrix, hartree."""
-        probabilities = np.exp(-beta * self.energies - logsumexp(-beta * self.energies))
+        log_z = logsumexp(-beta * self.energies)
+        probabilities = np.exp(-beta * self.energies - log_z)
         gaps = self.energies[:, None] - self.energies
-        by_state = np.sum(self.matrix**2 * thermal_denominator(gaps, beta), axis=1)
+        h = thermal_denominator(gaps, beta)
+        by_state = np.sum(self.matrix**2 * h, axis=1)
         return probabilities @ by_state
 
 
@@ -142,10 +153,12 @@ class _Search:
             self.index[name] = len(self.states)
             self.states.append(state)
             self.energies.append(energy)
+        # the other half of the matrix comes from the search at that state
         column = self.index[name]
         self.elements[number, column] = element
 
     def shell(self):
+        # states that no double connects have no element
         matrix = np.zeros((len(self.states), len(self.states)))
         for pair, element in self.elements.items():
             matrix[pair] = element

@@ -59,16 +59,18 @@ def make_ratios(system: System, orbitals: Orbitals, largest: int) -> Callable:
         With e^{ik_a z} = e^{ik_i z} e^{iqz} all of them are one product of matrices.
         """
         count = len(state)
+        # Phi_bi = e^{ik_i z_b}, and R_ia = sum_b (Phi^-1)_ib e^{ik_a z_b}
         matrix = plane_wave_matrix(z, state)
         inverse = jnp.linalg.inv(matrix)
         weights = matrix.T[:, None] * inverse
+        # e^{iqz}; then "im,bi->imb" and "imb,bq->imq"
         waves = jnp.exp(1j * (z @ wavevectors.T))
         table = weights.reshape(count**2, count) @ waves
         return table.reshape(count, count, -1)
 
     def ratios(z, state):
         tables = [replacements(z[part], state[part]) for part in system.parts]
-        parts = [_equal_spin_ratios(table) for table in tables]
+        parts = [_equal_spin_ratios(table) for table in tables]  # up, and down
         # opposite spins come first in the list of doubles
         if len(tables) == 2:
             parts.insert(0, _opposite_spin_ratios(*tables))
@@ -89,7 +91,8 @@ def _equal_spin_ratios(table):
     first, second = np.triu_indices(len(table), 1)
     # i and j keep their places, or trade them; the second electron takes -q in both
     direct = table[first, first] * table[second, second, ::-1]
-    return direct - table[first, second] * table[second, first, ::-1]
+    crossed = table[first, second] * table[second, first, ::-1]
+    return direct - crossed
 
 
 class Doubles(NamedTuple):
@@ -132,8 +135,9 @@ class Doubles(NamedTuple):
         of_equal = operator.between(0, self.transfer, self.ideal)
         of_opposite = operator.between(1, self.transfer, self.ideal)
         direct = np.where(is_equal, of_equal, of_opposite)
-        crossed = operator.between(0, self.exchanged, self.ideal)
-        return direct - np.where(is_equal, crossed, 0.0)
+        of_exchanged = operator.between(0, self.exchanged, self.ideal)
+        crossed = np.where(is_equal, of_exchanged, 0.0)
+        return direct - crossed
 
 
 class DoublesOf:
@@ -165,6 +169,7 @@ class DoublesOf:
     def of_vectors(self, n: Int[np.ndarray, "electrons dim"]) -> Doubles:
         """The doubles of K, given by its integer vectors."""
         spins = [self._spin(n[part]) for part in self.system.parts]
+        # in the order of the module: opposite spins first
         parts = [self._equal_spins(spin) for spin in spins]
         if len(spins) == 2:
             parts.insert(0, self._opposite_spins(*spins))
@@ -209,12 +214,15 @@ class DoublesOf:
         In a state of the kinetic energy of K two electrons are apart by sqrt(2 sum n^2) at most.
         """
         longest = np.max(np.linalg.norm(self.n, axis=1))
-        reach = np.sqrt(2 * max(self.system.electrons, 2)) * longest
+        electrons = max(self.system.electrons, 2)
+        reach = np.sqrt(2 * electrons) * longest
+        # then each of the two moves by q
         farthest = reach + 2 * np.sqrt(largest)
         return int(farthest**2) + 1
 
     def _spin(self, n):
         """Where the electrons of one spin may go, given their integer vectors [N, d]."""
+        # v(k_i - k_j) summed over the others, before and after; exchange lowers the energy
         moved = n[:, None] + self.transfers
         apart_before = _squared_distances(n, n)
         apart_after = _squared_distances(moved, n)
@@ -263,7 +271,9 @@ class DoublesOf:
         apart_after = apart[:, None] + 2 * self.transfers
         before = self.strength[_squared_length(apart)]
         after = self.strength[_squared_length(apart_after)]
-        fock = raised + 2 * self.strength[exchanged] - after - before[:, None]
+        # from a to j and from b to i the distance is q', counted twice in `raised`
+        counted_twice = 2 * self.strength[exchanged]
+        fock = raised + counted_twice - after - before[:, None]
         return Doubles(
             allowed=both_empty & is_smaller,
             ideal=ideal,
@@ -276,7 +286,8 @@ class DoublesOf:
         """Change of the kinetic energy, q^2 + q (k_i - k_j), hartree.  [..., Q]"""
         # the twist drops out of the difference
         unit = self.system.wavevector_unit**2
-        return unit * (self._squared + apart @ self.transfers.T)
+        along = apart @ self.transfers.T
+        return unit * (self._squared + along)
 
 
 class _Spin(NamedTuple):
@@ -301,11 +312,15 @@ class _Spin(NamedTuple):
 def _electron_pairs(system):
     """First and second electron of every pair, in the order of the doubles.  [2, pairs]"""
     pairs = []
+    # opposite spins first; down spins follow after the up ones
     if system.n_down:
         up, down = np.indices((system.n_up, system.n_down))
-        pairs.append([up.ravel(), system.n_up + down.ravel()])
+        first = up.ravel()
+        second = system.n_up + down.ravel()
+        pairs.append([first, second])
     for part in system.parts:
-        first, second = np.triu_indices(part.stop - part.start, 1)
+        count = part.stop - part.start
+        first, second = np.triu_indices(count, 1)
         pairs.append([part.start + first, part.start + second])
     return np.concatenate(pairs, axis=1)
 

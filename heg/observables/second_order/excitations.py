@@ -37,6 +37,7 @@ def largest_transfer(system: System) -> int:
     """|n|^2 of the largest momentum transfer by default."""
     # the same for all densities
     gas = system.of_unit_density
+    # in units of 2 pi / L
     reach = LONGEST_TRANSFER * gas.fermi_wavevector * gas.box / (2 * np.pi)
     largest = max(1, int(reach**2))
     for length in range(1, FARTHEST_TRANSFER + 1):
@@ -134,11 +135,13 @@ class Excitations:
         Returns:
           Occupied orbitals of the double, those of `orbitals`; K itself if it has no doubles.
         """
+        # doubles with large amplitudes are drawn more often: it is their terms that must be bounded
         weight = self._bare_second_order(state)
         if not weight.any():
             return state
         chance = weight / weight.sum()
         index = generator.choice(len(chance), p=chance)
+        # the integer vectors of K with those of two electrons changed
         before = self.doubles_of.n[state]
         n = self.doubles_of.excited(before, index)
         parts = [self._occupied(n[part]) for part in self.system.parts]

@@ -137,6 +137,7 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
 
     def operators(z, state):
         """All local values at z.  [O]"""
+        # e^{iqz} and, from it, rho_q of each spin
         waves = jnp.exp(1j * unit * (shells.n @ z.T))
         densities = [jnp.sum(waves[:, part], axis=1) for part in system.parts]
         gradients = [log_gradient(z[part], state[part]) for part in system.parts]
@@ -148,17 +149,21 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
         squares = sum(jnp.abs(density) ** 2 for density in densities)
         equal = 2 * (squares - system.electrons)  # without each electron's pair with itself
         exchange = _exchange(integers[state], is_equal_pair, shells.size)
+        # A less its mean, and B, whose mean is zero
+        plain = shells.member @ equal + 0j
         values = [
-            shells.member @ equal + 0j + exchange,
+            plain + exchange,
             kinetic_commutator(equal, waves, of_own_spin, along),
         ]
         if len(densities) == 2:
             # the same for an up and a down electron, each pair from both ends
             up, down = densities
             of_other_spin = jnp.stack([down, up], axis=1)[:, spin]
-            opposite = 4 * jnp.real(up * jnp.conj(down))
+            product = up * jnp.conj(down)
+            opposite = 4 * jnp.real(product)
+            plain = shells.member @ opposite + 0j
             values += [
-                shells.member @ opposite + 0j,
+                plain,
                 kinetic_commutator(opposite, waves, of_other_spin, along),
             ]
         potential = controls(z, state).deviations[:1] + 0j
@@ -170,7 +175,9 @@ def make_pair_operators(system: System, orbitals: Orbitals) -> Callable:
 def _exchange(n, is_equal_pair, sizes):
     """-<K|A_h|K>: pairs of equal spin whose momenta differ by a vector of the shell.  [H]"""
     apart = n[:, None] - n
-    transfer = jnp.where(is_equal_pair, jnp.sum(apart**2, axis=-1), 0)
+    squared = jnp.sum(apart**2, axis=-1)
+    # no shell has the size zero: other pairs are not counted
+    transfer = jnp.where(is_equal_pair, squared, 0)
     counts = [jnp.sum(transfer == size) for size in sizes]
     return jnp.stack(counts)
 
@@ -205,7 +212,9 @@ class PairElements(NamedTuple):
         """
         last = self.plain.shape[1] - 1
         size = np.minimum(transfer, last)
-        return self.coulomb[transfer] + self.plain[kind, size] + ideal * self.kinetic[kind, size]
+        of_a = self.plain[kind, size]
+        of_b = ideal * self.kinetic[kind, size]
+        return self.coulomb[transfer] + of_a + of_b
 
 
 def pair_elements(
@@ -222,6 +231,7 @@ def pair_elements(
     """
     size = waves_of(system).size
     kinds = len(system.spins)
+    # after U: A and B of each kind of pair, shell by shell
     by_kind = weights[1:].reshape(kinds, 2, len(size))
     tables = np.zeros((2, 2, size[-1] + 2))  # the last entry stays zero
     # a sum over ordered pairs has each pair twice
@@ -235,6 +245,8 @@ def pair_elements(
 
 def interaction_strength(system: System, largest: int) -> Float[np.ndarray, " transfers"]:
     """Coupling times v(q) / L^d by |n|^2 from 0 to `largest`, hartree; zero at 0."""
-    wavevector = system.wavevector_unit * np.sqrt(np.arange(1, largest + 1))
-    strength = system.coupling * fourier_transform(wavevector, system.dim) / system.volume
+    squared = np.arange(1, largest + 1)
+    wavevector = system.wavevector_unit * np.sqrt(squared)
+    v = fourier_transform(wavevector, system.dim)
+    strength = system.coupling * v / system.volume
     return np.append(0.0, strength)

@@ -179,7 +179,8 @@ def thermal_denominator(gap: Float[np.ndarray, "*gaps"], beta: float) -> Float[n
       beta: 1/hartree.
     """
     # tanh(x) / x without a division by zero
-    half = np.maximum(beta * np.abs(gap) / 2, SMALLEST_ARGUMENT)
+    argument = beta * np.abs(gap) / 2
+    half = np.maximum(argument, SMALLEST_ARGUMENT)
     return beta / 2 * np.tanh(half) / half
 
 
@@ -199,7 +200,9 @@ def unbiased_square(
     """
     # the sum over m != n of a_m a_n is the square of the sum less the sum of the squares
     sampled = (first**2 - second) / (count * (count - 1))
-    return known**2 + 2 * known * first / count + sampled
+    # (known + mean of a)^2
+    mixed = 2 * known * first / count
+    return known**2 + mixed + sampled
 
 
 def spectrum_energies(system: System) -> Float[np.ndarray, " bins"]:
@@ -225,13 +228,15 @@ def spectrum_of(
     step = np.log(energies[1] / energies[0])
     ratio = np.abs(gap) / energies[0]
     distance = np.log(ratio + TINY)
+    # energies below the first bin and above the last count there
     position = np.clip(distance / step, 0, bins - 1.001)
     lower = position.astype(int)
+    upper = lower + 1
     share = position - lower
     of_lower = squares * (1 - share)
     of_upper = squares * share
     by_lower = np.bincount(lower, of_lower, bins)
-    by_upper = np.bincount(lower + 1, of_upper, bins)
+    by_upper = np.bincount(upper, of_upper, bins)
     return by_lower + by_upper
 
 
@@ -242,6 +247,7 @@ def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
     for _ in range(ITERATIONS):
         shift = 4 * max(lowered, 0.0) / system.electrons
         h = thermal_denominator(energies + shift, system.beta)
+        # -F_2 = sum of W^2 h(|Delta| + shift)
         result = float(spectrum @ h)
         # the mean of the old and the new, as the sum falls with the shift and would swing
         lowered = (lowered + result) / 2
@@ -277,13 +283,15 @@ def second_order(
     curve = jackknife(rows.lowered, up_to_transfer)
 
     # the means over many K are independent of the rows and have errors of their own
-    of_many = np.hypot(value.slope * known.error, beyond.spread) / electrons
+    of_known = value.slope * known.error
+    of_many = np.hypot(of_known, beyond.spread) / electrons
     statistical = float(np.hypot(error.value, of_many))
     levels = float(np.hypot(value.first_level, value.second_level))
     left_out = max(abs(value.left_out), error.remainder)
     denominators = abs(value.shift)
     degenerate = abs(value.unsure)
     occupations = relaxed.error / electrons
+    # F_2 has two parts: the doubles, and the relaxation of p(K)
     total = value.value + relaxed.value / electrons
     higher_orders = HIGHER_ORDERS * abs(total)
     errors = [
@@ -359,6 +367,7 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
     squared = float(np.sum(mean.squared))
     sampled = float(np.sum(mean.lowered))
     variance = float(mean.variance)
+    # the known part of the rows gives way to that of many more K
     slope = _slope(mean, known, count)
     doubles = sampled + slope * (known.mean - mean.known)
 
@@ -391,20 +400,24 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
 def _slope(mean: Row, known: Known, count: int) -> float:
     """Slope of the sum of W^2 h against its known part, from row to row."""
     sampled = float(np.sum(mean.lowered))
+    # Cov(sampled, known) and Var(known) from row to row
     with_sampled, with_known = mean.products
     covariance = with_sampled - sampled * mean.known
     variance = with_known - mean.known * mean.known
     # as if one more row had shown the slope 1; rounding counts as no difference at all
     prior = known.variance / count + ROUNDING * mean.known**2
-    return float((covariance + prior) / (variance + prior)) if prior > 0 else 1.0
+    if prior <= 0:
+        return 1.0
+    return float((covariance + prior) / (variance + prior))
 
 
 def _weight_of_left_out(system: System, squared: float, sampled: float) -> np.ndarray:
     """h(3/2 Delta') / 2, with Delta' where h has its mean over the doubles, 1/hartree."""
     energies = spectrum_energies(system)
     h = thermal_denominator(energies, system.beta)
+    mean_h = sampled / max(squared, TINY)
     # negated, as the interpolation takes increasing values
-    typical = np.interp(-sampled / max(squared, TINY), -h, energies)
+    typical = np.interp(-mean_h, -h, energies)
     return thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
 
 
@@ -414,4 +427,7 @@ def _mismatch(alike) -> float:
     # where nothing is known, the sampled W^2 stands for itself
     scaled = np.divide(mixed**2, known, out=sampled.copy(), where=known > 0)
     total = np.sum(scaled)
-    return min(abs(np.sum(sampled) / total - 1), 1.0) if total > 0 else 0.0
+    if total <= 0:
+        return 0.0
+    missed = abs(np.sum(sampled) / total - 1)
+    return min(missed, 1.0)

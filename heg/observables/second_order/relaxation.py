@@ -72,12 +72,14 @@ def state_energies(
         for spin in system.parts:
             n = orbitals.n[states[batch, spin]]
             exchange[batch] += _exchange(system, n)
-    fock = system.coupling * (image_energy(system) - exchange / system.volume)
+    interaction = image_energy(system) - exchange / system.volume
+    fock = system.coupling * interaction
     return np.column_stack([ideal, fock])
 
 
 def _exchange(system, n):
     """Sum of v(k_i - k_j) over the pairs of one spin.  [B, N_s, d] -> [B]"""
+    # exchange between electrons of one spin alone
     first, second = np.triu_indices(n.shape[1], 1)
     apart = n[:, first] - n[:, second]
     transfer = np.linalg.norm(apart, axis=-1)
@@ -106,8 +108,10 @@ def relaxation(
     """
     beta = system.beta
     count = len(states)
+    # e_K up to the constant c, which drops out
     parts = state_energies(system, orbitals, states)
-    best = _best_probabilities(beta, parts @ levels.weights[1:], log_p)
+    energies = parts @ levels.weights[1:]
+    best = _best_probabilities(beta, energies, log_p)
     u = best.u
 
     # the part of each draw in the divergence, for its standard error
@@ -117,10 +121,12 @@ def relaxation(
     # a noisy level costs beta^2 / 2 of its variance on average
     spread = np.cov(parts.T)
     noise = beta**2 / 2 * np.sum(levels.covariance * spread)
+    # slope of the divergence by alpha and gamma, and its variance by their errors
     slope = beta * ((best.weight - 1) @ parts) / count
     variance = slope @ levels.covariance @ slope
     of_levels = np.hypot(np.sqrt(variance), noise)
 
+    # u is small where p is nearly the best: then the divergence is half its variance
     beyond_second_order = best.divergence - np.var(u) / 2
     errors = [statistical, of_levels, beyond_second_order]
     value = -system.temperature * (best.divergence - noise)
@@ -152,19 +158,29 @@ class _Best(NamedTuple):
 
 def _best_probabilities(beta, energies, log_p):
     u = beta * energies + log_p
+    # up to ln Z, which is not known
     u = u - u.mean()
+    # the mean of e^-u over the draws
     divergence = logsumexp(-u) - np.log(len(u))
     log_weight = -u - divergence
-    return _Best(u, divergence, np.exp(log_weight), -(log_p + log_weight))
+    log_best = log_p + log_weight
+    return _Best(u, divergence, weight=np.exp(log_weight), information=-log_best)
 
 
 def _entropy_of_best(best, beta, levels, parts, log_p):
     """Entropy of p* with its error, k_B per cell."""
     # the part of each draw: in the weighted mean, and in the normalisation of p*
-    influence = best.weight * (best.information - best.entropy) + best.weight - 1
-    statistical = np.std(influence, ddof=1) / np.sqrt(len(influence))
+    excess = best.information - best.entropy
+    influence = best.weight * excess + best.weight - 1
+    deviation = np.std(influence, ddof=1)
+    statistical = deviation / np.sqrt(len(influence))
+    # the levels one standard error away, along independent directions
     changes = []
     for direction in levels.directions():
-        energies = parts @ (levels.weights[1:] + direction)
-        changes.append(_best_probabilities(beta, energies, log_p).entropy - best.entropy)
-    return Estimate(best.entropy, float(np.hypot(statistical, np.linalg.norm(changes))))
+        moved = levels.weights[1:] + direction
+        energies = parts @ moved
+        best_there = _best_probabilities(beta, energies, log_p)
+        changes.append(best_there.entropy - best.entropy)
+    of_levels = np.linalg.norm(changes)
+    error = float(np.hypot(statistical, of_levels))
+    return Estimate(best.entropy, error)
