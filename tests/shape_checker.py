@@ -13,7 +13,7 @@ import numpy as np
 from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("gas", "model", "sampling")
+ROOMS = ("gas", "model", "sampling", "observables")
 # System takes what a user gives, and says itself what is wrong with it; tests put toys in the place
 # of the parts of a density matrix
 UNCHECKED = {"heg.gas.system", "heg.model.density_matrix"}
