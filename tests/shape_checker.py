@@ -15,8 +15,8 @@ from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gas", "model", "sampling", "observables")
 # System takes what a user gives, and says itself what is wrong with it; tests put toys in the place
-# of the parts of a density matrix
-UNCHECKED = {"heg.gas.system", "heg.model.density_matrix"}
+# of the parts of a density matrix; lengths of shells are NumPy's, but traced where r_s is
+UNCHECKED = {"heg.gas.system", "heg.model.density_matrix", "heg.observables.shells"}
 
 ARRAYS = jax.Array | np.ndarray
 SERVES_AS = {

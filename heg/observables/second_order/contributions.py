@@ -252,7 +252,7 @@ def _half_sums(excitations: Excitations, levels: Levels, state, looked: Looked) 
 
 def _response(
     excitations: Excitations, state, looked: Looked, weights: Sequence[np.ndarray]
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray | float]:
     """Changes of observables, each half of the samples with the weights that the other gave.
 
     Weights and observables of the same samples would be correlated, and their product biased.
@@ -283,7 +283,7 @@ def _row(
     levels: Levels,
     amplitudes: Amplitudes,
     looked: Looked,
-    response: dict[str, np.ndarray],
+    response: dict[str, np.ndarray | float],
 ) -> Row:
     system = excitations.system
     doubles = amplitudes.doubles

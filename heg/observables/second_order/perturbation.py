@@ -96,7 +96,7 @@ class Row(NamedTuple):
     moved: Float[np.ndarray, "*rows 2"]
     alike: Float[np.ndarray, "*rows 3 2 transfers"]
     spectrum: Float[np.ndarray, "*rows bins"]
-    response: dict[str, np.ndarray]
+    response: dict[str, np.ndarray | float]
 
 
 class Known(NamedTuple):
