@@ -4,7 +4,7 @@
 time, from two runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -351,7 +351,7 @@ def _facts(frozen, blocks, quantities, beyond):
     }
 
 
-def zero_variance(history: list[dict[str, str]]) -> Estimate | None:
+def zero_variance(history: Sequence[Mapping[str, str | float]]) -> Estimate | None:
     """F per electron extrapolated linearly to zero variance of E_loc over the last half of a run.
 
     It is a hint of what is missing, and no bound.  At finite temperature the variance of E_loc over

@@ -194,8 +194,8 @@ def _both_ways(log_ratio):
 
 def momentum_distribution(
     means: Momentum, weight: Float[np.ndarray, "spins 1"]
-) -> Float[Array | np.ndarray, "spins shells"]:
-    """n(k) from means over samples, the control variate taken `weight` times."""
+) -> Float[Array | np.ndarray, "*samples spins shells"]:
+    """n(k) from means over samples, or of each one, the control variate taken `weight` times."""
     return means.moved - weight * (means.bare - means.occupied)
 
 

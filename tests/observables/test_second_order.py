@@ -61,7 +61,8 @@ def test_the_square_is_unbiased_however_few_samples_there_are():
     known = 0.3
     left = -0.1
     terms = left + 0.5 * rng.normal(size=(200_000, 3))
-    squares = unbiased_square(known, terms.sum(axis=1), np.sum(terms**2, axis=1), 3)
+    everywhere = np.full(len(terms), known)
+    squares = unbiased_square(everywhere, terms.sum(axis=1), np.sum(terms**2, axis=1), 3)
     error = squares.std() / np.sqrt(len(squares))
     assert abs(squares.mean() - (known + left) ** 2) < 4 * error < 4e-3
 

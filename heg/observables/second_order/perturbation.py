@@ -411,14 +411,15 @@ def _slope(mean: Row, known: Known, count: int) -> float:
     return float((covariance + prior) / (variance + prior))
 
 
-def _weight_of_left_out(system: System, squared: float, sampled: float) -> np.ndarray:
+def _weight_of_left_out(system: System, squared: float, sampled: float) -> float:
     """h(3/2 Delta') / 2, with Delta' where h has its mean over the doubles, 1/hartree."""
     energies = spectrum_energies(system)
     h = thermal_denominator(energies, system.beta)
     mean_h = sampled / max(squared, TINY)
     # negated, as the interpolation takes increasing values
-    typical = np.interp(-mean_h, -h, energies)
-    return thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta) / 2
+    typical = np.interp([-mean_h], -h, energies)
+    of_left_out = thermal_denominator(LEFT_OUT_ENERGY * typical, system.beta)
+    return float(of_left_out[0]) / 2
 
 
 def _mismatch(alike) -> float:
