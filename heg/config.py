@@ -192,7 +192,7 @@ class OptimizerConfig:
     damping: float = 1e-2
     "added to the Fisher matrices"
     max_norm: float = 0.1
-    "largest step in the metric of the Fisher matrices"
+    "largest step in the metric of the Fisher matrices; classical: in units of sqrt(N) / 2"
 
     def __post_init__(self):
         make_plain(self)

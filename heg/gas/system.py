@@ -383,6 +383,11 @@ class System:
         return self.fermi_energy + self.coupling * self.rs**-1.5
 
     @property
+    def step_scale(self) -> float:
+        """1: the unit of the longest step of training, in the metric of the Fisher matrices."""
+        return 1.0
+
+    @property
     def has_second_order(self) -> bool:
         """Whether there is correlation that second order may add to F; one electron has none."""
         return self.electrons > 1

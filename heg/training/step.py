@@ -482,7 +482,7 @@ def build_optimizer(
         dimensionless,
         natural_gradient(config.damping),
         rate,
-        bound_step(config.max_norm),
+        bound_step(config.max_norm * system.step_scale),
         decay,
     )
 
