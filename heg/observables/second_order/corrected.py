@@ -5,13 +5,17 @@ import numpy as np
 from heg.gas.system import System
 from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.second_order.contributions import Rows
-from heg.observables.second_order.perturbation import Row, SecondOrder, response
+from heg.observables.second_order.perturbation import HIGHER_ORDERS, Row, SecondOrder, response
 from heg.observables.second_order.relaxation import Relaxation
 from heg.observables.structure import Grid
 from heg.observables.thermodynamics import contact
 from heg.statistics import Derived, Estimate, jackknife
 
 OPPOSITE_SPINS = 1  # of the pairs of spins in g(r): up and up, up and down, down and down
+# Share of the change of an observable that stands for higher orders in its error.  An observable is
+# a derivative of F: where F_2 goes as the square of the perturbation and what follows as its cube,
+# the derivative counts the latter 3/2 times as much
+HIGHER_ORDERS_OF_CHANGE = 1.5 * HIGHER_ORDERS
 
 
 def corrected(
@@ -46,7 +50,9 @@ def corrected(
         # the fit at small r is linear in g: that of the change is the change of the fit
         of_contact = lambda g: contact(system, grid, g[OPPOSITE_SPINS])  # without its error
         change = jackknife(rows.response["g_r"], of_contact)
-        total = _sum(quantities["contact"], change.value, change.error)
+        higher_orders = HIGHER_ORDERS_OF_CHANGE * change.value
+        error = np.hypot(change.error, higher_orders)
+        total = _sum(quantities["contact"], change.value, error)
         added |= with_units({"contact_first_order": total}, system.dim)
     return added
 
@@ -77,15 +83,20 @@ def _sum(bound: Quantity, change, error) -> Estimate:
 
 
 def _to_first_order(bound: Quantity, change: Derived) -> Quantity:
-    """A variational array or number and its change, as if their errors were independent."""
+    """A variational array or number and its change, as if their errors were independent.
+
+    What higher orders may change is one factor for the whole array.
+    """
     value = bound.value + change.value
+    higher_orders = HIGHER_ORDERS_OF_CHANGE * change.value
+    error_of_change = np.hypot(change.error, higher_orders)
     # results without a covariance have independent errors, which go into `error` alone
-    covariance = change.covariance
+    covariance = change.covariance + np.outer(higher_orders, higher_orders)
     if bound.covariance is not None:
         covariance = covariance + bound.covariance
     return Quantity(
         value=value,
-        error=np.hypot(bound.error, change.error),
+        error=np.hypot(bound.error, error_of_change),
         covariance=covariance if value.size > 1 else None,
         unit=bound.unit,
     )
