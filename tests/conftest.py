@@ -1,5 +1,6 @@
 """Settings of the test-suite.  Double precision is switched on by heg.gas.system."""
 
+import gc
 import os
 
 import jax
@@ -15,6 +16,8 @@ FLAGS = [
 ]
 if jax.__version_info__ < (0, 10):  # newer compilers have no others
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    # one part for each program: that many are made at once gains nothing on two cores
+    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 # before the first array; processes that tests start inherit it
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
@@ -26,6 +29,11 @@ import heg  # noqa: E402, F401  sets double precision before any array exists
 from heg.parallel.processes import start  # noqa: E402
 
 start()
+
+# a trace makes many small objects, and most live on: looking for rubbish among them takes a fifth
+# of its time
+gc.freeze()
+gc.set_threshold(100_000)
 
 
 # the files that take longest: begun first, so that no process waits for the other at the end

@@ -41,6 +41,10 @@ GASES = {
 GASES_OF_TWO_SPINS = {name: GASES[name] for name in ("2D-spins", "3D-spins")}
 
 
+# for programs that compute longer than they are compiled: conftest.py switches optimisation off
+OPTIMISED = {"xla_backend_optimization_level": 1}
+
+
 def reference_rows(name: str) -> list[dict[str, str]]:
     """Rows of a table in tests/data; the lines of its header tell source and units."""
     lines = (Path(__file__).parent / "data" / name).read_text().splitlines()
@@ -160,20 +164,18 @@ def exact_draws(system: System, orbitals: int, draws: int) -> Draws:
     model, key = make_model(system, orbitals), jax.random.key(18)
     params = random_params(model, key)
     key_state, key_draw = jax.random.split(key)
-    state = jax.vmap(model.occupations.sample, (None, 0))(
-        params.occupations, jax.random.split(key_state, draws)
-    )
+    sample = jax.jit(jax.vmap(model.occupations.sample, (None, 0)))
+    state = sample(params.occupations, jax.random.split(key_state, draws))
     draw = make_exact_draw(system, orbitals)
     drawn = draw(params.flow, state, jax.random.split(key_draw, draws))
     return Draws(model, params, Walkers(state, drawn.x), int(drawn.redrawn + drawn.lost))
 
 
-def ideal_log_prob(system: System, orbitals: Orbitals, states) -> jax.Array:
+def ideal_log_prob(system: System, orbitals: Orbitals, states) -> np.ndarray:
     """Exact ln p(K) of the canonical ideal gas, the box cut at the given orbitals.  [states]"""
-    log_z = sum(
-        log_partition(system.beta * jnp.asarray(orbitals.energy), count) for count in system.spins
-    )
-    return -system.beta * jnp.sum(jnp.asarray(orbitals.energy)[states], axis=-1) - log_z
+    levels = system.beta * np.asarray(orbitals.energy)
+    log_z = sum(float(log_partition(levels, count)) for count in system.spins)
+    return -np.sum(levels[states], axis=-1) - log_z
 
 
 def hartree_fock_energy(system: System) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig
 
 BATCH = 16
+# states of the second order where its loop and files are tested: heg.runs.second_order_rows
+FEW_STATES = {"MIN_ROWS": 8, "SKIPPED_DRAWS": 512, "KNOWN_STATES": 64, "SHELL_STATES": 16}
 FLAGS = {
     **{
         "electrons": "3",

@@ -79,7 +79,7 @@ class Surface(NamedTuple):
 
     data: Data
     scales: np.ndarray
-    logs: jax.Array
+    logs: np.ndarray
     first_order: CubicSpline
     factor: jax.Array
     weights: jax.Array
@@ -116,11 +116,11 @@ def fit(data: Data) -> Surface:
         )
     # the mean of the process: what is known exactly
     spline = _first_order(data)
-    logs = jnp.stack([jnp.log(data.rs), jnp.log(data.theta)], axis=1)
+    logs = np.stack([np.log(data.rs), np.log(data.theta)], axis=1)
     # what is fitted, r_s f_xc beyond the first order
     exact = spline(np.log(data.theta))
-    h = jnp.asarray(data.rs * data.f_xc - exact)
-    noise = jnp.asarray((data.rs * data.error) ** 2)
+    h = data.rs * data.f_xc - exact
+    noise = (data.rs * data.error) ** 2
     scales = _likeliest_scales(logs, noise, h)
     factor, weights, chi2 = _regression(scales, logs, noise, h)
     return Surface(
@@ -134,7 +134,7 @@ def fit(data: Data) -> Surface:
     )
 
 
-def _likeliest_scales(logs: jax.Array, noise: jax.Array, h: jax.Array) -> np.ndarray:
+def _likeliest_scales(logs: np.ndarray, noise: np.ndarray, h: np.ndarray) -> np.ndarray:
     """sigma and the two lengths for which the data are most probable."""
 
     def descend(start: np.ndarray) -> OptimizeResult:

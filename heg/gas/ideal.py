@@ -88,6 +88,7 @@ def log_partition_table(
     return jnp.concatenate([rows, vacuum[None]])
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def log_partition(levels: Float[Array, " orbitals"], electrons: int) -> Float[Array, ""]:
     """ln Z of `electrons` spinless fermions; `levels` are beta * energy."""
     return log_partition_table(levels, electrons)[0, electrons]
@@ -163,12 +164,18 @@ def heat_capacity(
     The arguments are those of `thermodynamics`.
     """
 
-    levels = jnp.asarray(energy)
+    curvature = _log_z_curvature(np.asarray(energy), float(beta), spins)
+    return float(beta**2 * curvature)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _log_z_curvature(energy, beta, spins):
+    """d^2 ln Z / d beta^2."""
 
     def log_z(beta):
-        return sum(log_partition(beta * levels, count) for count in spins)
+        return sum(log_partition(beta * energy, count) for count in spins)
 
-    return float(beta**2 * jax.grad(jax.grad(log_z))(beta))
+    return jax.grad(jax.grad(log_z))(beta)
 
 
 @functools.singledispatch

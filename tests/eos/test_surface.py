@@ -31,9 +31,13 @@ def quantities(f, gas):
     """f, e, s, p, c, B of f(r_s, T) by differentiation."""
     by_rs, by_t = jax.jacfwd(f, 0), jax.jacfwd(f, 1)
     functions = f, by_rs, by_t, jax.jacfwd(by_rs, 0), jax.jacfwd(by_t, 1)
-    return lambda rs, t: np.array(
-        surface.from_derivatives(gas, rs, t, *(function(rs, t) for function in functions))
-    )
+
+    @jax.jit
+    def at(rs, t):
+        derivatives = (function(rs, t) for function in functions)
+        return jnp.array(surface.from_derivatives(gas, rs, t, *derivatives))
+
+    return lambda rs, t: np.array(at(rs, t))
 
 
 def v_1(rs, theta):
@@ -42,7 +46,8 @@ def v_1(rs, theta):
 
 
 def noisy_surface(noise, seed=0):
-    exact = np.array([v_1(rs, theta) + float(h(rs, theta)) / rs for rs, theta in zip(RS, THETA)])
+    first = [v_1(rs, theta) for rs, theta in zip(RS, THETA)]
+    exact = np.array(first) + np.asarray(jax.jit(h)(RS, THETA)) / RS
     error = noise / RS
     values = exact + error * np.random.default_rng(seed).normal(size=len(RS))
     return surface.fit(surface.Data(GAS, TWISTS, RS, THETA, values, error))

@@ -1,5 +1,6 @@
 """The einsums of docs/derivations.md beside the code, on random tensors."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ def make_case(gas):
     rng = np.random.default_rng(5)
     pairs = make_pairs(gas)
     x = gas.box * rng.random((gas.electrons, gas.dim))
-    return pairs, separations(pairs, gas, jnp.asarray(x)), rng
+    between = jax.jit(lambda x: separations(pairs, gas, x))(x)
+    return pairs, between, rng
 
 
 def symmetric(tensor):
@@ -34,7 +36,7 @@ def test_jacobian_of_a_layer(gas):
         unit[i] = 1
         unit[j] = -1
         expected += np.kron(np.outer(unit, unit), block)
-    np.testing.assert_allclose(pairs.to_jacobian(d), expected, atol=1e-13)
+    np.testing.assert_allclose(jax.jit(pairs.to_jacobian)(d), expected, atol=1e-13)
 
 
 def polynomial(size):
@@ -60,6 +62,7 @@ def test_derivatives_of_the_displacement(gas):
     k = 2 * np.pi / gas.box
     r = np.arctan2(between.sine, between.cosine) / k
 
+    @jax.jit
     def at(r):
         theta = k * r
         distance = gas.box / np.pi * jnp.sqrt(jnp.sum(jnp.sin(theta / 2) ** 2, axis=0))
@@ -67,20 +70,21 @@ def test_derivatives_of_the_displacement(gas):
         return displacement(network, gas, moved, 2)
 
     step = 1e-5
-    g, d, d2 = at(r)
+    _, d, d2 = map(np.asarray, at(r))
     d3 = np.empty((*d2.shape[:3], *d2.shape[2:]))
     for c in range(gas.dim):
         shift = step * np.eye(gas.dim)[c][:, None]
         high = at(r + shift)
         low = at(r - shift)
-        by_c = [(above - below) / (2 * step) for above, below in zip(high, low)]
+        by_c = [np.subtract(above, below) / (2 * step) for above, below in zip(high, low)]
         np.testing.assert_allclose(d[:, c], by_c[0], rtol=1e-7, atol=1e-7)
         np.testing.assert_allclose(d2[:, :, c], by_c[1], rtol=1e-6, atol=1e-6)
         d3[:, :, :, c] = by_c[2]
 
     w = rng.normal(size=d.shape)
     contraction = symmetric(rng.normal(size=d.shape))
-    same_d2, total = curvature(network, gas, between, w, contraction)
+    both = jax.jit(lambda between, w, c: curvature(network, gas, between, w, c))
+    same_d2, total = both(between, w, contraction)
     np.testing.assert_allclose(same_d2, d2, rtol=1e-12, atol=1e-12)
     expected = np.einsum("bap,abcdp,cdp->p", w, d3, contraction)
     np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
@@ -91,7 +95,8 @@ def test_slope_of_the_logarithm(gas):
     pairs, _, rng = make_case(gas)
     w = rng.normal(size=(gas.dim, gas.dim, len(pairs.first)))
     d2 = rng.normal(size=(gas.dim, *w.shape))
-    np.testing.assert_allclose(slope(w, d2), np.einsum("bap,abcp->cp", w, d2), rtol=1e-12)
+    expected = np.einsum("bap,abcp->cp", w, d2)
+    np.testing.assert_allclose(jax.jit(slope)(w, d2), expected, rtol=1e-12)
 
 
 @each_gas
@@ -101,8 +106,8 @@ def test_squared_response_is_the_trace_that_defines_it(gas):
     m = rng.normal(size=(n, d, n, d))
     p = rng.normal(size=(n * d, n * d))
     p = (p @ p.T).reshape(n, d, n, d)
-    d2 = np.asarray(pairs.to_grid(rng.normal(size=(d, d, d, len(pairs.first)))))
-    total = squared_response(d2, m, p)
+    d2 = np.asarray(jax.jit(pairs.to_grid)(rng.normal(size=(d, d, d, len(pairs.first)))))
+    total = jax.jit(squared_response)(d2, m, p)
 
     # A_pc = dJ / dz_p^c as a matrix, from the pairs of p
     h = np.einsum("abcpj->pcjab", d2)
@@ -146,7 +151,7 @@ def test_derivatives_of_a_determinant(dim):
     second = np.einsum("iaj,jbi->iajb", response, response)
     second -= np.einsum("iab,ij->iajb", own, np.eye(4))
 
-    derivatives = log_determinant_derivatives(jnp.asarray(matrix), jnp.asarray(k))
+    derivatives = jax.jit(log_determinant_derivatives)(matrix, k)
     first = 1j * np.einsum("im,mi,ma->ia", matrix, inverse, k)
     np.testing.assert_allclose(derivatives.first, first, rtol=1e-10)
     np.testing.assert_allclose(derivatives.second, second, rtol=1e-10, atol=1e-12)

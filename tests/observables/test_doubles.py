@@ -1,6 +1,7 @@
 """Double excitations beside the Hamiltonian of heg.reference.determinants and beside determinants
 themselves."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -110,7 +111,7 @@ def test_ratios_are_those_of_determinants(gas):
     unit_gas = gas.of_unit_density
     orbitals = wide_orbitals(unit_gas, choose_cutoff(unit_gas, 1e-3).orbitals, LARGEST)
     z = gas.box * np.random.default_rng(1).uniform(size=(gas.electrons, gas.dim))
-    ratios_at = make_ratios(gas, orbitals.at_density(gas.rs), LARGEST)
+    ratios_at = jax.jit(make_ratios(gas, orbitals.at_density(gas.rs), LARGEST))
     ratios = np.asarray(ratios_at(z, state))
     n = doubles_of.n[state]
     assert ratios.shape == (count_doubles(gas, LARGEST),)

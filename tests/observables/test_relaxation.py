@@ -1,14 +1,17 @@
 """What p(K) has not relaxed to, beside sums over all states."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import GASES, all_states, lowest_shells
+from known_systems import (
+    GASES,
+    all_states,
+    controls_of_lowest,
+    lowest_shells,
+    random_positions,
+)
 
 from heg.observables.second_order.levels import Levels
 from heg.observables.second_order.relaxation import relaxation, state_energies
-from heg.training.control_variates import make_controls
 
 COUNT = 20_000
 
@@ -17,9 +20,9 @@ COUNT = 20_000
 def test_the_energies_of_states_are_those_of_the_control_variates(system, key):
     orbitals = lowest_shells(system, 6)
     states = all_states(system.spins, len(orbitals.energy))[:5]
-    z = system.box * jax.random.uniform(key, (system.electrons, system.dim))
-    controls = make_controls(system, orbitals)
-    expected = [controls(z, jnp.asarray(state)).of_state[1:] for state in states]
+    z = random_positions(system, key)
+    controls = controls_of_lowest(system, 6)
+    expected = [np.asarray(controls(z, state).of_state)[1:] for state in states]
     found = state_energies(system, orbitals, states)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from known_systems import all_states
 from scipy.special import logsumexp
+from small_runs import FEW_STATES
 
 from heg import Config, ModelConfig, RunConfig, SystemConfig, build
 from heg.gas.ideal import log_partition
@@ -31,7 +32,7 @@ from heg.observables.second_order.perturbation import (
 )
 from heg.observables.second_order.relaxation import Relaxation
 from heg.reference.determinants import block_of
-from heg.runs.second_order_rows import MIN_ROWS, SKIPPED_DRAWS, collect
+from heg.runs import second_order_rows
 
 LARGEST = 4
 NO_CORRECTION = Correction(0.0, 0.0, 0.0)
@@ -231,7 +232,10 @@ def test_a_degenerate_shell_is_that_of_the_hamiltonian():
     assert abs(exact - second) > 0.1 * second
 
 
-def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
+def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path, monkeypatch):
+    # the same with fewer states
+    for name, number in FEW_STATES.items():
+        monkeypatch.setattr(second_order_rows, name, number)
     # opposite spins in two dimensions, where samples are not explained in full
     excitations, solver = excitations_of(SystemConfig(2, 2, 4.0, 0.5, "0"))
     state = solver.init(jax.random.key(0))
@@ -241,7 +245,9 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
         state=state,
         solver=solver,
     )
-    states = drawn_states(solver, state.average, jax.random.key(6), SKIPPED_DRAWS + 36)
+    states = drawn_states(
+        solver, state.average, jax.random.key(6), FEW_STATES["SKIPPED_DRAWS"] + 12
+    )
     log_prob = jax.jit(jax.vmap(solver.model.occupations.log_prob, (None, 0)))
     drawn = Drawn(states, np.asarray(log_prob(state.average.occupations, states)))
     nothing = lambda have, wanted: None
@@ -249,16 +255,16 @@ def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path):
     def go(name, accuracy, stop=lambda: False):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        return collect(frozen, directory, drawn, accuracy, nothing, stop)
+        return second_order_rows.collect(frozen, directory, drawn, accuracy, nothing, stop)
 
     calls = iter(range(100))
     assert go("stopped", np.inf, lambda: next(calls) == 5) is None
     assert (tmp_path / "stopped" / "second-order-0.h5").exists()
     resumed = go("stopped", np.inf)
     whole = go("whole", np.inf)
-    assert len(whole.rows.variance) == MIN_ROWS
+    assert len(whole.rows.variance) == FEW_STATES["MIN_ROWS"]
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     # an accuracy out of reach takes all states that were drawn, and keeps those at hand
     more = go("whole", 1e-12)
-    assert len(more.rows.variance) == 36
-    np.testing.assert_array_equal(more.rows.lowered[:MIN_ROWS], whole.rows.lowered)
+    assert len(more.rows.variance) == 12
+    np.testing.assert_array_equal(more.rows.lowered[: FEW_STATES["MIN_ROWS"]], whole.rows.lowered)

@@ -33,9 +33,9 @@ def test_virial_pressure_is_the_derivative_of_F_at_fixed_dimensionless_parameter
     size = FlowSize(layers=2, width=8)
     reduced = lowest_shells(dataclasses.replace(system, rs=1.0), 9)
     flow = make_flow(system, size)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, flow.init(key))
-    state = jnp.concatenate([jnp.arange(count, dtype=jnp.int32) for count in system.spins])
-    x = random_positions(system, key) / system.box
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1, jax.jit(flow.init)(key))
+    state = np.concatenate([np.arange(count, dtype=np.int32) for count in system.spins])
+    x = np.asarray(random_positions(system, key)) / system.box
 
     @jax.jit
     def energies(rs):
@@ -47,13 +47,13 @@ def test_virial_pressure_is_the_derivative_of_F_at_fixed_dimensionless_parameter
         energy, _ = make_local_energy(gas, kinetic)(params, gas.box * x, state)
         return jnp.real(energy.kinetic), energy.potential * system.coupling / gas.coupling
 
-    kinetic, potential = energies(system.rs)
+    kinetic, potential = map(float, energies(system.rs))
     scaled = energies(1.7 * system.rs)
     assert abs(kinetic) > 0.1 and abs(potential) > 0.1
     np.testing.assert_allclose(scaled, (kinetic / 1.7**2, potential / 1.7), rtol=1e-10)
     length = lambda volume: volume ** (1 / system.dim) / system.box
     free_energy = lambda volume: kinetic / length(volume) ** 2 + potential / length(volume)
-    expected = -jax.grad(free_energy)(system.box**system.dim)
+    expected = -jax.jit(jax.grad(free_energy))(system.box**system.dim)
     per_electron = kinetic / system.electrons, potential / system.electrons
     assert pressure(system, *per_electron) == pytest.approx(float(expected), rel=1e-10)
 
@@ -70,7 +70,7 @@ def ideal_samples(system, orbitals, states, log_p):
 def test_heat_capacity_of_the_ideal_gas_is_its_second_derivative(system):
     orbitals = lowest_shells(system, 20)
     model = make_model(system, 20)
-    params = model.occupations.init(jax.random.key(0))
+    params = jax.jit(model.occupations.init)(jax.random.key(0))
     states = jax.jit(jax.vmap(model.occupations.sample, (None, 0)))(
         params, jax.random.split(jax.random.key(1), 20_000)
     )

@@ -43,7 +43,12 @@ def mpirun(count):
 
 def solve(run_dir, steps, **layout):
     arguments = command_line(
-        run_dir, steps=str(steps), save_every="4", transformer_layers="0", batch=BATCH
+        run_dir,
+        electrons="2",
+        steps=str(steps),
+        save_every="4",
+        transformer_layers="0",
+        batch=BATCH,
     )
     done = run(f"from heg.cli.solve import solve; solve({arguments!r})", **layout)
     assert done.returncode == 0, done.stderr

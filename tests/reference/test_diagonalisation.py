@@ -4,11 +4,11 @@ import dataclasses
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from known_systems import (
     GASES,
+    OPTIMISED,
     POLARIZED_2D,
     SPINS_2D,
     SPINS_3D,
@@ -57,21 +57,22 @@ def test_ground_state_of_two_electrons_in_a_small_basis(row):
 def test_matrix_elements_are_integrals_of_the_coulomb_energy(gas, key):
     total = np.eye(gas.dim, dtype=int)[0]
     block = block_of(gas, total, 4.5 * unit(gas))
-    x = random_positions(gas, key, 40_000)
+    x = np.asarray(random_positions(gas, key, 40_000))
 
     def determinant(n):  # of norm one in the mean over uniform x
         value = 1.0
         for part, count in zip(gas.parts, gas.spins):
-            waves = jnp.exp(2j * np.pi / gas.box * x[:, part] @ n[part].T)
-            value = value * jnp.linalg.det(waves) / math.factorial(count) ** 0.5
-        return np.asarray(value)
+            waves = np.exp(2j * np.pi / gas.box * x[:, part] @ n[part].T)
+            value = value * np.linalg.det(waves) / math.factorial(count) ** 0.5
+        return value
 
     # one determinant, and the three that V couples to it most
     strongest = np.argsort(-np.abs(block.hamiltonian[0, 1:]))[:3] + 1
     states = [0, *strongest]
     psi = np.array([determinant(block.n[state]) for state in states])
     energy_of_one = lambda x: coulomb_energy(x, gas)
-    potential = np.asarray(jax.lax.map(energy_of_one, x, batch_size=4000))
+    energies = lambda x: jax.lax.map(energy_of_one, x, batch_size=4000)
+    potential = np.asarray(jax.jit(energies, compiler_options=OPTIMISED)(x))
     samples = np.conj(psi[0]) * psi * potential
     mean, error = mean_and_error(samples, axis=1)
     expected = block.hamiltonian[0, states]

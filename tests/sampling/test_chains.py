@@ -1,8 +1,10 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import GASES, assert_equal_within_errors, mean_and_error
+from known_systems import GASES, assert_equal_within_errors, generator, mean_and_error
 
 from heg.sampling.chains import adapt_width, first_width, mala, metropolis
 
@@ -21,14 +23,20 @@ each_kind = pytest.mark.parametrize("walk", CHAIN_KINDS.values(), ids=CHAIN_KIND
 
 def walk_many(walk, x, width, key, moves):
     """A chain from each x."""
-    return jax.jit(jax.vmap(lambda x, key: walk(x, width, key, moves)))(
-        x, jax.random.split(key, len(x))
-    )
+    return many_walks(walk, moves)(x, width, jax.random.split(key, len(x)))
+
+
+@functools.cache
+def many_walks(walk, moves):
+    """Chains as a function of (x, width, keys), compiled."""
+    one = lambda x, width, key: walk(x, width, key, moves)
+    walks = jax.jit(jax.vmap(one, (0, None, 0)))
+    return lambda *arguments: jax.device_get(walks(*arguments))
 
 
 @each_kind
 def test_chains_keep_the_moments_of_a_gaussian(walk, key):
-    x = 3 * jax.random.normal(key, (4000, 1, 2))  # three times too wide
+    x = 3 * generator(key).normal(size=(4000, 1, 2))  # three times too wide
     end = walk_many(walk, x, 1.5, key, moves=60)
     assert_equal_within_errors(*mean_and_error(end.x.ravel() ** 2), 1.0, bound=0.03)
     assert_equal_within_errors(*mean_and_error(end.x.ravel() ** 4), 3.0, bound=0.15)
@@ -36,7 +44,7 @@ def test_chains_keep_the_moments_of_a_gaussian(walk, key):
 
 @each_kind
 def test_acceptance_falls_from_one_as_the_proposal_widens(walk, key):
-    x = jax.random.normal(key, (2000, 1, 2))
+    x = generator(key).normal(size=(2000, 1, 2))
     narrow, wider, widest = (
         walk_many(walk, x, width, key, 1).acceptance.mean() for width in (1e-4, 1.0, 10.0)
     )
@@ -45,7 +53,7 @@ def test_acceptance_falls_from_one_as_the_proposal_widens(walk, key):
 
 def test_the_drift_raises_the_acceptance(key):
     # of a Gaussian in many dimensions, at the same width
-    x = jax.random.normal(key, (500, 10, 3))
+    x = generator(key).normal(size=(500, 10, 3))
     with_drift, without = (
         walk_many(walk, x, 0.7, key, 20).acceptance.mean()
         for walk in reversed(CHAIN_KINDS.values())
@@ -54,7 +62,7 @@ def test_the_drift_raises_the_acceptance(key):
 
 
 def test_rejected_walkers_stay(key):
-    x = jnp.zeros((50, 1, 2))  # at the maximum: every move lowers the probability
+    x = np.zeros((50, 1, 2))  # at the maximum: every move lowers the probability
     steep = lambda *arguments: metropolis(lambda x: 1e6 * gaussian(x)[0], *arguments)
     end = walk_many(steep, x, 1.0, key, 1)
     assert end.acceptance.mean() == 0
@@ -65,11 +73,11 @@ def test_a_drift_that_diverges_does_not_carry_a_walker_away(key):
     # ln|x| of a node: the drift at 1e-6 is half a million widths long
     node = lambda x: (jnp.log(jnp.sum(x**2)) - jnp.sum(x**2) / 2, 2 * x / jnp.sum(x**2) - x)
     end = walk_many(
-        lambda *arguments: mala(node, *arguments), jnp.full((2000, 1, 2), 1e-6), 1.0, key, 40
+        lambda *arguments: mala(node, *arguments), np.full((2000, 1, 2), 1e-6), 1.0, key, 40
     )
     assert end.acceptance.mean() > 0.3
     # density x^2 e^{-x^2 / 2} in the plane: the mean of x^2 is 4
-    assert_equal_within_errors(*mean_and_error(jnp.sum(end.x**2, axis=(1, 2))), 4.0, bound=0.08)
+    assert_equal_within_errors(*mean_and_error(np.sum(end.x**2, axis=(1, 2))), 4.0, bound=0.08)
 
 
 def test_width_follows_the_acceptance():

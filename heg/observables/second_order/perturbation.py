@@ -250,7 +250,10 @@ def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
         # -F_2 = sum of W^2 h(|Delta| + shift)
         result = float(spectrum @ h)
         # the mean of the old and the new, as the sum falls with the shift and would swing
-        lowered = (lowered + result) / 2
+        before = lowered
+        lowered = (before + result) / 2
+        if lowered == before:
+            break  # to the last digit: nothing would change any more
     return lowered
 
 
