@@ -14,7 +14,7 @@ FLAGS = [
     # a loaded machine may keep one device waiting for another longer than XLA's 40 s
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 ]
-if jax.__version_info__ < (0, 10):  # newer compilers have no others
+if jax.__version_info__ < (0, 10):  # later versions do not know these flags, or gain nothing
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
     # one part for each program: that many are made at once gains nothing on two cores
     FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
