@@ -18,8 +18,11 @@ if jax.__version_info__ < (0, 10):  # later versions do not know these flags, or
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
     # one part for each program: that many are made at once gains nothing on two cores
     FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
-# before the first array; processes that tests start inherit it
+# before the first array; processes that tests start inherit both
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+# programs handed over before the one before them has ended have been seen to wait for each other
+os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 shape_checker.install()
 
