@@ -7,10 +7,12 @@ import jax
 import pytest
 import shape_checker
 
-# Tests compile much and compute little: XLA without its optimisation needs half of their time.  The
-# compiler as users have it runs in the tutorials, which are executed with the documentation
+# Tests compile much and compute little: XLA is asked for little optimisation, and where it can be
+# told, not to fuse by its slower emitters, which is half of its time.  The compiler as users have
+# it runs in the tutorials, which are executed with the documentation.  Without any optimisation
+# (level 0) tests are faster still, but a program of test_free_energy never ends on two cores
 FLAGS = [
-    "--xla_backend_optimization_level=0",
+    "--xla_backend_optimization_level=1",
     # a loaded machine may keep one device waiting for another longer than XLA's 40 s
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 ]
@@ -18,11 +20,8 @@ if jax.__version_info__ < (0, 10):  # later versions do not know these flags, or
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
     # one part for each program: that many are made at once gains nothing on two cores
     FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
-# before the first array; processes that tests start inherit both
+# before the first array; processes that tests start inherit it
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
-# programs handed over before the one before them has ended have been seen to wait for each other
-os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
-jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 shape_checker.install()
 
