@@ -55,8 +55,9 @@ class Plasma(System):
         """sqrt(N) / 2: the way from uniform electrons to a liquid is long.
 
         In the metric of the Fisher matrices its length goes as the square root of a relative
-        entropy, and that as N.  The factor is measured: for N = 54 and Gamma = 5 the bound is
-        -3.160 T after 40 such steps, -3.050 T after 100 of the quantum gas's.
+        entropy, and that as N.  The factor is measured: for N = 54 and Gamma = 5 the bound
+        with size correction is -3.121 T after 40 such steps, -3.050 T after 100 of the quantum
+        gas's.
         """
         return math.sqrt(self.electrons) / 2
 
