@@ -41,10 +41,6 @@ GASES = {
 GASES_OF_TWO_SPINS = {name: GASES[name] for name in ("2D-spins", "3D-spins")}
 
 
-# for programs that compute longer than they are compiled: conftest.py switches optimisation off
-OPTIMISED = {"xla_backend_optimization_level": 1}
-
-
 def reference_rows(name: str) -> list[dict[str, str]]:
     """Rows of a table in tests/data; the lines of its header tell source and units."""
     lines = (Path(__file__).parent / "data" / name).read_text().splitlines()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_systems import OPTIMISED, random_like
+from known_systems import random_like
 from small_runs import small_config
 
 from heg import plasma
@@ -51,7 +51,7 @@ def exact_free_energy(dim, points):
     at r = 0.
     """
     gas = plasma(2, dim, GAMMA)
-    energies = jax.jit(jax.vmap(lambda x: coulomb_energy(x, gas)), compiler_options=OPTIMISED)
+    energies = jax.jit(jax.vmap(lambda x: coulomb_energy(x, gas)))
     energy = energies(grid_of_pairs(gas, points))
     return float(-np.log(np.mean(np.exp(-GAMMA * energy))) / 2)
 
@@ -70,7 +70,7 @@ def test_two_electrons_are_those_of_quadrature(dim, points, key):
         return energy.weights(gas.temperature)["log_weight"], inverse.verified
 
     # z on the lattice stands for uniform draws: x comes by the way that every draw takes
-    samples = jax.jit(jax.vmap(sample), compiler_options=OPTIMISED)
+    samples = jax.jit(jax.vmap(sample))
     log_weight, verified = jax.device_get(samples(grid_of_pairs(gas, points)))
     assert verified.all()
     lifted = -np.log(np.mean(np.exp(log_weight))) / 2

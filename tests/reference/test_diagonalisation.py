@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from known_systems import (
     GASES,
-    OPTIMISED,
     POLARIZED_2D,
     SPINS_2D,
     SPINS_3D,
@@ -72,7 +71,7 @@ def test_matrix_elements_are_integrals_of_the_coulomb_energy(gas, key):
     psi = np.array([determinant(block.n[state]) for state in states])
     energy_of_one = lambda x: coulomb_energy(x, gas)
     energies = lambda x: jax.lax.map(energy_of_one, x, batch_size=4000)
-    potential = np.asarray(jax.jit(energies, compiler_options=OPTIMISED)(x))
+    potential = np.asarray(jax.jit(energies)(x))
     samples = np.conj(psi[0]) * psi * potential
     mean, error = mean_and_error(samples, axis=1)
     expected = block.hamiltonian[0, states]

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 from known_systems import (
-    OPTIMISED,
     POLARIZED_2D,
     SPINS_3D,
     assert_equal_within_errors,
@@ -33,7 +32,7 @@ def draw_many(system, orbitals, state, key, draws):
     def draw(key):
         return draw_determinant(lambda z: waves(z, state), system.box, shape, key)
 
-    return jax.jit(jax.vmap(draw), compiler_options=OPTIMISED)(jax.random.split(key, draws))
+    return jax.jit(jax.vmap(draw))(jax.random.split(key, draws))
 
 
 def distance_counts(x, box, edges):
@@ -71,7 +70,7 @@ def test_coulomb_energy_of_the_fermi_sea_is_that_of_hartree_fock(key):
     orbitals = lowest_shells(sea, 7)
     spins = [draw_many(sea, orbitals, np.arange(7), key, 4000) for key in jax.random.split(key)]
     x = np.concatenate(spins, axis=1)
-    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, sea)), compiler_options=OPTIMISED)(x)
+    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, sea)))(x)
     _, expected = hartree_fock_energy(sea)
     # bound: 0.7 per cent of it
     assert_equal_within_errors(*mean_and_error(energy), expected, bound=0.01)
@@ -87,14 +86,14 @@ def test_exact_draws_and_equilibrated_chains_have_the_same_moments(kind, moves, 
     def walk(state, x, key):
         return chain(params.flow, state, x, first_width(SPINS_3D), key, moves)
 
-    many = jax.jit(jax.vmap(walk), compiler_options=OPTIMISED)
+    many = jax.jit(jax.vmap(walk))
     uniform = random_positions(SPINS_3D, key, CHAINS)
     walked = many(drawn.state, uniform, jax.random.split(key, CHAINS))
     other_keys = jax.random.split(jax.random.fold_in(key, 1), CHAINS)
     longer = many(drawn.state, walked.x, other_keys)
     assert 0.2 < walked.acceptance.mean() < 0.9
 
-    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, SPINS_3D)), compiler_options=OPTIMISED)
+    energy = jax.jit(jax.vmap(lambda x: coulomb_energy(x, SPINS_3D)))
     edges = SPINS_3D.box * np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9])
 
     def moments(x):
