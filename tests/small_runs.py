@@ -1,6 +1,11 @@
 """Runs as small as they can be, for tests of loops and files."""
 
+import contextlib
+
+import pytest
+
 from heg.config import Config, ModelConfig, OptimizerConfig, RunConfig, SamplerConfig
+from heg.runs import second_order_rows
 
 BATCH = 16
 # states of the second order where its loop and files are tested: heg.runs.second_order_rows
@@ -44,3 +49,12 @@ def small_config(gas, flow_layers=1, transformer_layers=1, sampler="exact", opti
         SamplerConfig(sampler, BATCH, moves=20, chunk=8),
         OptimizerConfig(optimizer),
     )
+
+
+@contextlib.contextmanager
+def few_states():
+    """The loop of the second order looks at FEW_STATES; its accuracy is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, number in FEW_STATES.items():
+            patch.setattr(second_order_rows, name, number)
+        yield

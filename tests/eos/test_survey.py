@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small_runs import few_states
 
 from heg.cli import common, eos
 from heg.eos import survey
@@ -17,7 +18,7 @@ from heg.eos.grid import points
 from heg.eos.table_directory import is_done, status
 from heg.eos.table_files import load_table
 from heg.errors import RunError
-from heg.runs import files, second_order_rows, text_files
+from heg.runs import files, text_files
 from heg.statistics import Estimate
 from heg.training.cost import START
 
@@ -64,10 +65,8 @@ def made(grid, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_states():
-    """F_2 of as few states as there may be: its accuracy is tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(second_order_rows, "MIN_ROWS", 4)
+def second_order_of_few_states():
+    with few_states():
         yield
 
 

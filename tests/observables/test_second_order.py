@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from known_systems import all_states
 from scipy.special import logsumexp
-from small_runs import FEW_STATES
+from small_runs import FEW_STATES, few_states
 
 from heg import Config, ModelConfig, RunConfig, SystemConfig, build
 from heg.gas.ideal import log_partition
@@ -232,10 +232,13 @@ def test_a_degenerate_shell_is_that_of_the_hamiltonian():
     assert abs(exact - second) > 0.1 * second
 
 
-def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path, monkeypatch):
-    # the same with fewer states
-    for name, number in FEW_STATES.items():
-        monkeypatch.setattr(second_order_rows, name, number)
+@pytest.fixture
+def small_search():
+    with few_states():
+        yield
+
+
+def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path, small_search):
     # opposite spins in two dimensions, where samples are not explained in full
     excitations, solver = excitations_of(SystemConfig(2, 2, 4.0, 0.5, "0"))
     state = solver.init(jax.random.key(0))

@@ -11,14 +11,14 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from small_runs import FEW_STATES, small_config
+from small_runs import few_states, small_config
 
 from heg.cli.measure import measure as heg_measure
 from heg.config import RunConfig, SystemConfig
 from heg.observables import evaluation
 from heg.observables.structure import grid_of
 from heg.report import run_report
-from heg.runs import files, hdf5, second_order_rows, text_files
+from heg.runs import files, hdf5, text_files
 from heg.runs.measure import measure
 from heg.runs.solve import solve
 from heg.statistics import independent, jackknife
@@ -46,9 +46,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(run):
     """Its measurement by the command line, and what it printed."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, number in FEW_STATES.items():
-            patch.setattr(second_order_rows, name, number)
+    with few_states():
         assert exit_code([str(run), "--samples", "250"]) == 0
     return json.loads((run / "observables.json").read_text())
 

@@ -5,13 +5,15 @@ import pytest
 from known_systems import POLARIZED_2D, all_states, exact_draws, generator, random_like
 from small_runs import BATCH, small_config
 
-from heg.config import SystemConfig
+from heg import System, plasma
+from heg.config import OptimizerConfig, SystemConfig
 from heg.gas.coulomb import madelung
 from heg.gas.ideal import choose_cutoff, thermodynamics
+from heg.model.density_matrix import Params
 from heg.training.control_variates import first_regression
-from heg.training.free_energy import per_electron
+from heg.training.free_energy import Scores, per_electron
 from heg.training.natural_gradient import TRUST, trusted
-from heg.training.step import LATE, build, late_average
+from heg.training.step import LATE, build, build_optimizer, late_average
 
 
 @pytest.mark.parametrize(
@@ -133,3 +135,16 @@ def test_late_average_weighs_steps_by_their_power(key):
     np.testing.assert_allclose(average, weights @ np.asarray(values) / weights.sum(), rtol=1e-12)
     assert weights[6:].sum() > 0.9 * weights.sum()
     np.testing.assert_allclose(late_average(np.full((), 9.0), values[0], 1), values[0], atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "gas, longest", [(System(8, 8, 3, 2.0, 0.5), 0.1), (plasma(16, 3, 5.0), 0.2)], ids=str
+)
+def test_no_step_is_longer_than_that_of_its_gas(gas, longest, key):
+    # in the metric of the Fisher matrix; sqrt(16) / 2 times as long for the plasma
+    matrix = generator(key).normal(size=(20, 3))
+    optimizer = build_optimizer(gas, OptimizerConfig(max_norm=0.1))
+    steep = Params({}, {"a": np.array([1e3, -2e3, 5e2])})
+    first = optimizer.init(steep)
+    step, _ = optimizer.update(steep, first, steep, scores=Scores(np.zeros((20, 0)), matrix))
+    np.testing.assert_allclose(np.linalg.norm(matrix @ step.flow["a"]), longest, rtol=1e-12)
