@@ -9,11 +9,9 @@ import shape_checker
 
 # Tests compile much and compute little: XLA is asked for little optimisation, and where it can be
 # told, not to fuse by its slower emitters, which spares a third of the time of a small run.  The
-# tutorials, which are executed with the documentation, have the emitters of users' runs.  Without
-# any optimisation (level 0) tests are faster still, but a program of test_free_energy never ends
-# on two cores
+# tutorials, which are executed with the documentation, have the emitters of users' runs
 FLAGS = [
-    "--xla_backend_optimization_level=1",
+    "--xla_backend_optimization_level=0",
     # a loaded machine may keep one device waiting for another longer than XLA's 40 s
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 ]

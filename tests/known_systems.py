@@ -124,9 +124,15 @@ def make_model(
 
 @functools.cache
 def make_exact_draw(system: System, orbitals: int) -> Callable:
-    """Exact draws of x, jitted, from the model that `make_model` gives for these arguments."""
+    """Exact draws of x, jitted, from the model that `make_model` gives for these arguments.
+
+    They are no longer shared among devices.  Programs on shared arrays wait for each other: many
+    that are begun without a look at their results may fill the queue of one device, and wait
+    forever for a program that another has no place for.
+    """
     flow = make_model(system, orbitals).flow
-    return jax.jit(make_draw(system, lowest_shells(system, orbitals), flow, chunk=500))
+    draw = jax.jit(make_draw(system, lowest_shells(system, orbitals), flow, chunk=500))
+    return lambda *arguments: jax.tree.map(jnp.asarray, jax.device_get(draw(*arguments)))
 
 
 @functools.cache
