@@ -10,5 +10,5 @@ if [ -z "${PYTHON:-}" ]; then  # types are checked against the oldest supported 
   lint-imports
   mypy heg
 fi
-pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
+pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
 if [ $# -eq 0 ] && [ -z "${PYTHON:-}" ]; then bash scripts/docs.sh; fi
