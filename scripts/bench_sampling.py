@@ -94,7 +94,7 @@ def fitted_regression(solver, params):
     regression = first_regression()
     for number in range(BATCHES):
         samples, _ = solver.measure(params, jax.random.fold_in(jax.random.key(11), number))
-        regression = update_regression(regression, samples.controls, samples.energy)
+        regression = update_regression(regression, samples.controls, samples.energy, number)
     return regression
 
 

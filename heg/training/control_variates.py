@@ -16,8 +16,9 @@ with them,
           b(K) = \beta_0 + \beta_1 \epsilon_K + \beta_2 U_K ,
 
 with eps_K the ideal and U_K the Hartree-Fock energy of K.  E_loc - gamma C has the mean of E_loc
-and less noise, and b(K) is a baseline of the flow's gradient (heg.training.free_energy).  Without a
-flow the potential energy is U(z).  Then no noise is left, and the regression starts there.
+and less noise.  b(K) is what K tells of the energy: the energy of p(K)'s gradient, and a baseline
+of the flow's (heg.training.free_energy).  Without a flow the potential energy is U(z).  Then no
+noise is left, and the regression starts there.
 
 Source of the method: Rubinstein and Kroese, Simulation and the Monte Carlo Method, chapter on
 variance reduction.
@@ -41,8 +42,10 @@ from heg.model.density_matrix import Energy
 SHELLS = 6  # of reciprocal vectors
 HIGHEST = 3  # largest component of these vectors, in units of 2 pi / L
 STATE_REGRESSORS = 3  # the constant, eps_K and U_K
+CONSTANT = 0
 REGRESSORS = STATE_REGRESSORS + 1 + SHELLS  # then the Coulomb energy and the shells
-MEMORY = 0.9  # weight of the earlier batches
+FEWEST_BATCHES = 10  # that the moments remember
+REMEMBERED = 0.25  # of all batches, where those are more: the latest quarter
 RIDGE = 1e-10  # of the regression, in units of the mean square of each regressor
 PRIOR = 1e-12  # moments before any batch was seen: outweighed by the first
 TINY = 1e-300  # keeps the scale of a regressor that vanishes from being zero
@@ -169,12 +172,20 @@ def first_regression() -> Regression:
     return Regression(squares, products)
 
 
-def update_regression(regression: Regression, controls: Controls, energy: Energy) -> Regression:
+def update_regression(
+    regression: Regression, controls: Controls, energy: Energy, step: jax.Array | int
+) -> Regression:
     """The moments with a batch added.
+
+    They remember about the latest FEWEST_BATCHES, or the share REMEMBERED of all where that is
+    more: what changes as the flow learns is forgotten, and later the noise averages out.  Slopes
+    come from the deviations within each batch.  Between batches the energy falls because the flow
+    learns, and eps_K falls because p(K) does; the one does not follow from the other.
 
     Args:
       regression: moments of earlier batches.
       controls, energy: the batch, along their first axis.
+      step: number of batches before this one.
     """
     regressors = jnp.concatenate(controls, axis=1)
     kinetic = jnp.real(energy.kinetic)
@@ -185,10 +196,26 @@ def update_regression(regression: Regression, controls: Controls, energy: Energy
         products=regressors.T @ energies / count,
     )
 
-    def forget(old, new):
-        return MEMORY * old + (1 - MEMORY) * new
+    remembered = jnp.maximum(FEWEST_BATCHES, REMEMBERED * step)
 
-    return jax.tree.map(forget, regression, batch)
+    def forget(old, new):
+        return old + (new - old) / remembered
+
+    sums = jax.tree.map(lambda old, new: forget(old[CONSTANT], new[CONSTANT]), regression, batch)
+    scatter = jax.tree.map(forget, _scatter(regression), _scatter(batch))
+    return jax.tree.map(jnp.add, scatter, _of_means(sums))
+
+
+def _scatter(regression):
+    """The moments of the deviations from the means."""
+    sums = jax.tree.map(lambda leaf: leaf[CONSTANT], regression)
+    return jax.tree.map(jnp.subtract, regression, _of_means(sums))
+
+
+def _of_means(sums):
+    """What the moments would be if nothing varied, from their rows of the constant regressor."""
+    weight = sums.squares[CONSTANT]
+    return jax.tree.map(lambda leaf: jnp.outer(sums.squares, leaf) / weight, sums)
 
 
 def coefficients(regression: Regression) -> jax.Array:

@@ -7,8 +7,10 @@ With F_loc = T ln p + Re E_loc, b(K) any real function of K and O = grad ln p or
 .. math:: \partial_\phi F = \mathbb{E}[(F_{loc} - F)\, O_\phi], \qquad
           \partial_\theta F = 2\,\mathrm{Re}\,\mathbb{E}[(E_{loc} - b(K))^*\, O_\theta] .
 
-Psi_K is normalised for each K, so b leaves the second gradient unbiased; it is fitted on earlier
-batches, as are the control variates that take noise out of E_loc (heg.training.control_variates).
+Psi_K is normalised for each K, so b leaves the second gradient unbiased.  Fitted to E_loc on
+earlier batches (heg.training.control_variates), b(K) is nearly the mean of E_loc over x.  In
+training it stands for E_loc in the first gradient: p(K) then minimises F with the fitted energies,
+and the noise of x, many times T in a cold gas, does not reach it.
 
 Source: Xie, Zhang and Wang, SciPost Phys. 14, 154 (2023), doi:10.21468/SciPostPhys.14.6.154.
 """
@@ -143,10 +145,10 @@ def gradient(
 
     Args:
       model, params, walkers: the walkers drawn from the model at these parameters.
-      f_deviation: F_loc - F, real.                         [B]
+      f_deviation: F_loc - F, or T ln p + b(K) less its mean, real.  [B]
       e_deviation: E_loc - b(K), complex.                   [B]
-    Accuracy: unbiased except for clipping and, where a mean comes from the same batch, a factor
-      1 - 1/B; equals the derivative of F by quadrature (tests/training/test_free_energy.py).
+    Accuracy: with F_loc unbiased, but for clipping and, where a mean comes from the same batch, a
+      factor 1 - 1/B; equals the derivative of F by quadrature (tests/training/test_free_energy.py).
     """
     log_p_of_batch = jax.vmap(model.occupations.log_prob, in_axes=(None, 0))
     log_psi_of_batch = jax.vmap(model.log_psi, in_axes=(None, 0, 0))

@@ -23,7 +23,6 @@ from heg.sampling.folds import Quality, folded_measure, lowest_determinant
 from heg.training.control_variates import (
     Regression,
     baseline,
-    controlled,
     first_regression,
     make_controls,
     update_regression,
@@ -333,7 +332,9 @@ class StepFunctions:
                 flow=late_average(state.average.flow, params.flow, step),
             ),
             walkers=walk.walkers,
-            regression=update_regression(state.regression, samples.controls, samples.energy),
+            regression=update_regression(
+                state.regression, samples.controls, samples.energy, state.step
+            ),
             width=walk.width,
             redrawn=state.redrawn + walk.redrawn,
         )
@@ -381,13 +382,13 @@ class StepFunctions:
         """The gradient of F, and the scores if the optimiser wants them."""
         params = state.params
         walkers = walk.walkers
-        of_f, of_e = _deviations(system, state.regression, samples)
+        of_state, of_e = _deviations(system, state.regression, samples)
         if self.optimizer.optimizer == "natural":
             # the scores serve twice, for the gradient and for the Fisher matrices
             centred = scores(model, params, walkers, self.chunk)
-            by_scores = gradient_from_scores(centred, params, of_f, of_e)
+            by_scores = gradient_from_scores(centred, params, of_state, of_e)
             return _Slope(by_scores, centred)
-        by_surrogate = gradient(model, params, walkers, of_f, of_e)
+        by_surrogate = gradient(model, params, walkers, of_state, of_e)
         return _Slope(by_surrogate, None)
 
 
@@ -402,25 +403,22 @@ class _Deviations(NamedTuple):
     """Clipped deviations of the samples from their means, hartree.  [B]
 
     Attributes:
-      free_energy: of F_loc, less its control variates, from its mean.
+      of_state: of T ln p(K) + b(K) from its mean.
       energy: of E_loc from b(K), complex.
     """
 
-    free_energy: jax.Array
+    of_state: jax.Array
     energy: jax.Array
 
 
 def _deviations(system, regression, samples):
-    quiet = controlled(regression, samples.controls, samples.energy)
-    # F_loc = T ln p + Re E_loc
-    e_loc = jnp.real(quiet.total)
-    f_loc = system.temperature * samples.log_p + e_loc
-    # the flow's gradient takes E_loc as it is: the mean of C times a score is not zero
     b = baseline(regression, samples.controls)
+    # E_loc would bring the noise of x into p(K), many times T in a cold gas
+    of_state = system.temperature * samples.log_p + b
+    from_mean = of_state - of_state.mean()
     from_baseline = samples.energy.total - b
-    from_mean = f_loc - f_loc.mean()
     return _Deviations(
-        free_energy=clip_deviation(from_mean),
+        of_state=clip_deviation(from_mean),
         energy=clip_deviation(from_baseline),
     )
 

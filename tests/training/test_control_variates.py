@@ -65,6 +65,22 @@ def test_deviations_vanish_in_each_state():
     assert_equal_within_errors(np.array(worst), 1.0, 0.0, bound=1.1)
 
 
+def test_b_is_nearly_the_mean_energy_of_each_state():
+    walkers, samples = draws_and_controls(POLARIZED_2D)
+    regression = update_regression(first_regression(), samples.controls, samples.energy, 0)
+    b = np.asarray(baseline(regression, samples.controls))
+    quiet = np.real(controlled(regression, samples.controls, samples.energy).total)
+    _, number, count = np.unique(walkers.state, axis=0, return_inverse=True, return_counts=True)
+    of_states, excess, errors = [], [], []
+    for state in np.flatnonzero(count > 40):
+        of_states.append(b[number == state][0])
+        mean, error = mean_and_error(quiet[number == state] - b[number == state])
+        excess.append(mean)
+        errors.append(error)
+    assert len(errors) > 8
+    assert_equal_within_errors(excess, errors, 0.0, bound=0.5 * np.std(of_states))
+
+
 @pytest.mark.parametrize("gas", [POLARIZED_2D, SPINS_3D], ids=["2D-polarized", "3D-spins"])
 def test_first_regression_leaves_no_noise_without_a_flow(gas):
     _, params, walkers, _ = exact_draws(gas, 9, 2000)
@@ -86,7 +102,7 @@ def test_control_leaves_the_mean_and_takes_noise_away(gas):
     first, second = (
         jax.tree.map(lambda leaf: leaf[part], samples) for part in (slice(1000), slice(1000, None))
     )
-    regression = update_regression(first_regression(), first.controls, first.energy)
+    regression = update_regression(first_regression(), first.controls, first.energy, 0)
     energy = jax.device_get(controlled(regression, second.controls, second.energy))
     assert np.var(energy.potential) < 0.7 * np.var(second.energy.potential)
     for quiet, noisy in zip(energy, second.energy):
@@ -98,19 +114,34 @@ def test_regression_recovers_a_linear_law(key):
     laws = np.linspace(-1, 1, 2 * (4 + SHELLS)).reshape(4 + SHELLS, 2)
     regression = first_regression()
     rng = generator(key)
-    for _ in range(3):
+    for number in range(3):
         regressors = rng.normal(size=(400, 4 + SHELLS))
         regressors[:, 0] = 1.0
         kinetic, potential = (regressors @ laws).T
         controls = Controls(regressors[:, :3], regressors[:, 3:])
-        regression = update_regression(regression, controls, LocalEnergy(kinetic + 0.1j, potential))
+        energy = LocalEnergy(kinetic + 0.1j, potential)
+        regression = update_regression(regression, controls, energy, number)
     np.testing.assert_allclose(coefficients(regression), laws, atol=1e-4)
+
+
+def test_what_falls_from_batch_to_batch_does_not_follow_from_what_falls_beside_it(key):
+    slopes = np.linspace(-1, 1, 2 * (3 + SHELLS)).reshape(3 + SHELLS, 2)
+    regression = first_regression()
+    rng = generator(key)
+    for number in range(30):
+        regressors = rng.normal(size=(400, 3 + SHELLS)) - number
+        kinetic, potential = (regressors @ slopes).T - 10 * number
+        constant = np.ones((400, 1))
+        controls = Controls(np.hstack([constant, regressors[:, :2]]), regressors[:, 2:])
+        energy = LocalEnergy(kinetic + 0.1j, potential)
+        regression = update_regression(regression, controls, energy, number)
+    np.testing.assert_allclose(coefficients(regression)[1:], slopes, atol=1e-4)
 
 
 def test_regressors_that_do_not_vary_do_no_harm():
     # one state and no coupling: nothing but the constant is left
     controls = Controls(np.tile([1.0, 0.7, 0.0], (8, 1)), np.zeros((8, 1 + SHELLS)))
     energy = LocalEnergy(np.full(8, 0.7 + 0j), np.zeros(8))
-    regression = update_regression(first_regression(), controls, energy)
+    regression = update_regression(first_regression(), controls, energy, 0)
     np.testing.assert_allclose(baseline(regression, controls), 0.7, rtol=1e-5)
     np.testing.assert_allclose(controlled(regression, controls, energy).kinetic, 0.7, rtol=1e-12)
