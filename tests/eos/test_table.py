@@ -197,6 +197,17 @@ def test_a_shipped_table_answers_as_its_page_says(name, n_down):
         assert abs(found.mean - published) < min(2 * found.error, 0.05 * abs(published))
 
 
+def test_the_shipped_table_in_two_dimensions_tends_to_the_ground_state():
+    columns = load_table("2d-polarised").columns
+    assert len(columns["rs_bohr"]) == 25 and np.all(columns["f_2_ha"] < 0)
+    cold = columns["theta"] == 0.1
+    difference = columns["f_xc_ha"] - columns["f_xc_amgb_ha"]
+    assert np.all(np.abs(difference[cold]) < 2 * columns["f_xc_error_ha"][cold])
+    # the error is a part of what temperature does
+    hot = columns["theta"] == 1.0
+    assert np.all(difference[hot] > 3 * columns["f_xc_error_ha"][hot])
+
+
 def test_a_table_of_two_rows_says_what_is_missing():
     gases = [System(7, 0, 3, rs, 0.5, (0.0,) * 3) for rs in (1.0, 2.0)]
     few = table_of([row_of([part(gas, -0.1)]) for gas in gases], {(7, 0): ONE})
