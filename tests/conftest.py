@@ -7,7 +7,7 @@ import jax
 import pytest
 import shape_checker
 
-# Tests compile much and compute little: XLA is asked for little optimisation, and where it can be
+# Tests compile much and compute little: XLA is asked for no optimisation, and where it can be
 # told, not to fuse by its slower emitters, which spares a third of the time of a small run.  The
 # tutorials, which are executed with the documentation, have the emitters of users' runs
 FLAGS = [

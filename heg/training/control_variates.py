@@ -70,9 +70,13 @@ ControlsFunction = Callable[[jax.Array, jax.Array], Controls]  # of z [N, d] and
 class Regression(NamedTuple):
     """Running moments of the regressors r and of the energies y (kinetic, potential).
 
+    They are those of samples that scatter about one running mean as each batch does about its own.
+    The first row of each is that of the constant regressor: the weight of the batches and the means
+    times that weight.
+
     Attributes:
-      squares: mean of r r^T over earlier batches.          [R, R]
-      products: mean of r y^T over earlier batches.         [R, 2]
+      squares: of r r^T.                                    [R, R]
+      products: of r y^T.                                   [R, 2]
     """
 
     squares: jax.Array

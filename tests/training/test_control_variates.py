@@ -67,17 +67,23 @@ def test_deviations_vanish_in_each_state():
 
 def test_b_is_nearly_the_mean_energy_of_each_state():
     walkers, samples = draws_and_controls(POLARIZED_2D)
-    regression = update_regression(first_regression(), samples.controls, samples.energy, 0)
-    b = np.asarray(baseline(regression, samples.controls))
-    quiet = np.real(controlled(regression, samples.controls, samples.energy).total)
-    _, number, count = np.unique(walkers.state, axis=0, return_inverse=True, return_counts=True)
+    # fitted on some, judged on the others
+    some, others = (
+        jax.tree.map(lambda leaf: leaf[part], samples) for part in (slice(500), slice(500, None))
+    )
+    regression = update_regression(first_regression(), some.controls, some.energy, 0)
+    b = np.asarray(baseline(regression, others.controls))
+    quiet = np.real(controlled(regression, others.controls, others.energy).total)
+    _, number, count = np.unique(
+        walkers.state[500:], axis=0, return_inverse=True, return_counts=True
+    )
     of_states, excess, errors = [], [], []
-    for state in np.flatnonzero(count > 40):
+    for state in np.flatnonzero(count > 25):
         of_states.append(b[number == state][0])
         mean, error = mean_and_error(quiet[number == state] - b[number == state])
         excess.append(mean)
         errors.append(error)
-    assert len(errors) > 8
+    assert len(errors) > 6
     assert_equal_within_errors(excess, errors, 0.0, bound=0.5 * np.std(of_states))
 
 
