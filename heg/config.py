@@ -20,6 +20,7 @@ from heg.gas.units import temperature_of_words
 # no machine of today goes beyond these
 MAX_LAYERS = 100
 MAX_WIDTH = 1024
+MAX_ORBITALS = 10**6
 MAX_SAMPLES = 2**22
 MAX_STEPS = 2**40
 MAX_SEED = 2**63 - 1
@@ -144,10 +145,13 @@ class ModelConfig:
     "backflow layers; 0: plane waves"
     flow_width: Whole = 16
     "width of the pair networks"
+    min_orbitals: Whole = 1
+    "plane waves of p(K) at least; orbital_tolerance may ask for more"
 
     def __post_init__(self):
         make_plain(self)
         within(self, 1e-12, 0.1, "orbital_tolerance")
+        within(self, 1, MAX_ORBITALS, "min_orbitals")
         within(self, 0, MAX_LAYERS, "transformer_layers", "flow_layers")
         within(self, 1, MAX_WIDTH, "transformer_heads", "transformer_width", "flow_width")
         heads = self.transformer_heads

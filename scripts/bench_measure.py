@@ -47,8 +47,7 @@ def main(*, batch: int = 256, repetitions: int = 7) -> None:
 def milliseconds(config: Config, repetitions: int) -> dict[str, float]:
     """Median milliseconds for a sample of the energies alone and of all observables."""
     solver = build(config)
-    system = config.system.build()
-    tools = instruments(system, config.model, config.sampler)
+    tools = instruments(solver, config.sampler)
     state = solver.init(jax.random.key(0))
     params = state.params._replace(flow=disturbed(state.params.flow))
 

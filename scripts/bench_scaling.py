@@ -27,7 +27,7 @@ import jax
 from heg.config import Config, RunConfig, SamplerConfig, SystemConfig
 from heg.parallel import processes
 from heg.parallel.devices import everywhere, jit, map_walkers
-from heg.training.step import build, training_programs
+from heg.training.step import build
 
 GAS = SystemConfig(13, 2, rs=10.0, theta=0.15, polarization="1", twist=(0.25, 0.25))
 WARM_CALLS = 2  # that compile and fill caches
@@ -103,14 +103,15 @@ def measure(batch: int) -> None:
 def moved_in_step(config: Config, state) -> dict[str, float]:
     """Bytes that a device receives in each program of a step."""
     system = config.system.build()
-    kind = system.of_unit_density
-    step = training_programs(kind, config.model, config.sampler, config.optimizer)
+    step = build(config).programs
     key = jax.random.key(1)
-    walk = step.draw(system, state.params, key)
+    states = step.states(system, state.params, key)
+    walk = step.draw(system, state.params, states, key)
     samples = step.evaluate(system, state.params, walk.walkers)
     min_det = step.lowest(system, state.params.flow, walk.walkers)
     lowered = {
-        "draw": step.draw.lower(system, state.params, key),
+        "states": step.states.lower(system, state.params, key),
+        "draw": step.draw.lower(system, state.params, states, key),
         "evaluate": step.evaluate.lower(system, state.params, walk.walkers),
         "update": step.update.lower(system, state, walk, samples, min_det),
         "lowest": step.lowest.lower(system, state.params.flow, walk.walkers),

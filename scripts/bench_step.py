@@ -232,7 +232,8 @@ def _own_phases(solver, config, state, samples):
     def step(state, key):
         # Solver.step as one program: the key of a step is made outside of programs
         programs = solver.programs
-        walk = programs.draw(system, state.params, key)
+        states = programs.states(system, state.params, key)
+        walk = programs.draw(system, state.params, states, key)
         samples = programs.evaluate(system, state.params, walk.walkers)
         min_det = programs.lowest(system, state.params.flow, walk.walkers)
         return programs.update(system, state, walk, samples, min_det)

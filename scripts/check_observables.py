@@ -65,7 +65,7 @@ def make_case(gas: SystemConfig, batch: int, seed: int) -> Case:
     config = Config(gas, RunConfig("none"), model, SamplerConfig(batch=batch))
     solver = build(config)
     system = gas.build()
-    tools = instruments(system, config.model, config.sampler)
+    tools = instruments(solver, config.sampler)
     state = solver.init(jax.random.key(seed))
     orbitals = solver.cutoff.orbitals
     key = jax.random.key(seed + 1)

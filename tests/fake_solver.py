@@ -28,7 +28,9 @@ class FakeSolver:
     def __init__(self, config):
         self.config = config
         self.system = config.system.build()
-        self.cutoff = choose_cutoff(self.system, config.model.orbital_tolerance)
+        self.cutoff = choose_cutoff(
+            self.system, config.model.orbital_tolerance, config.model.min_orbitals
+        )
         self.template = jax.tree.map(np.zeros_like, self.init(jax.random.key(0)))
 
     def init(self, key):

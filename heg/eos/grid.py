@@ -1,6 +1,7 @@
 """The grid of an equation of state: its runs, their order, and where each may start from."""
 
 import dataclasses
+import functools
 import itertools
 import zlib
 from typing import Annotated, Literal, NamedTuple
@@ -18,12 +19,15 @@ from heg.config import (
     SamplerConfig,
     SystemConfig,
 )
+from heg.gas.ideal import choose_cutoff
+from heg.gas.system import System
 from heg.gas.twists import Twist, random_twists, special_twists
 
 VALUES = Parameter(consume_multiple=True, negative="")  # a flag with several values
 MAX_TWISTS = 1000  # divisions or number
 FINAL_SAMPLES = 1024  # of the runs themselves; what counts is measured afterwards
 MIN_STEPS = 30  # fewer do not show whether a training has settled
+SIZE_CLASS = 8  # the most plane waves that a point has, in units of those that it needs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +121,7 @@ def twists(grid: GridConfig) -> list[Twist]:
 def points(grid: GridConfig) -> list[Point]:
     """All runs of a grid, each after those that it may start from.
 
-    Rows of r_s are together: a row is compiled once.
+    Rows of r_s are together, and rows of the temperatures that share what is compiled.
 
     Raises:
       ValueError: a gas is impossible; the message names the field.
@@ -217,4 +221,32 @@ def run_config(
     # smaller steps are safer, not better: a first attempt takes the usual ones
     max_norm = table.optimizer.max_norm / 2**attempt
     optimizer = dataclasses.replace(table.optimizer, max_norm=max_norm)
-    return Config(point.system, run, table.model, table.sampler, optimizer)
+    # as many plane waves for neighbouring temperatures, so that a program serves them all
+    gas = point.system.build()
+    shared = _shared_orbitals(gas.shape, table.grid.theta, table.model)
+    model = dataclasses.replace(table.model, min_orbitals=shared[gas.theta])
+    return Config(point.system, run, model, table.sampler, optimizer)
+
+
+@functools.lru_cache(maxsize=32)
+def _shared_orbitals(
+    gas: System, temperatures: tuple[float, ...], model: ModelConfig
+) -> dict[float, int]:
+    """The number of plane waves at each temperature: that of a hotter one within SIZE_CLASS.
+
+    Args:
+      gas: of heg.gas.system.System.shape.
+      temperatures: Theta of the rows of a table.
+      model: its own smallest number counts too.
+    """
+    shared: dict[float, int] = {}
+    largest = 0
+    for theta in sorted(temperatures, reverse=True):
+        here = dataclasses.replace(gas, theta=theta)
+        cutoff = choose_cutoff(here, model.orbital_tolerance, model.min_orbitals)
+        needed = len(cutoff.orbitals.energy)
+        # the hottest of a class decides for all of it
+        if not shared or needed * SIZE_CLASS < largest:
+            largest = needed
+        shared[theta] = largest
+    return shared

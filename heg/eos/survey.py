@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from heg.config import Config
 from heg.eos.doubts import doubts
 from heg.eos.grid import Point, TableConfig, points, run_config
 from heg.eos.table_directory import (
@@ -153,9 +154,10 @@ class PointWork:
 
     def compute(self, attempt: int) -> bool:
         """Train and measure the point, and write point.json; false if stopped."""
+        begun = on_first(self._begun)
         # an attempt that failed begins from the same run
-        start = on_first(self._start)
-        summary = self._train(start, attempt)
+        start = begun.run.start if begun else on_first(self._start)
+        summary = self._train(begun, start, attempt)
         if not summary:
             return False
         trained = time.monotonic()
@@ -193,13 +195,14 @@ class PointWork:
         on_first(text_files.save_json, self.directory.path / POINT_FILE, facts)
         return True
 
-    def _start(self) -> str | None:
-        """Directory of the run that the point starts from; None for the ideal gas.
+    def _begun(self) -> Config | None:
+        """The configuration of the run of the point; None if it has not begun."""
+        if not self.directory.config_file.exists():
+            return None
+        return self.directory.configuration()
 
-        It is the one that the point has started from, else its nearest neighbour that is done.
-        """
-        if self.directory.config_file.exists():
-            return self.directory.configuration().run.start
+    def _start(self) -> str | None:
+        """Directory of the nearest neighbour that is done; None, for the ideal gas, if none is."""
         if not self.table.grid.warm:
             return None
         for name in self.point.neighbours:
@@ -207,7 +210,7 @@ class PointWork:
                 return str(self.run_dir / name)
         return None
 
-    def _train(self, start: str | None, attempt: int) -> dict:
+    def _train(self, begun: Config | None, start: str | None, attempt: int) -> dict:
         """The summary of the trained run; empty if stopped."""
         config = run_config(
             self.table,
@@ -216,6 +219,9 @@ class PointWork:
             start=start,
             attempt=attempt,
         )
+        # a run keeps its plane waves, though the grid may have got hotter temperatures since
+        if begun:
+            config = dataclasses.replace(config, model=begun.model)
 
         def show(step, info):
             mean, error = info.estimates["F"]

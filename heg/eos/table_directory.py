@@ -86,8 +86,10 @@ def check(table: TableConfig, run_dir: Path) -> None:
             )
         return
     stored = text_files.load_tables(path)
+    defaults = tables(TableConfig(table.grid))
     for name, fields in tables(table).items():
-        before = stored.get(name, {})
+        # the table may be of a version that lacked a field
+        before = defaults[name] | stored.get(name, {})
         for field, value in fields.items():
             if name == "grid" and field in GROWING_FIELDS:
                 _check_growth(run_dir, field, value, before.get(field, []))

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from heg.gas.plane_waves import Orbitals, plane_waves, shell_ends
+from heg.gas.plane_waves import Orbitals, lowest_plane_waves, plane_waves, shell_ends
 from heg.gas.system import System
 from heg.statistics import Estimate
 
@@ -180,7 +180,7 @@ def _log_z_curvature(energy, beta, spins):
 
 @functools.singledispatch
 @functools.lru_cache(maxsize=4)
-def choose_cutoff(system: System, tolerance: float) -> Cutoff:
+def choose_cutoff(system: System, tolerance: float, fewest: int = 1) -> Cutoff:
     r"""The fewest shells that miss less than `tolerance` of the ideal gas's probability.
 
     The probability that orbital k is occupied is at most e^{-beta eps_k} Z_{N-1}/Z_N, so the
@@ -193,6 +193,7 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     Args:
       system: the gas.
       tolerance: bound on the missing probability, summed over spins.
+      fewest: plane waves that are kept in any case.
     Returns:
       Orbitals and the bound reached.
     Raises:
@@ -201,13 +202,16 @@ def choose_cutoff(system: System, tolerance: float) -> Cutoff:
     highest = _filled_level(system)
     refuse_too_many(system)
     candidates = plane_waves(system, highest + TAIL * system.temperature)
+    if len(candidates.energy) < fewest:
+        last = lowest_plane_waves(system, fewest).energy[-1]
+        candidates = plane_waves(system, last)
     energy = candidates.energy
     end_of_window = highest + WINDOW * system.temperature
     window = int(np.searchsorted(energy, end_of_window))
     missing = _missing_probability(system, energy, window)
     ends = shell_ends(energy)
     # the fewest whole shells that hold the electrons and reach the tolerance
-    ends = ends[ends >= max(system.spins)]
+    ends = ends[ends >= max(fewest, *system.spins)]
     enough = ends[missing[ends] < tolerance]
     count = int(enough[0]) if len(enough) else int(ends[-1])
     return Cutoff(
@@ -278,13 +282,8 @@ def refuse_too_many(system: System) -> None:
 
 def _filled_level(system):
     """Energy of the first orbital that is empty at T = 0, hartree."""
-    cutoff = system.fermi_energy
-    energy = plane_waves(system, cutoff).energy
-    # the shells of a small cell may begin above the Fermi energy of the infinite gas
-    while len(energy) <= max(system.spins):
-        cutoff *= 1.5
-        energy = plane_waves(system, cutoff).energy
-    return energy[max(system.spins)]
+    filled = max(system.spins)
+    return lowest_plane_waves(system, filled + 1).energy[-1]
 
 
 @functools.singledispatch

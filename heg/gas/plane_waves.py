@@ -100,6 +100,20 @@ def plane_waves(system: System, cutoff: float) -> Orbitals:
     )
 
 
+def lowest_plane_waves(system: System, count: int) -> Orbitals:
+    """The `count` plane waves of lowest energy; ties in the order of `plane_waves`.
+
+    Temperature does not enter.
+    """
+    # the shells of a small cell may begin above the Fermi energy of the infinite gas
+    cutoff = system.fermi_energy
+    waves = plane_waves(system, cutoff)
+    while len(waves.energy) < count:
+        cutoff *= 1.5
+        waves = plane_waves(system, cutoff)
+    return waves.first(count)
+
+
 def shell_ends(energy: Float[np.ndarray, " orbitals"]) -> Int[np.ndarray, " shells"]:
     """Numbers of orbitals after which a shell is complete: 1, 7, 19, 27, 33 … in 3D without twist.
 

@@ -87,7 +87,7 @@ def plasma(electrons: int, dim: int, gamma: float) -> Plasma:
 
 
 @choose_cutoff.register
-def _(system: Plasma, tolerance: float) -> Cutoff:
+def _(system: Plasma, tolerance: float, fewest: int = 1) -> Cutoff:
     """The constant function alone: the coordinates of the plasma before the flow are uniform."""
     return Cutoff(orbitals=plane_waves(system, system.fermi_energy).first(1), missing=0.0)
 

@@ -43,8 +43,8 @@ RANGES = {
     "coupling": Range(0.0, 1e4, ""),
 }
 ROUNDING = 1e-12  # relative distance from the end of a range that absorbs rounding errors
-TRACED = ("rs", "coupling")  # fields that may be traced; the others decide shapes
-STATIC = ("n_up", "n_down", "dim", "theta", "twist")
+TRACED = ("rs", "theta", "coupling")  # fields that may be traced; the others decide shapes
+STATIC = ("n_up", "n_down", "dim", "twist")
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -149,8 +149,8 @@ def electrons_up(electrons: int, polarization: float | str) -> int:
 class System:
     """A gas of given electrons, density, temperature and twist.
 
-    It may be an argument of jitted functions: gases that differ by r_s or coupling alone share what
-    is compiled.
+    It may be an argument of jitted functions: gases that differ by r_s, Theta or coupling alone
+    share what is compiled.
 
     Attributes:
       n_up, n_down: electrons of each spin, n_up >= n_down >= 0.
@@ -178,7 +178,7 @@ class System:
             self._set(name, whole_number(name, given))
         for name in RANGES:
             value = getattr(self, name)
-            # inside a jitted function r_s and the coupling have no number
+            # inside a jitted function these have no number
             has_no_number = name in TRACED and _is_traced(value)
             if not has_no_number:
                 self._set(name, real_number(name, value))
@@ -231,7 +231,7 @@ class System:
         return angles
 
     def tree_flatten_with_keys(self):
-        """r_s and coupling, which JAX may trace, and the static fields."""
+        """The fields that JAX may trace, and the static ones."""
         traced = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in TRACED]
         static = tuple(getattr(self, name) for name in STATIC)
         return traced, static
@@ -315,8 +315,16 @@ class System:
 
     @property
     def of_unit_density(self) -> "System":
-        """The gas of r_s = 1 and coupling 1, whose lattices and shapes are those of this one."""
+        """The gas of r_s = 1 and coupling 1, whose lattices are those of this one."""
         return dataclasses.replace(self, rs=1.0, coupling=1.0)
+
+    @property
+    def shape(self) -> "System":
+        """The gas of r_s = 1, Theta = 1 and coupling 1, which stands for all of its shape.
+
+        What is compiled for it serves them all.
+        """
+        return dataclasses.replace(self, rs=1.0, theta=1.0, coupling=1.0)
 
     @property
     def electrons(self) -> int:

@@ -337,7 +337,7 @@ def make_occupations(system: System, orbitals: Orbitals, size: TransformerSize) 
 
 def _orbital_features(system, orbitals):
     """Wavevectors and energies in units of the thermal Fermi sphere.  [M, d + 1]"""
-    scale = system.fermi_wavevector * np.sqrt(1 + system.theta)
+    scale = system.fermi_wavevector * jnp.sqrt(1 + system.theta)
     k = orbitals.k / scale
     square = jnp.sum(k**2, axis=1, keepdims=True)
     # the energy is counted from the Fermi level

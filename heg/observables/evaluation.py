@@ -30,6 +30,7 @@ from heg.observables.thermodynamics import (
     limits,
     thermodynamic_quantities,
 )
+from heg.parallel.devices import everywhere
 from heg.reference.published import out_of_range, published
 from heg.statistics import Estimate, independent, intercept
 from heg.training.state import OCCUPYING, REPEATING, TrainState, stream
@@ -319,11 +320,14 @@ def _variances(frozen, states):
     """Variance of E_loc within K and of F_loc over K, from two independent x at each K."""
     params = frozen.state.average
     batch = frozen.config.sampler.batch
-    key = stream(frozen.state, REPEATING)
-    keys = jax.random.split(key, (2, batch))
     # the states again from the start where the batch is larger
-    chosen = states[np.arange(batch) % STATES]
-    first, second = np.asarray(frozen.instruments.twice(params, chosen, keys))
+    chosen = everywhere(states[np.arange(batch) % STATES])
+    f_loc = []
+    for key in jax.random.split(stream(frozen.state, REPEATING)):
+        samples = frozen.solver.measure_at(params, chosen, key)
+        energy = np.real(samples.energy.total)
+        f_loc.append(frozen.system.temperature * np.asarray(samples.log_p) + energy)
+    first, second = f_loc
     # half of the square of a difference has the mean of the variance
     within = (first - second) ** 2 / 2
     # the noise of the two is independent: the mean of the product is the variance over K

@@ -1,29 +1,28 @@
 """Programs that measure a density matrix with frozen parameters, compiled once for gas and model.
 
-`instruments` gives those of one gas.  Gases that differ by r_s or coupling alone share what is
-compiled.
+`instruments` gives those of one gas.  Samples and their energies come from the programs of the
+training, so that only what training does not know is compiled beside them.  Gases that differ by
+r_s, Theta or coupling alone share all of it, as long as they have as many plane waves.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from heg.config import ModelConfig, SamplerConfig
-from heg.gas.ideal import choose_cutoff
-from heg.gas.plane_waves import Orbitals
+from heg.gas.plane_waves import Orbitals, lowest_plane_waves
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params, build_model
 from heg.observables.structure import Grid, grid_of
-from heg.observables.thermodynamics import Observed, make_sample, observe
-from heg.parallel.devices import divisor, jit, map_walkers, walkers_at_once
-from heg.sampling.batch import Walkers, make_walks
-from heg.sampling.exact_draws import make_draw
+from heg.observables.thermodynamics import Observed, make_look, observe
+from heg.parallel.compilation import Program
+from heg.parallel.devices import divisor, map_walkers, walkers_at_once
 from heg.training.control_variates import Regression
+from heg.training.state import key_of_run
+from heg.training.step import Solver
 
 MAX_BLOCK = 32  # samples in a block: what is kept are means of blocks
 
@@ -57,14 +56,12 @@ class MeasurementPrograms(NamedTuple):
     """Compiled functions whose first argument is a System, for all of one shape.
 
     Attributes:
-      observe: system, params, Regression, key -> ObservedBatch.
+      observe: system, params, Regression, Samples, Walkers, key -> Observed, means over blocks.
       occupy: system, params, keys -> Drawn.
-      twice: system, params, states, keys -> F_loc, as of `Instruments.twice`.
     """
 
-    observe: Callable
-    occupy: Callable
-    twice: Callable
+    observe: Program
+    occupy: Program
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,12 +69,12 @@ class Instruments:
     """Compiled measurements of one gas, as functions of the parameters.
 
     Attributes:
-      system: the gas.
+      solver: of the gas.
       grid: of S(q) and g(r).
       programs: compiled for all gases of its shape.
     """
 
-    system: System
+    solver: Solver
     grid: Grid
     programs: MeasurementPrograms
 
@@ -89,23 +86,27 @@ class Instruments:
           regression: of the control variates of the energies.
           key: of the draws.
         """
-        return self.programs.observe(self.system, params, regression, key)
+        # the order of these keys is part of what a seed means
+        key_draw, key_move = jax.random.split(key)
+        samples, walk = self.solver.measure(params, key_draw)
+        means = self.programs.observe(
+            self.solver.system, params, regression, samples, walk.walkers, key_move
+        )
+        return ObservedBatch(means, walk.redrawn, walk.lost)
+
+    def shapes_of_means(self, params: Params, regression: Regression) -> Observed:
+        """Shapes and types of the means of a batch; nothing is compiled."""
+        system = self.solver.system
+        training = self.solver.programs
+        key = key_of_run(0)  # any key will do
+        states = training.states.shapes(system, params, key)
+        walkers = training.draw.shapes(system, params, states, key).walkers
+        samples = training.evaluate.shapes(system, params, walkers)
+        return self.programs.observe.shapes(system, params, regression, samples, walkers, key)
 
     def occupy(self, params: Params, keys: jax.Array) -> Drawn:
         """Draws of p(K), one for each key."""
-        return self.programs.occupy(self.system, params, keys)
-
-    def twice(self, params: Params, states: jax.Array, keys: jax.Array) -> jax.Array:
-        """F_loc of two independent x at each K, hartree per cell, without control variates.
-
-        Args:
-          params: of the density matrix.
-          states: occupied orbitals.                        [B, N]
-          keys: of the draws.                               [2, B]
-        Returns:
-          T ln p(K) + Re E_loc.                             [2, B]
-        """
-        return self.programs.twice(self.system, params, states, keys)
+        return self.programs.occupy(self.solver.system, params, keys)
 
 
 def block_size(batch: int) -> int:
@@ -113,40 +114,40 @@ def block_size(batch: int) -> int:
     return max(size for size in range(1, MAX_BLOCK + 1) if batch % size == 0)
 
 
-def instruments(system: System, sizes: ModelConfig, sampler: SamplerConfig) -> Instruments:
-    """Instruments of a gas and a model; their programs are those of the gas of r_s = 1."""
+def instruments(solver: Solver, sampler: SamplerConfig) -> Instruments:
+    """Instruments for the gas and the model of a solver."""
+    orbitals = len(solver.cutoff.orbitals.energy)
     return Instruments(
-        system=system,
-        grid=grid_of(system),
-        programs=measurement_programs(system.of_unit_density, sizes, sampler),
+        solver=solver,
+        grid=grid_of(solver.system),
+        programs=measurement_programs(solver.system.shape, orbitals, solver.sizes, sampler),
     )
 
 
 @functools.lru_cache(maxsize=2)
 def measurement_programs(
-    gas: System, sizes: ModelConfig, sampler: SamplerConfig
+    gas: System, orbitals: int, sizes: ModelConfig, sampler: SamplerConfig
 ) -> MeasurementPrograms:
-    """Programs for all gases of the shape of this one, compiled when they are first called.
+    """Programs for all gases of one shape, compiled when they are first called.
 
     Args:
-      gas: with r_s = 1 and coupling = 1, which stand for all others.
+      gas: of heg.gas.system.System.shape.
+      orbitals: number of plane waves of p(K).
       sizes, sampler: as configured.
     """
     chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
     at_unit_density = _Measurements(
         sizes=sizes,
         sampler=sampler,
-        # the plane waves that training had
-        orbitals=choose_cutoff(gas, sizes.orbital_tolerance).orbitals,
+        orbitals=lowest_plane_waves(gas, orbitals),
         grid=grid_of(gas),
         chunk=chunk,
         # drawing a sample needs less memory than its energy
         chunk_of_draws=chunk * gas.dim**2,
     )
     return MeasurementPrograms(
-        observe=jit(at_unit_density.observe),
-        occupy=jit(at_unit_density.occupy),
-        twice=jit(at_unit_density.twice),
+        observe=Program(at_unit_density.observe),
+        occupy=Program(at_unit_density.occupy),
     )
 
 
@@ -178,33 +179,22 @@ class _Measurements:
         """Walkers drawn at once of so many in all."""
         return divisor(count, self.chunk_of_draws)
 
-    def observe(self, system, params, regression, key):
+    def observe(self, system, params, regression, samples, walkers, key):
         """Means over blocks of one batch."""
-        batch = self.sampler.batch
         model = self.model(system)
-        # the order of these keys is part of what a seed means
-        key_draw, key_move = jax.random.split(key)
         orbitals = self.orbitals.at_density(system.rs)
-        at_once = self.drawn_at_once(batch)
-        walks = make_walks(system, orbitals, model, self.sampler, at_once)
-        walk = walks.draw(params, key_draw)
-
         grid = self.grid.at_density(system.rs)
-        sample = make_sample(system, orbitals, model, grid)
+        look = make_look(system, orbitals, model, grid)
 
-        def sample_walker(walker_and_key):
+        def look_at(walker_and_key):
             walker, key = walker_and_key
-            return sample(params, walker, key)
+            return look(params, walker, key)
 
-        keys = jax.random.split(key_move, batch)
-        samples, structure, momentum = map_walkers(
-            sample_walker,
-            (walk.walkers, keys),
-            self.chunk,
-        )
+        batch = self.sampler.batch
+        keys = jax.random.split(key, batch)
+        structure, momentum = map_walkers(look_at, (walkers, keys), self.chunk)
         observed = observe(samples, structure, momentum, regression, system)
-        means = _means_of_blocks(observed, block_size(batch))
-        return ObservedBatch(means, walk.redrawn, walk.lost)
+        return _means_of_blocks(observed, block_size(batch))
 
     def occupy(self, system, params, keys):
         """Draws of K and their probabilities."""
@@ -220,27 +210,6 @@ class _Measurements:
         states = map_walkers(draw, keys, chunk)
         log_p = map_walkers(log_prob, states, chunk)
         return Drawn(states, log_p)
-
-    def twice(self, system, params, states, keys):
-        """F_loc of two draws of x at each K."""
-        model = self.model(system)
-
-        # T ln p + Re E_loc
-        def f_loc(walker):
-            log_p = model.occupations.log_prob(params.occupations, walker.state)
-            energy, _ = model.local_energy(params.flow, walker.x, walker.state)
-            e_loc = jnp.real(energy.total)
-            return system.temperature * log_p + e_loc
-
-        # the same K twice, with keys of its own each time
-        both = jnp.concatenate([states, states])
-        orbitals = self.orbitals.at_density(system.rs)
-        at_once = self.drawn_at_once(self.sampler.batch)
-        draw = make_draw(system, orbitals, model.flow, at_once)
-        draws = draw(params.flow, both, keys.reshape(-1))
-        walkers = Walkers(both, draws.x)
-        values = map_walkers(f_loc, walkers, self.chunk)
-        return values.reshape(2, -1)
 
 
 def _means_of_blocks(tree, size):

@@ -44,8 +44,8 @@ from heg.observables.quantities import Quantity, Result, with_units
 from heg.observables.structure import Grid, Structure, make_structure, total
 from heg.sampling.batch import Walkers
 from heg.statistics import Derived, jackknife
-from heg.training.control_variates import Regression, make_controls
-from heg.training.free_energy import Samples, per_electron, sample_of
+from heg.training.control_variates import Regression
+from heg.training.free_energy import Samples, per_electron
 
 CONTACT_RANGE = 0.7  # g is fitted up to CONTACT_RANGE r_s for its value at contact
 
@@ -66,8 +66,8 @@ class Observed(NamedTuple):
     momentum: Momentum
 
 
-def make_sample(system: System, orbitals: Orbitals, model: Model, grid: Grid) -> Callable:
-    """Observables of one walker: a function (params, walker, key) -> Samples, Structure, Momentum.
+def make_look(system: System, orbitals: Orbitals, model: Model, grid: Grid) -> Callable:
+    """Distributions of one walker: a function (params, walker, key) -> Structure, Momentum.
 
     Args:
       system: the gas.
@@ -77,17 +77,15 @@ def make_sample(system: System, orbitals: Orbitals, model: Model, grid: Grid) ->
     """
     structure = make_structure(system, grid)
     momentum = make_momentum(system, orbitals, model.log_psi)
-    controls = make_controls(system, orbitals)
 
-    def sample(params: Params, walker: Walkers, key: jax.Array):
-        samples, z = sample_of(model, controls, params, walker)
+    def look(params: Params, walker: Walkers, key: jax.Array) -> tuple[Structure, Momentum]:
+        z, _ = model.flow.forward(params.flow, walker.x)
         return (
-            samples,
             structure(walker.x, z),
             momentum(params.flow, walker.x, z, walker.state, key),
         )
 
-    return sample
+    return look
 
 
 def observe(
@@ -97,10 +95,11 @@ def observe(
     regression: Regression,
     system: System,
 ) -> Observed:
-    """Observables of each sample, from what `make_sample` gives; the samples along the first axis.
+    """Observables of each sample, the samples along the first axis.
 
     Args:
-      samples, structure, momentum: of each sample.
+      samples: energies of each sample.
+      structure, momentum: of each, from what `make_look` gives.
       regression: of other samples, for the control variates of the energies.
       system: the gas.
     """

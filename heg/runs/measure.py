@@ -43,7 +43,7 @@ def freeze(run_dir: Path, step: int | None = None) -> Frozen:
         config=config,
         solver=solver,
         state=everywhere(state),
-        instruments=instruments(solver.system, config.model, config.sampler),
+        instruments=instruments(solver, config.sampler),
     )
 
 

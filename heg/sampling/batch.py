@@ -48,7 +48,7 @@ class Walk(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Walks:
-    """The two ways to a batch, as pure functions.
+    """The two ways to a batch, as pure functions: new K, then exact draws or chains of x.
 
     Attributes:
       system: the gas.
@@ -64,17 +64,26 @@ class Walks:
     config: SamplerConfig
     chunk: int
 
-    def draw(self, params: Params, key: jax.Array) -> Walk:
-        """Exact draws."""
-        # the order of the random streams here and in `chain` is part of reproducibility
-        key_state, key_x = jax.random.split(key)
-        state = self._new_states(params, key_state)
+    def states(self, params: Params, key: jax.Array) -> Int[Array, "batch electrons"]:
+        """New K, exact draws.  The same key may serve for what follows."""
+        # the order of the random streams here and below is part of reproducibility
+        key_states, _ = jax.random.split(key)
+        keys = jax.random.split(key_states, self.config.batch)
+
+        def sample(key):
+            return self.model.occupations.sample(params.occupations, key)
+
+        return map_walkers(sample, keys, self.chunk)
+
+    def draw(self, params: Params, states: Int[Array, "batch electrons"], key: jax.Array) -> Walk:
+        """Exact draws of x at given K."""
+        _, key_x = jax.random.split(key)
         # a key for each walker: what it draws does not depend on the others
         keys = jax.random.split(key_x, self.config.batch)
         draw_positions = make_draw(self.system, self.orbitals, self.model.flow, self.chunk)
-        draws = draw_positions(params.flow, state, keys)
+        draws = draw_positions(params.flow, states, keys)
         return Walk(
-            walkers=Walkers(state, draws.x),
+            walkers=Walkers(states, draws.x),
             width=jnp.asarray(first_width(self.system)),
             acceptance=jnp.ones(()),
             redrawn=draws.redrawn,
@@ -82,11 +91,10 @@ class Walks:
         )
 
     def chain(self, params: Params, walkers: Walkers, width: jax.Array, key: jax.Array) -> Walk:
-        """Chains at new K, from where the walkers are."""
+        """Chains at the K of the walkers, from where these are."""
         config = self.config
         move = make_chain(config.sampler, self.model.log_psi, self.model.score)
-        key_state, key_move = jax.random.split(key)
-        state = self._new_states(params, key_state)
+        _, key_move = jax.random.split(key)
         # a key for each walker, as in `draw`
         keys = jax.random.split(key_move, config.batch)
 
@@ -94,25 +102,18 @@ class Walks:
             state, x, key = walker
             return move(params.flow, state, x, width, key, config.moves)
 
-        # each walker goes on at another K; the moves must bring it to equilibrium there
-        x, accepted = map_walkers(one, (state, walkers.x, keys), self.chunk)
+        # each walker goes on at a new K; the moves must bring it to equilibrium there
+        x, accepted = map_walkers(one, (walkers.state, walkers.x, keys), self.chunk)
         acceptance = accepted.mean()
         # back into the box: far from it, differences of positions lose digits
         x = jnp.mod(x, self.system.box)
         return Walk(
-            walkers=Walkers(state, x),
+            walkers=Walkers(walkers.state, x),
             width=adapt_width(width, acceptance, config.acceptance),
             acceptance=acceptance,
             redrawn=_none(),
             lost=_none(),
         )
-
-    def _new_states(self, params, key):
-        def sample(key):
-            return self.model.occupations.sample(params.occupations, key)
-
-        keys = jax.random.split(key, self.config.batch)
-        return map_walkers(sample, keys, self.chunk)
 
 
 def make_walks(

@@ -64,29 +64,22 @@ class Scores(NamedTuple):
     flow: jax.Array
 
 
-def sample_of(
-    model: Model, controls: ControlsFunction, params: Params, walker: Walkers
-) -> tuple[Samples, jax.Array]:
-    """ln p, E_loc and the controls of one walker, and its z [N, d].
+def evaluate(
+    model: Model, controls: ControlsFunction, params: Params, walkers: Walkers, chunk: int
+) -> Samples:
+    """ln p, E_loc and the controls of every walker, `chunk` walkers at a time to bound memory.
 
     Args:
       model, params: the density matrix.
       controls: from heg.training.control_variates.make_controls.
-      walker: state [N] and x [N, d].
+      walkers: states and positions.
+      chunk: walkers at once.
     """
-    log_p = model.occupations.log_prob(params.occupations, walker.state)
-    energy, z = model.local_energy(params.flow, walker.x, walker.state)
-    return Samples(log_p, energy, controls(z, walker.state)), z
-
-
-def evaluate(
-    model: Model, controls: ControlsFunction, params: Params, walkers: Walkers, chunk: int
-) -> Samples:
-    """ln p, E_loc and the controls of every walker, `chunk` walkers at a time to bound memory."""
 
     def samples_of_walker(walker):
-        samples, _ = sample_of(model, controls, params, walker)
-        return samples
+        log_p = model.occupations.log_prob(params.occupations, walker.state)
+        energy, z = model.local_energy(params.flow, walker.x, walker.state)
+        return Samples(log_p, energy, controls(z, walker.state))
 
     return map_walkers(samples_of_walker, walkers, chunk)
 

@@ -12,7 +12,7 @@ import optax
 
 from heg.config import Config, ModelConfig, OptimizerConfig, SamplerConfig
 from heg.gas.ideal import Cutoff, choose_cutoff
-from heg.gas.plane_waves import Orbitals
+from heg.gas.plane_waves import Orbitals, lowest_plane_waves
 from heg.gas.system import System
 from heg.model.density_matrix import Model, Params, build_model
 from heg.model.monotone import largest_attraction
@@ -96,7 +96,8 @@ class Solver:
         state = self.template
         params = state.params
         key = key_of_run(0)
-        walk = programs.draw.shapes(system, params, key)
+        states = programs.states.shapes(system, params, key)
+        walk = programs.draw.shapes(system, params, states, key)
         if not self.exact:  # the acceptance of chains is of another type
             walk = programs.chain.shapes(system, params, walk.walkers, walk.width, key)
         samples = programs.evaluate.shapes(system, params, walk.walkers)
@@ -105,7 +106,8 @@ class Solver:
         programs.update.ahead(threads, system, state, walk, samples, min_det)
         programs.lowest.ahead(threads, system, params.flow, walk.walkers)
         programs.init.ahead(threads, system, state.key)
-        programs.draw.ahead(threads, system, params, key)
+        programs.states.ahead(threads, system, params, key)
+        programs.draw.ahead(threads, system, params, states, key)
         programs.evaluate.ahead(threads, system, params, walk.walkers)
         programs.values.ahead(threads, system, samples, state.regression)
         if not self.exact:
@@ -118,7 +120,7 @@ class Solver:
         state = self.programs.init(self.system, everywhere(jax.random.key_data(key)))
         if self.exact:
             return state
-        walk = self.programs.draw(self.system, state.params, stream(state, FIRST_BATCH))
+        walk = self._exact_draws(state.params, stream(state, FIRST_BATCH))
         return state._replace(walkers=walk.walkers, redrawn=walk.redrawn)
 
     def step(self, state: TrainState) -> tuple[TrainState, StepInfo]:
@@ -127,17 +129,34 @@ class Solver:
         params = state.params
         key = stream(state, SAMPLING)
         if self.exact:
-            walk = self.programs.draw(system, params, key)
+            walk = self._exact_draws(params, key)
         else:
-            walk = self.programs.chain(system, params, state.walkers, state.width, key)
+            states = self.programs.states(system, params, key)
+            walkers = Walkers(states, state.walkers.x)
+            walk = self.programs.chain(system, params, walkers, state.width, key)
         samples = self.programs.evaluate(system, params, walk.walkers)
         min_det = self.programs.lowest(system, params.flow, walk.walkers)
         return self.programs.update(system, state, walk, samples, min_det)
 
     def measure(self, params: Params, key: jax.Array) -> tuple[Samples, Walk]:
         """One batch of exact draws at frozen parameters."""
-        walk = self.programs.draw(self.system, params, key)
+        walk = self._exact_draws(params, key)
         return self.programs.evaluate(self.system, params, walk.walkers), walk
+
+    def measure_at(self, params: Params, states: jax.Array, key: jax.Array) -> Samples:
+        """Exact draws of x at given K, as many as there are in a batch.
+
+        Args:
+          params: of the density matrix.
+          states: occupied orbitals.                        [B, N]
+          key: of the draws.
+        """
+        walk = self.programs.draw(self.system, params, states, key)
+        return self.programs.evaluate(self.system, params, walk.walkers)
+
+    def _exact_draws(self, params: Params, key: jax.Array) -> Walk:
+        states = self.programs.states(self.system, params, key)
+        return self.programs.draw(self.system, params, states, key)
 
     def per_electron(self, samples: Samples, regression: Regression) -> dict[str, jax.Array]:
         """Values of each sample, as in heg.training.free_energy."""
@@ -160,15 +179,14 @@ class Solver:
 class TrainingPrograms:
     """Methods of StepFunctions, under their names, compiled when they are first called, or ahead.
 
-    They serve all gases that differ by r_s or coupling alone: their first argument.
+    They serve all gases that differ by r_s, Theta or coupling alone: their first argument.
 
     Attributes:
-      cutoff: of the gas of r_s = 1.
-      init, draw, chain, evaluate, update, values, lowest, quality: as in StepFunctions.
+      init, states, draw, chain, evaluate, update, values, lowest, quality: as in StepFunctions.
     """
 
-    cutoff: Cutoff
     init: Program
+    states: Program
     draw: Program
     chain: Program
     evaluate: Program
@@ -179,24 +197,26 @@ class TrainingPrograms:
 
 
 def build(config: Config) -> Solver:
-    """A run made ready.  What it compiles serves later gases that differ by r_s or coupling alone.
+    """A run made ready.
+
+    What it compiles serves later gases that differ by r_s, coupling or Theta alone, as long as they
+    have as many plane waves.
 
     Raises:
       ValueError: the system is impossible.
     """
     system = config.system.build()
-    compiled = training_programs(
-        system.of_unit_density, config.model, config.sampler, config.optimizer
-    )
-    # r_s and coupling stay plain numbers in this model: what depends on them is then indexed freely
-    # inside shard_map
-    orbitals = compiled.cutoff.orbitals.at_density(system.rs)
+    sizes = config.model
+    # the plane waves of r_s = 1, scaled: rounding is then alike at every density
+    unit_cutoff = choose_cutoff(system.of_unit_density, sizes.orbital_tolerance, sizes.min_orbitals)
+    count = len(unit_cutoff.orbitals.energy)
+    compiled = training_programs(system.shape, count, sizes, config.sampler, config.optimizer)
     some_key = jax.random.key_data(key_of_run(0))
     shapes = compiled.init.shapes(system, some_key)
     return Solver(
         system=system,
-        cutoff=compiled.cutoff._replace(orbitals=orbitals),
-        sizes=config.model,
+        cutoff=unit_cutoff._replace(orbitals=unit_cutoff.orbitals.at_density(system.rs)),
+        sizes=sizes,
         template=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
         programs=compiled,
         exact=config.sampler.sampler == "exact",
@@ -205,17 +225,22 @@ def build(config: Config) -> Solver:
 
 @functools.lru_cache(maxsize=4)
 def training_programs(
-    gas: System, sizes: ModelConfig, sampler: SamplerConfig, optimizer: OptimizerConfig
+    gas: System,
+    orbitals: int,
+    sizes: ModelConfig,
+    sampler: SamplerConfig,
+    optimizer: OptimizerConfig,
 ) -> TrainingPrograms:
-    """Programs for the gas and configurations.
+    """Programs for all gases of one shape.
 
     Args:
-      gas: with r_s = 1 and coupling = 1, which stand for all others.
+      gas: of heg.gas.system.System.shape.
+      orbitals: number of plane waves of p(K).
       sizes, sampler, optimizer: as configured.
     """
     chunk = sampler.chunk or walkers_at_once(gas, sampler.batch)
     functions = StepFunctions(
-        cutoff=choose_cutoff(gas, sizes.orbital_tolerance),
+        orbitals=lowest_plane_waves(gas, orbitals),
         sizes=sizes,
         sampler=sampler,
         optimizer=optimizer,
@@ -224,8 +249,8 @@ def training_programs(
         draw_chunk=divisor(sampler.batch, chunk * gas.dim**2),
     )
     return TrainingPrograms(
-        cutoff=functions.cutoff,
         init=Program(functions.init),
+        states=Program(functions.states),
         draw=Program(functions.draw),
         chain=Program(functions.chain),
         evaluate=Program(functions.evaluate),
@@ -241,18 +266,18 @@ class StepFunctions:
     """The parts of the loop as pure functions, not yet compiled.
 
     Each takes the gas as its first argument and builds the model of that gas anew.  The reason is
-    compilation: r_s and coupling are then tracers, and one program serves every gas that differs by
-    them alone.  A model built outside the trace would write its own r_s into the program as a
-    constant.
+    compilation: r_s, Theta and coupling are then tracers, and one program serves every gas that
+    differs by them alone.  A model built outside the trace would write its own r_s into the program
+    as a constant.
 
     Attributes:
-      cutoff: of the gas of r_s = 1.
+      orbitals: plane waves of p(K), of the gas of r_s = 1.
       sizes, sampler, optimizer: as configured.
       chunk: walkers at once where second derivatives are needed.
       draw_chunk: walkers at once where they are drawn or moved.
     """
 
-    cutoff: Cutoff
+    orbitals: Orbitals
     sizes: ModelConfig
     sampler: SamplerConfig
     optimizer: OptimizerConfig
@@ -283,9 +308,13 @@ class StepFunctions:
             key=key_data,
         )
 
-    def draw(self, system: System, params: Params, key: jax.Array) -> Walk:
-        """A batch of exact draws."""
-        return self._walks(system).draw(params, key)
+    def states(self, system: System, params: Params, key: jax.Array) -> jax.Array:
+        """A batch of new K.  [B, N]"""
+        return self._walks(system).states(params, key)
+
+    def draw(self, system: System, params: Params, states: jax.Array, key: jax.Array) -> Walk:
+        """Exact draws of x at given K."""
+        return self._walks(system).draw(params, states, key)
 
     def chain(
         self,
@@ -368,7 +397,7 @@ class StepFunctions:
         )
 
     def _orbitals(self, system: System) -> Orbitals:
-        return self.cutoff.orbitals.at_density(system.rs)
+        return self.orbitals.at_density(system.rs)
 
     def _model(self, system: System) -> Model:
         return build_model(system, self._orbitals(system), self.sizes)

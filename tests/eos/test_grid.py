@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from heg.eos.grid import GridConfig, TableConfig, points, run_config
+from heg.eos.grid import SIZE_CLASS, GridConfig, TableConfig, points, run_config
+from heg.gas.ideal import choose_cutoff
 
 GRID = GridConfig(
     dim=2,
@@ -67,6 +68,24 @@ def test_points_have_random_numbers_of_their_own_and_smaller_steps_when_tried_ag
     assert one.run.seed != other.run.seed and one.run.accuracy == 0.003
     again = run_config(table, first, "a", None, attempt=2)
     assert again.optimizer.max_norm == one.optimizer.max_norm / 4 and again.run.seed == one.run.seed
+
+
+def test_colder_points_have_the_plane_waves_of_a_hotter_one_within_a_factor():
+    grid = dataclasses.replace(GRID, theta=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0), electrons=(13,))
+    table = TableConfig(grid)
+    tolerance = table.model.orbital_tolerance
+    kept, needed = {}, {}
+    for point in points(grid):
+        gas = point.system.build()
+        kept[gas.theta, gas.twist] = run_config(table, point, "a", None).model.min_orbitals
+        needed[gas.theta, gas.twist] = len(choose_cutoff(gas, tolerance).orbitals.energy)
+    for place, count in kept.items():
+        assert needed[place] <= count < SIZE_CLASS * needed[place]
+    # two programs where there would be six
+    for twist in {twist for _, twist in kept}:
+        numbers = [kept[theta, twist] for theta in grid.theta]
+        assert numbers == sorted(numbers) and len(set(numbers)) == 2
+        assert numbers[-1] == needed[2.0, twist]
 
 
 @pytest.mark.parametrize(

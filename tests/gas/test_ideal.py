@@ -17,7 +17,7 @@ from heg.gas.ideal import (
     occupation_numbers,
     thermodynamics,
 )
-from heg.gas.plane_waves import plane_waves
+from heg.gas.plane_waves import lowest_plane_waves, plane_waves
 from heg.gas.system import System
 
 ROWS = reference_rows("ideal_canonical_exact.csv")
@@ -175,6 +175,22 @@ def test_cutoff_of_a_cold_gas(gas):
     cutoff = choose_cutoff(dataclasses.replace(gas, theta=1e-4), 1e-6)
     assert max(gas.spins) <= len(cutoff.orbitals.energy) < 20
     assert 0 <= cutoff.missing < 1e-6
+
+
+@pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
+def test_more_plane_waves_than_needed_are_those_of_a_hotter_gas(gas):
+    # far more than a cold gas would look at
+    cold, hot = (dataclasses.replace(gas, theta=theta) for theta in (0.01, 3.0))
+    wanted = choose_cutoff(hot, 1e-6).orbitals
+    count = len(wanted.energy)
+    alone = choose_cutoff(cold, 1e-6)
+    cutoff = choose_cutoff(cold, 1e-6, fewest=count)
+    assert len(alone.orbitals.energy) < count and cutoff.missing <= alone.missing
+    for given in (cutoff.orbitals, lowest_plane_waves(cold, count)):
+        np.testing.assert_array_equal(given.n, wanted.n)
+        np.testing.assert_array_equal(given.energy, wanted.energy)
+    # the tolerance alone decides where it asks for more
+    assert len(choose_cutoff(hot, 1e-6, fewest=2).orbitals.energy) == count
 
 
 def test_too_few_orbitals_are_refused():

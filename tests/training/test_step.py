@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +71,27 @@ def test_three_steps_of_three_electrons(key):
         jax.tree.leaves(again.params), jax.tree.leaves(state.params), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_gases_of_other_density_and_temperature_share_programs(key):
+    config = small_config(SystemConfig(3, 2, 2.0, 0.5, "1"), transformer_layers=0)
+    hot = build(config)
+    count = len(hot.cutoff.orbitals.energy)
+    model = dataclasses.replace(config.model, min_orbitals=count)
+    cold = build(dataclasses.replace(config, system=SystemConfig(3, 2, 5.0, 0.1, "1"), model=model))
+    hot_too = build(dataclasses.replace(config, model=model))
+    assert cold.programs is hot_too.programs
+    for solver in (cold, hot_too):
+        # the numbers are those of a model that was made for this gas alone
+        params = solver.init(key).params
+        samples, walk = solver.measure(params, key)
+        one = jax.tree.map(lambda leaf: leaf[0], walk.walkers)
+        log_p = solver.model.occupations.log_prob(params.occupations, one.state)
+        energy, _ = solver.model.local_energy(params.flow, one.x, one.state)
+        np.testing.assert_allclose(samples.log_p[0], log_p, rtol=1e-12)
+        np.testing.assert_allclose(samples.energy.total[0], energy.total, rtol=1e-12)
+    compiled = [cold.programs.init, cold.programs.draw, cold.programs.evaluate]
+    assert [program._jitted._cache_size() for program in compiled] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("sampler, optimizer", [("metropolis", "adam"), ("mala", "natural")])

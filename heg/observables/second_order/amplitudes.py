@@ -32,8 +32,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from heg.config import ModelConfig
-from heg.gas.ideal import choose_cutoff
-from heg.gas.plane_waves import Orbitals, plane_waves
+from heg.gas.plane_waves import Orbitals, lowest_plane_waves, plane_waves
 from heg.gas.system import System
 from heg.model.flow import FlowSize, make_flow
 from heg.model.kinetic import make_kinetic_energy
@@ -130,17 +129,18 @@ def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
 
 @functools.lru_cache(maxsize=2)
 def amplitude_programs(
-    gas: System, sizes: ModelConfig, batch: int, largest: int
+    gas: System, orbitals: int, sizes: ModelConfig, batch: int, largest: int
 ) -> AmplitudePrograms:
-    """Compiled functions for all gases that differ by r_s or coupling alone.
+    """Compiled functions for all gases of one shape.
 
     Args:
-      gas: with r_s = 1 and coupling = 1.
+      gas: of heg.gas.system.System.shape.
+      orbitals: number of plane waves of p(K).
       sizes: of the model.
       batch: samples of one K.
       largest: |n|^2 of the largest momentum transfer.
     """
-    drawn_orbitals = choose_cutoff(gas, sizes.orbital_tolerance).orbitals
+    drawn_orbitals = lowest_plane_waves(gas, orbitals)
     # the ratios of a walker take far more memory than its local energy
     ratio_bytes = 8 * RATIO_NUMBERS * count_doubles(gas, largest)
     sampling = _Sampling(
@@ -163,8 +163,8 @@ def amplitude_programs(
 class _Sampling:
     """The functions of AmplitudePrograms before they are compiled.
 
-    Each builds its model anew from the System it is given, whose r_s and coupling are traced: so
-    one compilation serves all densities.
+    Each builds its model anew from the System it is given, whose r_s, Theta and coupling are
+    traced: so one compilation serves all densities and temperatures.
 
     Attributes:
       flow_size: of the model.

@@ -75,8 +75,13 @@ class Excitations:
     @cached_property
     def programs(self) -> AmplitudePrograms:
         """Compiled functions of this gas, without the System as their first argument."""
-        gas = self.system.of_unit_density
-        compiled = amplitude_programs(gas, self.config.model, self.count, self.largest)
+        compiled = amplitude_programs(
+            self.system.shape,
+            len(self.drawn_orbitals.energy),
+            self.config.model,
+            self.count,
+            self.largest,
+        )
         return AmplitudePrograms(
             look=partial(compiled.look, self.system),
             project=partial(compiled.project, self.system),
@@ -86,7 +91,10 @@ class Excitations:
     @cached_property
     def drawn_orbitals(self) -> Orbitals:
         """The plane waves of p(K)."""
-        cutoff = choose_cutoff(self.system.of_unit_density, self.config.model.orbital_tolerance)
+        sizes = self.config.model
+        cutoff = choose_cutoff(
+            self.system.of_unit_density, sizes.orbital_tolerance, sizes.min_orbitals
+        )
         return cutoff.orbitals.at_density(self.system.rs)
 
     @cached_property
