@@ -325,7 +325,7 @@ def _variances(frozen, states):
     f_loc = []
     for key in jax.random.split(stream(frozen.state, REPEATING)):
         samples = frozen.solver.measure_at(params, chosen, key)
-        energy = np.real(samples.energy.total)
+        energy = np.asarray(samples.energy.total).real
         f_loc.append(frozen.system.temperature * np.asarray(samples.log_p) + energy)
     first, second = f_loc
     # half of the square of a difference has the mean of the variance

@@ -7,6 +7,7 @@ r_s, Theta or coupling alone share all of it, as long as they have as many plane
 
 import dataclasses
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -97,12 +98,28 @@ class Instruments:
     def shapes_of_means(self, params: Params, regression: Regression) -> Observed:
         """Shapes and types of the means of a batch; nothing is compiled."""
         system = self.solver.system
+        key = key_of_run(0)
+        samples, walk = self.solver.shapes_of_measurement(params, key)
+        return self.programs.observe.shapes(system, params, regression, samples, walk.walkers, key)
+
+    def compile_ahead(
+        self, params: Params, regression: Regression, threads: ThreadPoolExecutor
+    ) -> None:
+        """Compiles what `observe` needs in the threads, while this one goes on.
+
+        Args:
+          params, regression: as of `observe`; their shapes alone count.
+          threads: of heg.parallel.compilation.compiler_threads.
+        """
+        system = self.solver.system
         training = self.solver.programs
-        key = key_of_run(0)  # any key will do
-        states = training.states.shapes(system, params, key)
-        walkers = training.draw.shapes(system, params, states, key).walkers
-        samples = training.evaluate.shapes(system, params, walkers)
-        return self.programs.observe.shapes(system, params, regression, samples, walkers, key)
+        key = key_of_run(0)
+        samples, walk = self.solver.shapes_of_measurement(params, key)
+        walkers = walk.walkers
+        training.evaluate.ahead(threads, system, params, walkers)
+        training.draw.ahead(threads, system, params, walkers.state, key)
+        training.states.ahead(threads, system, params, key)
+        self.programs.observe.ahead(threads, system, params, regression, samples, walkers, key)
 
     def occupy(self, params: Params, keys: jax.Array) -> Drawn:
         """Draws of p(K), one for each key."""

@@ -14,6 +14,7 @@ from heg.errors import StorageError
 from heg.observables.evaluation import Frozen
 from heg.observables.programs import block_size
 from heg.observables.thermodynamics import Observed
+from heg.parallel.compilation import compiler_threads
 from heg.parallel.processes import any_process, on_first
 from heg.runs import files, hdf5
 from heg.statistics import MIN_BLOCKS
@@ -69,23 +70,26 @@ def collect_blocks(
     wanted = -(-samples // batch)  # rounded up
     blocks = max(have, wanted) * blocks_in_batch
     _check_number(samples, blocks, block_size(batch))
+    if wanted <= have:
+        return kept.joined()
     redrawn = 0
-    for index in range(have, wanted):
-        if stop():
-            # without parts there is nothing to keep, and no file is made
-            if kept.parts:
-                kept.save()
-            return None
-        # batch i has the same random numbers in every measurement
-        batch_key = jax.random.fold_in(key, index)
-        means, again, lost = frozen.instruments.observe(*frozen_values, batch_key)
-        kept.parts.append(jax.tree.map(np.asarray, means))
-        redrawn += int(again)
-        check_draws(step, int(lost), redrawn, (index + 1 - have) * batch)
-        show((index + 1) * batch, wanted * batch)
-        kept.save_now_and_then()
-    if wanted > have:
-        kept.save()
+    with compiler_threads() as threads:
+        frozen.instruments.compile_ahead(*frozen_values, threads)
+        for index in range(have, wanted):
+            if stop():
+                # without parts there is nothing to keep, and no file is made
+                if kept.parts:
+                    kept.save()
+                return None
+            # batch i has the same random numbers in every measurement
+            batch_key = jax.random.fold_in(key, index)
+            means, again, lost = frozen.instruments.observe(*frozen_values, batch_key)
+            kept.parts.append(jax.tree.map(np.asarray, means))
+            redrawn += int(again)
+            check_draws(step, int(lost), redrawn, (index + 1 - have) * batch)
+            show((index + 1) * batch, wanted * batch)
+            kept.save_now_and_then()
+    kept.save()
     return kept.joined()
 
 

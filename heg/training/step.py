@@ -96,11 +96,10 @@ class Solver:
         state = self.template
         params = state.params
         key = key_of_run(0)
-        states = programs.states.shapes(system, params, key)
-        walk = programs.draw.shapes(system, params, states, key)
+        samples, walk = self.shapes_of_measurement(params, key)
+        states = walk.walkers.state
         if not self.exact:  # the acceptance of chains is of another type
             walk = programs.chain.shapes(system, params, walk.walkers, walk.width, key)
-        samples = programs.evaluate.shapes(system, params, walk.walkers)
         min_det = programs.lowest.shapes(system, params.flow, walk.walkers)
         # the longest one first: with a core for each program the run waits for it
         programs.update.ahead(threads, system, state, walk, samples, min_det)
@@ -142,6 +141,13 @@ class Solver:
         """One batch of exact draws at frozen parameters."""
         walk = self._exact_draws(params, key)
         return self.programs.evaluate(self.system, params, walk.walkers), walk
+
+    def shapes_of_measurement(self, params: Params, key: jax.Array) -> tuple[Samples, Walk]:
+        """Shapes and types of what `measure` gives; nothing is compiled."""
+        system = self.system
+        states = self.programs.states.shapes(system, params, key)
+        walk = self.programs.draw.shapes(system, params, states, key)
+        return self.programs.evaluate.shapes(system, params, walk.walkers), walk
 
     def measure_at(self, params: Params, states: jax.Array, key: jax.Array) -> Samples:
         """Exact draws of x at given K, as many as there are in a batch.
