@@ -111,12 +111,13 @@ def test_numbers_of_numpy_and_jax_are_those_of_python():
     assert System(jnp.asarray(2), 1, 2, jnp.asarray(4.0), 0.5, (0.25, 0.0)) == plain
 
 
-def test_r_s_and_coupling_alone_are_traced():
+def test_r_s_theta_and_coupling_alone_are_traced():
     gas = System(2, 1, 2, 4.0, 0.5, (0.25, 0.0))
-    assert jax.tree.leaves(gas) == [4.0, 1.0]
+    assert jax.tree.leaves(gas) == [4.0, 0.5, 1.0]
+    assert gas.shape == System(2, 1, 2, 1.0, 1.0, (0.25, 0.0))
     assert jax.jit(lambda gas: gas.box / gas.coupling)(gas) == pytest.approx(gas.box, rel=1e-12)
     doubled = jax.tree.map(lambda number: 2 * number, gas)
-    assert doubled == dataclasses.replace(gas, rs=8.0, coupling=2.0)
+    assert doubled == dataclasses.replace(gas, rs=8.0, theta=1.0, coupling=2.0)
 
 
 @pytest.mark.parametrize(("rs", "theta"), [(1e-4, 1e-5), (1e5, 1e4), (2.0, 0.5)])
