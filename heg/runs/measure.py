@@ -16,12 +16,13 @@ from heg.observables.evaluation import Frozen, Measurement, draw_states, evaluat
 from heg.observables.programs import instruments
 from heg.observables.quantities import Quantity
 from heg.observables.second_order.contributions import Rows
+from heg.parallel.compilation import compiler_threads
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import any_process, on_first
 from heg.runs import files, hdf5, text_files
 from heg.runs.block_means import collect_blocks
 from heg.runs.run_directory import RunDirectory
-from heg.runs.second_order_rows import collect
+from heg.runs.second_order_rows import collect, compile_ahead
 from heg.training.step import build
 from heg.training.verdict import sentence_of
 
@@ -92,6 +93,10 @@ def measure(
     with contextlib.ExitStack() as held:
         # files belong to the first process: it alone holds the lock
         on_first(_hold, output, held)
+        with_second_order = second_order and frozen.system.has_second_order
+        if with_second_order:
+            threads = held.enter_context(compiler_threads())
+            compile_ahead(frozen, output, threads)
         blocks = collect_blocks(
             frozen,
             output,
@@ -106,7 +111,7 @@ def measure(
         if drawn is None:
             return None
         beyond: Rows | None = None
-        if second_order and frozen.system.has_second_order:
+        if with_second_order:
             accuracy = np.inf if second_order is True else float(second_order)
             beyond = collect(
                 frozen,

@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ def collect(
     # what all rows have in common
     excitations = excitations_of(frozen)
     key = stream(frozen.state, EXCITING)
-    path = run_dir / f"second-order-{int(frozen.state.step)}.h5"
+    path = _path(frozen, run_dir)
     stored = on_first(_earlier, path, excitations)
     if stored is None:
         stored = _first_means(excitations, drawn.states, key)
@@ -98,6 +99,21 @@ def collect(
             break
     collection.save_new()
     return result
+
+
+def compile_ahead(frozen: Frozen, run_dir: Path, threads: ThreadPoolExecutor) -> None:
+    """Compiles in the threads what `collect` takes longest for, unless rows are at hand.
+
+    Args:
+      frozen, run_dir: as of `collect`.
+      threads: of heg.parallel.compilation.compiler_threads.
+    """
+    if not on_first(_path(frozen, run_dir).exists):
+        excitations_of(frozen).compile_ahead(threads)
+
+
+def _path(frozen: Frozen, run_dir: Path) -> Path:
+    return run_dir / f"second-order-{int(frozen.state.step)}.h5"
 
 
 def excitations_of(frozen: Frozen) -> Excitations:

@@ -23,7 +23,6 @@ with which all terms are bounded where the nodes of the two do not meet.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -41,7 +40,8 @@ from heg.model.wavefunction import make_log_slater
 from heg.observables.second_order.doubles import count_doubles, make_ratios
 from heg.observables.second_order.pair_operators import make_pair_operators
 from heg.observables.structure import Grid, grid_of, make_structure
-from heg.parallel.devices import jit, map_walkers, sum_walkers, walkers_at_once
+from heg.parallel.compilation import Program
+from heg.parallel.devices import map_walkers, sum_walkers, walkers_at_once
 from heg.sampling.exact_draws import make_draw
 from heg.training.control_variates import make_controls
 
@@ -109,9 +109,9 @@ class AmplitudePrograms(NamedTuple):
         [D] -> Response to the sum of the weighted ratios.
     """
 
-    look: Callable
-    project: Callable
-    respond: Callable
+    look: Program
+    project: Program
+    respond: Program
 
 
 def wide_orbitals(gas: System, orbitals: Orbitals, largest: int) -> Orbitals:
@@ -153,9 +153,9 @@ def amplitude_programs(
         ratios_at_once=walkers_at_once(gas, batch // 2, ratio_bytes),
     )
     return AmplitudePrograms(
-        look=jit(sampling.look),
-        project=jit(sampling.project),
-        respond=jit(sampling.respond),
+        look=Program(sampling.look),
+        project=Program(sampling.project),
+        respond=Program(sampling.respond),
     )
 
 

@@ -242,9 +242,10 @@ def _half_sums(excitations: Excitations, levels: Levels, state, looked: Looked) 
     unexplained = looked.energy - (of_state + of_operators)
     deviation = looked.weight * unexplained
     project = excitations.programs.project
+    system = excitations.system
     halves = []
     for half in _halves_of(excitations.count):
-        sums = project(looked.z[half], state, deviation[half])
+        sums = project(system, looked.z[half], state, deviation[half])
         on_host = Sums(np.asarray(sums.first), np.asarray(sums.second))
         halves.append(on_host)
     return halves
@@ -261,6 +262,7 @@ def _response(
     covariances = []
     for half_weights, other in zip(weights, (second, first)):
         covariance = excitations.programs.respond(
+            excitations.system,
             looked.x[other],
             looked.z[other],
             looked.potential[other],

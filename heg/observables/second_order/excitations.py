@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterable
-from functools import cached_property, partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from heg.observables.second_order.amplitudes import (
 from heg.observables.second_order.doubles import DoublesOf, count_doubles
 from heg.observables.second_order.perturbation import thermal_denominator
 from heg.parallel.devices import everywhere
+from heg.training.state import key_of_run
 from heg.training.verdict import check_draws
 
 SMALL_GAS = 10  # electrons at most
@@ -74,18 +76,13 @@ class Excitations:
 
     @cached_property
     def programs(self) -> AmplitudePrograms:
-        """Compiled functions of this gas, without the System as their first argument."""
-        compiled = amplitude_programs(
+        """What is compiled for all gases of this shape."""
+        return amplitude_programs(
             self.system.shape,
             len(self.drawn_orbitals.energy),
             self.config.model,
             self.count,
             self.largest,
-        )
-        return AmplitudePrograms(
-            look=partial(compiled.look, self.system),
-            project=partial(compiled.project, self.system),
-            respond=partial(compiled.respond, self.system),
         )
 
     @cached_property
@@ -107,6 +104,16 @@ class Excitations:
         """The doubles of any K of p(K)."""
         return DoublesOf(self.system, self.drawn_orbitals, self.largest)
 
+    def compile_ahead(self, threads: ThreadPoolExecutor) -> None:
+        """Compiles the longest of the programs in one of the threads, while this one goes on.
+
+        Args:
+          threads: of heg.parallel.compilation.compiler_threads.
+        """
+        states = jax.ShapeDtypeStruct((self.count, self.system.electrons), np.int32)
+        keys = jax.random.split(key_of_run(0), self.count)  # any keys will do
+        self.programs.look.ahead(threads, self.system, self.params.flow, states, states, keys)
+
     def look(
         self,
         states: Int[np.ndarray, "batch electrons"],
@@ -124,6 +131,7 @@ class Excitations:
         """
         # whole on every device, as the programs are compiled for that
         looked = self.programs.look(
+            self.system,
             self.params.flow,
             everywhere(states.astype(np.int32)),
             everywhere(guides.astype(np.int32)),
