@@ -27,7 +27,7 @@ VALUES = Parameter(consume_multiple=True, negative="")  # a flag with several va
 MAX_TWISTS = 1000  # divisions or number
 FINAL_SAMPLES = 1024  # of the runs themselves; what counts is measured afterwards
 MIN_STEPS = 30  # fewer do not show whether a training has settled
-SIZE_CLASS = 8  # the most plane waves that a point has, in units of those that it needs
+SIZE_CLASS = 4  # the most plane waves that a point has, in units of those that it needs
 
 
 @dataclasses.dataclass(frozen=True)

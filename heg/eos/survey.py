@@ -27,10 +27,9 @@ from heg.eos.table_directory import (
     is_done,
 )
 from heg.errors import InUse, RunError, StorageError
-from heg.observables.evaluation import Measurement
 from heg.parallel.processes import any_process, is_first, on_first
 from heg.runs import text_files
-from heg.runs.measure import measure
+from heg.runs.measure import Sampled, measure, sample
 from heg.runs.run_directory import RunDirectory
 from heg.runs.solve import solve
 from heg.statistics import Estimate
@@ -161,17 +160,18 @@ class PointWork:
         if not summary:
             return False
         trained = time.monotonic()
-        measurement = self._measure_until_accurate(summary)
-        if measurement is None:
+        sampled = self._sample_until_accurate(summary)
+        if sampled is None:
             return False
-        samples = measurement.facts["samples"]
-        # the same samples once more, now with the second order to the accuracy of the point
-        if self._measure(samples, second_order=self.point.accuracy) is None:
-            return False
-        # the second order has changed the file, not the samples
-        observables = on_first(text_files.load_json, self.directory.path / "observables.json")
-        free_energy = measurement.estimate("F")
+        samples = sampled.samples
         accuracy = self.point.accuracy
+        show = partial(self.hooks.show, self.point)
+        path = self.directory.path
+        # what is measured on these samples, and the second order to the accuracy of the point
+        if measure(path, samples, show, self.hooks.stop, second_order=accuracy) is None:
+            return False
+        observables = on_first(text_files.load_json, path / "observables.json")
+        free_energy = sampled.free_energy
         history = on_first(self.directory.history)
         temperature = self.point.system.build().temperature
         has_settled = settled(history, accuracy, temperature)
@@ -192,7 +192,7 @@ class PointWork:
             "measured": measured,
             "doubts": doubts(summary, history, measured, accuracy, temperature),
         }
-        on_first(text_files.save_json, self.directory.path / POINT_FILE, facts)
+        on_first(text_files.save_json, path / POINT_FILE, facts)
         return True
 
     def _begun(self) -> Config | None:
@@ -231,11 +231,8 @@ class PointWork:
         with _silent_runs():
             return solve(config, show, self.hooks.stop)
 
-    def _measure_until_accurate(self, summary: dict) -> Measurement | None:
-        """A measurement with the wanted error of F, or with as many samples as allowed.
-
-        None if stopped.
-        """
+    def _sample_until_accurate(self, summary: dict) -> Sampled | None:
+        """Samples with the wanted error of F, or as many as allowed; None if stopped."""
         count = summary["samples"]
         error = summary["F"]["error"]
         max_count = self.table.grid.samples
@@ -245,19 +242,14 @@ class PointWork:
             wanted = MARGIN * count * too_large**2
             twice = 2 * count
             count = min(max(wanted, twice), max_count)
-            samples = math.ceil(count)
-            measurement = self._measure(samples, second_order=False)
-            if measurement is None:
+            show = partial(self.hooks.show, self.point)
+            sampled = sample(self.directory.path, math.ceil(count), show, self.hooks.stop)
+            if sampled is None:
                 return None
-            count = measurement.facts["samples"]
-            error = measurement.estimate("F").error
+            count = sampled.samples
+            error = sampled.free_energy.error
             if error <= self.point.accuracy or count >= max_count:
-                return measurement
-
-    def _measure(self, samples: int, second_order: bool | float) -> Measurement | None:
-        show = partial(self.hooks.show, self.point)
-        path = self.directory.path
-        return measure(path, samples, show, self.hooks.stop, second_order=second_order)
+                return sampled
 
 
 @contextlib.contextmanager

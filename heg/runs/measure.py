@@ -7,15 +7,16 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from heg.errors import StorageError
 from heg.observables.evaluation import Frozen, Measurement, draw_states, evaluate
-from heg.observables.programs import instruments
+from heg.observables.programs import block_size, instruments
 from heg.observables.quantities import Quantity
 from heg.observables.second_order.contributions import Rows
+from heg.observables.thermodynamics import thermodynamic_quantities
 from heg.parallel.compilation import compiler_threads
 from heg.parallel.devices import everywhere
 from heg.parallel.processes import any_process, on_first
@@ -23,6 +24,7 @@ from heg.runs import files, hdf5, text_files
 from heg.runs.block_means import collect_blocks
 from heg.runs.run_directory import RunDirectory
 from heg.runs.second_order_rows import collect, compile_ahead
+from heg.statistics import Estimate
 from heg.training.step import build
 from heg.training.verdict import sentence_of
 
@@ -138,6 +140,54 @@ def measure(
         measurement = measurement._replace(facts=measurement.facts | verdict)
         on_first(save, output, measurement)
     return measurement
+
+
+class Sampled(NamedTuple):
+    """Samples that have been drawn.
+
+    Attributes:
+      free_energy: F and its error, hartree per electron.
+      samples: their number.
+    """
+
+    free_energy: Estimate
+    samples: int
+
+
+def sample(
+    run_dir: Path,
+    samples: int,
+    show: Callable[[str, int, int], object],
+    stop: Callable[[], bool],
+) -> Sampled | None:
+    """Draw the samples of a measurement and no more, to see how well F is known; None if stopped.
+
+    `measure` goes on with them.  Called by all processes.
+
+    Args:
+      run_dir, samples, show, stop: as of `measure`.
+    Raises:
+      ValueError, RunError, StorageError, OSError: as of `measure`.
+    """
+    frozen = freeze(run_dir)
+
+    def asked_to_stop() -> bool:
+        return any_process(stop())
+
+    with contextlib.ExitStack() as held:
+        on_first(_hold, Path(run_dir), held)
+        blocks = collect_blocks(
+            frozen,
+            Path(run_dir),
+            samples,
+            show=partial(show, "samples"),
+            stop=asked_to_stop,
+        )
+    if blocks is None:
+        return None
+    free_energy = thermodynamic_quantities(frozen.system, blocks)["F"]
+    count = len(blocks.energies["F"]) * block_size(frozen.config.sampler.batch)
+    return Sampled(Estimate(float(free_energy.value), float(free_energy.error)), count)
 
 
 def save(directory: Path, measurement: Measurement) -> None:
