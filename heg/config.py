@@ -346,7 +346,8 @@ def changes(config: Config, stored: dict[str, dict]) -> Changes:
         # a gas is compared as a whole, the other groups field by field
         if name == "system" and _is_same_gas(config, stored):
             continue
-        before = stored.get(name, {})
+        # the run may be of a version that lacked a field
+        before = _defaults(name) | stored.get(name, {})
         for field, value in table.items():
             earlier = before.get(field)
             is_free = field in FREE_FIELDS.get(name, ())
@@ -359,6 +360,14 @@ def changes(config: Config, stored: dict[str, dict]) -> Changes:
             else:
                 refused.append(sentence)
     return Changes(announced, refused)
+
+
+def _defaults(name: str) -> dict:
+    """The table of a group of settings as it is by default; empty where it must be given."""
+    (default,) = (group.default for group in dataclasses.fields(Config) if group.name == name)
+    if default is dataclasses.MISSING:
+        return {}
+    return _with_lists(dataclasses.asdict(default))
 
 
 def _is_same_gas(config: Config, stored: dict[str, dict]) -> bool:

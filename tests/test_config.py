@@ -164,6 +164,18 @@ def test_a_start_is_the_same_directory_however_it_is_written():
     assert config.changes(other, config.tables(before)).refused
 
 
+def test_a_run_of_a_version_that_lacked_a_field_has_its_default():
+    now = config.Config(GAS, RunConfig("a"))
+    stored = config.tables(now)
+    del stored["model"]["min_orbitals"]
+    assert config.changes(now, stored) == ([], [])
+    more = dataclasses.replace(now, model=ModelConfig(min_orbitals=5))
+    assert config.changes(more, stored).refused == ["[model] min_orbitals is 5, the run has 1"]
+    # where there is no default nothing is taken for granted
+    elsewhere = dataclasses.replace(now, run=RunConfig("a", start="b"))
+    assert config.changes(elsewhere, stored).refused == ["[run] start is b, the run has None"]
+
+
 @pytest.mark.parametrize(
     "fields, sentence",
     [
