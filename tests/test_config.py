@@ -10,7 +10,9 @@ from heg import config, plasma
 from heg.cli import eos, measure, solve
 from heg.config import ModelConfig, OptimizerConfig, RunConfig, SamplerConfig, SystemConfig
 from heg.gas.system import System
+from heg.runs import text_files
 
+CHECKPOINTS = sorted(Path(__file__).parents[1].glob("checkpoints/*/"))
 GAS = SystemConfig(electrons=14, dim=2, rs=2.0, theta=0.5)
 
 
@@ -162,6 +164,12 @@ def test_a_start_is_the_same_directory_however_it_is_written():
         assert not config.changes(after, config.tables(before)).refused
     other = dataclasses.replace(before, run=dataclasses.replace(before.run, start="unreal"))
     assert config.changes(other, config.tables(before)).refused
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.name)
+def test_a_shipped_run_can_be_continued(path):
+    stored = text_files.load_tables(path / "config.toml")
+    assert config.changes(config.from_tables(stored), stored) == ([], [])
 
 
 def test_a_run_of_a_version_that_lacked_a_field_has_its_default():
