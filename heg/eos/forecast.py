@@ -84,7 +84,7 @@ def forecast(table: TableConfig, rate: float) -> list[RowForecast]:
 def _seconds_of_point(
     solver: Solver, config: Config, rate: float, steps: int, samples: int
 ) -> float:
-    """Time of the steps and samples of a point; a row is compiled once, which is left out."""
+    """Time of the steps and samples of a point; compilation is left out."""
     # the cost of a run counts its samples twice, those of the measurement come but once
     counted = FINAL_SAMPLES + samples // 2
     run = dataclasses.replace(config.run, steps=steps, samples=counted)

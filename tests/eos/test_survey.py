@@ -14,11 +14,12 @@ from small_runs import few_states
 
 from heg.cli import common, eos
 from heg.eos import survey
-from heg.eos.grid import points
+from heg.eos.grid import points, run_config
 from heg.eos.table_directory import is_done, status
 from heg.eos.table_files import load_table
 from heg.errors import RunError
 from heg.runs import files, text_files
+from heg.runs.run_directory import RunDirectory
 from heg.statistics import Estimate
 from heg.training.cost import START
 
@@ -198,6 +199,23 @@ def test_a_point_that_fails_is_tried_again_told_and_stops_no_other(
         heg_eos(capsys, grid, "--run-dir", tmp_path / "a").code == 0
         and len(rows(tmp_path / "a")) == 4
     )
+
+
+def test_a_point_that_was_begun_keeps_its_plane_waves(made, grid, monkeypatch):
+    # with a hotter row the point would get more of them
+    hotter = ["--theta", "0.5", "1", "2", "--run-dir", str(made)]
+    table = eos.parse([str(grid), *hotter]).table
+    (point,) = [one for one in points(table.grid) if one.name == "2d-2u-rs1-theta0.5"]
+    begun = RunDirectory(made / point.name).configuration()
+    anew = run_config(table, point, "unused", None)
+    assert anew.model.min_orbitals > begun.model.min_orbitals
+    seen = []
+    monkeypatch.setattr(survey, "solve", lambda config, *rest: seen.append(config) or {})
+    hooks = survey.Hooks(show=print, done=print, stop=lambda: False)
+    # stopped in its training
+    assert not survey.PointWork(table, made, point, hooks).compute(0)
+    assert [config.model for config in seen] == [begun.model]
+    assert seen[0].run.start == begun.run.start
 
 
 def test_a_stop_in_order_loses_nothing_and_a_point_that_another_holds_is_passed_over(

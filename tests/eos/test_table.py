@@ -197,8 +197,8 @@ def test_a_shipped_table_answers_as_its_page_says(name, n_down):
         assert abs(found.mean - published) < min(2 * found.error, 0.05 * abs(published))
 
 
-@pytest.mark.parametrize("name", ["2d-polarised", "2d-unpolarised"])
-def test_a_shipped_table_in_two_dimensions_tends_to_the_ground_state(name):
+@pytest.mark.parametrize("name, most_dilute", [("2d-polarised", 20.0), ("2d-unpolarised", 1.0)])
+def test_a_shipped_table_in_two_dimensions_tends_to_the_ground_state(name, most_dilute):
     columns = load_table(name).columns
     assert len(columns["rs_bohr"]) == 25 and np.all(columns["f_2_ha"] < 0)
     cold = columns["theta"] == 0.1
@@ -206,8 +206,8 @@ def test_a_shipped_table_in_two_dimensions_tends_to_the_ground_state(name):
     error = columns["f_xc_error_ha"]
     assert np.all(np.abs(difference[cold]) < 2 * error[cold])
     assert np.all(error[cold] < 0.03 * np.abs(columns["f_xc_ha"][cold]))
-    # the error is a part of what temperature does in a dense gas
-    warm = (columns["theta"] == 1.0) & (columns["rs_bohr"] == 1.0)
+    # the error is a part of what temperature does; with two spins in the dense gas alone
+    warm = (columns["theta"] == 1.0) & (columns["rs_bohr"] <= most_dilute)
     assert np.all(difference[warm] > 3 * error[warm])
     for rs in np.unique(columns["rs_bohr"]):
         of_row = columns["rs_bohr"] == rs
