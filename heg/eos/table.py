@@ -10,8 +10,9 @@ import numpy as np
 
 from heg.display import as_html, optional_package
 from heg.eos import surface
-from heg.gas import ideal_infinite, rpa
+from heg.gas import ideal_infinite
 from heg.gas.ideal_infinite import exchange
+from heg.gas.size_correction import missing
 from heg.gas.system import System
 from heg.gas.twists import Twist
 from heg.statistics import Estimate, intercept
@@ -106,7 +107,7 @@ class Series(NamedTuple):
         total = 0.0
         for twist in self.surface.data.twists:
             cell = dataclasses.replace(gas, twist=twist.angle)
-            total += twist.weight * rpa.missing(cell).free_energy
+            total += twist.weight * missing(cell).free_energy
         return total
 
     def size_terms(self, gas: System) -> SizeTerms:

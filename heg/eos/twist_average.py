@@ -24,6 +24,7 @@ from heg.gas.size_correction import (
     beyond_interpolation,
     correlation_correction,
     size_correction,
+    unsure_exchange,
 )
 from heg.gas.system import System
 from heg.reference.published import published
@@ -301,6 +302,7 @@ def _size_terms(parts: list[Part]) -> SizeTerms:
     exchanges = []
     rests = []
     distances = []
+    unsure = []
     for part in parts:
         gas = part.system
         correction = size_correction(gas)
@@ -309,10 +311,11 @@ def _size_terms(parts: list[Part]) -> SizeTerms:
         rests.append(_as_quantities(gas, correlation_correction(gas)))
         # of f: the distance between two forms of the correction, which has a sign at each twist
         distances.append(beyond_interpolation(gas))
+        unsure.append(unsure_exchange(gas))
     whole = weights @ wholes
     exchange = weights @ exchanges
     rest = weights @ rests
-    error = abs(weights @ distances)
+    error = np.hypot(weights @ distances, weights @ unsure)
     of_f = max(abs(rest[0]), 1e-300)
     share = error / of_f
     return SizeTerms(

@@ -175,7 +175,7 @@ def structure_factor(system: System, q: Float[np.ndarray, " waves"]) -> Float[np
       (tests/gas/test_ideal_infinite.py).
     """
     reduced = np.asarray(q) / system.fermi_wavevector
-    return _structure_factor(system.dim, system.polarization, system.theta, reduced)
+    return reduced_structure_factor(system.dim, system.polarization, system.theta, reduced)
 
 
 def exchange(system: System) -> float:
@@ -202,15 +202,20 @@ def _exchange(dim, polarization, theta):
     t, weights = gauss_legendre(Q_POINTS)
     q = last * t**2
     dq = weights * 2 * last * t
-    hole = 1 - _structure_factor(dim, polarization, theta, q)
+    hole = 1 - reduced_structure_factor(dim, polarization, theta, q)
     integral = np.sum(dq * hole)
     # of int d^dq / (2 pi)^d v(q) / 2 = factor int dq
     factor = {2: 1 / 2, 3: 1 / np.pi}[dim]
     return float(-integral * fermi_wavevector * factor)
 
 
-def _structure_factor(dim, polarization, theta, q):
-    """S_0; q in units of k_F of the majority spin.  [Q]"""
+def reduced_structure_factor(
+    dim: int, polarization: float, theta: float, q: Float[np.ndarray, " waves"]
+) -> Float[np.ndarray, " waves"]:
+    """S_0 of all electrons at q > 0 in units of k_F of the majority spin.
+
+    Accuracy: that of `structure_factor`.
+    """
     half = dim / 2
     total = np.zeros(len(q))
     thermal_q = q / np.sqrt(theta)  # in units of sqrt(2 T)

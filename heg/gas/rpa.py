@@ -55,6 +55,13 @@ class Energies(NamedTuple):
     free_energy: float
     potential: float
 
+    def plus(self, other: "Energies") -> "Energies":
+        """The sum of both energies."""
+        return Energies(
+            free_energy=self.free_energy + other.free_energy,
+            potential=self.potential + other.potential,
+        )
+
     def less(self, other: "Energies") -> "Energies":
         """The difference of both energies."""
         return Energies(
@@ -82,7 +89,7 @@ def infinite_gas(system: System) -> Energies:
 
     Accuracy: 1e-6 relative (tests/gas/test_rpa.py).
     """
-    gas = _natural(system)
+    gas = natural(system)
     waves = infinite_waves(gas.dim, gas.polarization, gas.theta)
     sums = _energies(system, waves)
     # beyond the last q electrons are at rest, and T sum_n x^2 is (n v)^2 / (q^2 / 2)
@@ -115,7 +122,7 @@ def missing(system: System) -> Energies:
     integral and the response that of the infinite gas, except for the kinetic energy.
     Accuracy: 1e-4 relative (tests/gas/test_rpa.py).
     """
-    gas = _natural(system)
+    gas = natural(system)
     width = window_width(gas)
     window = lambda q: np.exp(-((q / width) ** WINDOW_POWER))
     every = infinite_waves(gas.dim, gas.polarization, gas.theta)
@@ -136,7 +143,7 @@ def missing(system: System) -> Energies:
     return infinite.less(long_in_cell).less(short_in_cell)
 
 
-def _natural(system):
+def natural(system: System) -> System:
     """The same gas at coupling 1 and the density where k_F = 1 / bohr.
 
     Theta is rounded, so that one that was computed from r_s and T is the same as one given.
@@ -148,7 +155,7 @@ def _natural(system):
 
 def _energies(system, waves):
     """The sum over wavevectors and frequencies, with its tail at large frequencies."""
-    gas = _natural(system)
+    gas = natural(system)
     nodes = _frequencies(gas.theta)
     q = waves.q
     # at fixed Theta v chi_0 is proportional to coupling and r_s

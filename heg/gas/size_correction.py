@@ -1,24 +1,24 @@
 r"""From a cell to the infinite gas: what the size of the cell takes from F.
 
-Two things are missing in a cell of N electrons.  To first order in the interaction its energy is
-known exactly, in the cell (`heg.gas.first_order`) and without it (`heg.gas.ideal_infinite`).
-Beyond, the sum over wavevectors has no q = 0, and shells of momentum are full or open where the
-infinite gas has a smooth Fermi surface.  Both are in the random-phase approximation
-(`heg.gas.rpa`).  It is exact for q -> 0 and to leading order at high density, in the cell as well
-as without it:
+To first order in the interaction the energy is known exactly, in the cell (`heg.gas.first_order`)
+and without it (`heg.gas.ideal_infinite`).  Beyond, the sum over wavevectors has no q = 0, and
+shells of momentum are full or open where the infinite gas has a smooth Fermi surface.  Both are in
+the random-phase approximation (`heg.gas.rpa`).  It is exact for q -> 0 and to leading order at high
+density, in the cell as well as without it.  Next to its rings comes second-order exchange
+(`heg.gas.screened_exchange`), of which the cell lacks q = 0 as well:
 
-.. math:: f_\infty - f_N \approx v_{1,\infty} - v_{1,N} + f_{RPA,\infty} - f_{RPA,N} .
+.. math:: f_\infty - f_N \approx v_{1,\infty} - v_{1,N} + f_{RPA,\infty} - f_{RPA,N} +
+          f_{2x,\infty} - f_{2x,N} .
 
-The error is estimated by another form of the part beyond first order,
+The error is the root of the sum of two squares.  One is half of the last difference.  The other is
+the change by another form of the rings,
 
 .. math:: \frac12 \int_0^1 d\lambda \Big[ \int \frac{d^dq}{(2\pi)^d} - \frac{1}{L^d} \sum_{q \ne 0}
           \Big] v(q) \big(S_\lambda(q) - S_0(q)\big),
           \qquad \frac{1}{S_\lambda} = \frac{1}{S_0} + \frac{1}{S_{plasmon}} .
 
-It knows no shells: S_0 is that of the infinite gas.  What remains of the bracket comes from q = 0
-alone, where the integrand is not smooth.  So a smooth factor that is flat there, exp(-q^4), may
-take large q away.  S_lambda is exact for q -> 0, where one plasmon takes all, and that of Debye and
-Hueckel in a classical gas.
+It knows no shells: S_0 is that of the infinite gas.  S_lambda is exact for q -> 0, where one
+plasmon takes all, and that of Debye and Hueckel in a classical gas.
 
 Source: with S_plasmon alone the bracket is what Brown, Clark, DuBois and Ceperley, Phys. Rev. Lett.
 110, 146405 (2013), doi:10.1103/PhysRevLett.110.146405, add at finite temperature and Chiesa et al.,
@@ -35,21 +35,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from heg.gas import rpa
+from heg.gas import rpa, screened_exchange
 from heg.gas.coulomb import fourier_transform, madelung
 from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
-from heg.gas.plane_waves import integer_vectors
+from heg.gas.missing_waves import missing_waves
 from heg.gas.plasma import Plasma
 from heg.gas.plasmon import plasmon_structure
-from heg.gas.quadrature import gauss_legendre, radial_measure
+from heg.gas.quadrature import gauss_legendre
 from heg.gas.system import System
 
-NODES = 24  # of the integral over the coupling; four times as many over q
-WIDTH = 4.0  # of the smooth factor, in units of 2 pi / L
-CUTOFF = 2.5  # where the smooth factor ends, in units of its width
+NODES = 24  # of the integral over the coupling
 TINY = 1e-300  # keeps 0 / 0 away
 STEP = 1e-3  # relative, of the derivative with respect to temperature
+UNSURE = 0.5  # share of second-order exchange that counts as error
 
 
 class SizeCorrection(NamedTuple):
@@ -95,14 +94,21 @@ def size_correction(system: System) -> SizeCorrection:
 
 def correlation_correction(system: System) -> SizeCorrection:
     """The part beyond first order."""
-    missing = rpa.missing(system)
-    entropy_energy = _entropy_energy(lambda gas: rpa.missing(gas).free_energy, system)
+    lacked = missing(system)
+    entropy_energy = _entropy_energy(lambda gas: missing(gas).free_energy, system)
     return SizeCorrection(
-        free_energy=missing.free_energy,
+        free_energy=lacked.free_energy,
         exchange=0.0,
-        potential=missing.potential,
-        kinetic=missing.free_energy - missing.potential + entropy_energy,
+        potential=lacked.potential,
+        kinetic=lacked.free_energy - lacked.potential + entropy_energy,
     )
+
+
+def missing(system: System) -> rpa.Energies:
+    """What the cell lacks beyond first order: rings, and second-order exchange."""
+    rings = rpa.missing(system)
+    second_order_exchange = screened_exchange.missing(system)
+    return rings.plus(second_order_exchange)
 
 
 def _exchange(system):
@@ -122,18 +128,23 @@ def _entropy_energy(free_energy, system):
 
 @functools.singledispatch
 def uncertainty(system: System) -> float:
-    """Change of the correction of F by the interpolation of S instead, hartree per electron.
+    """Error of the correction of F, hartree per electron; see the docstring of the module.
 
     It is cautious.  For 66 electrons at r_s = 20 the potential energies of the cell and of the
     infinite gas are known: there the correction is right within 0.03 mHa, and the interpolation off
     by 0.1 (tests/gas/test_size_correction.py).
     """
-    return abs(beyond_interpolation(system))
+    return float(np.hypot(beyond_interpolation(system), unsure_exchange(system)))
 
 
 def beyond_interpolation(system: System) -> float:
-    """The correction of F less that by the interpolation of S, hartree per electron."""
+    """What the cell lacks of the rings less that by the interpolation of S, hartree per electron."""
     return rpa.missing(system).free_energy - interpolated(system).free_energy
+
+
+def unsure_exchange(system: System) -> float:
+    """The part of the correction for second-order exchange that counts as error, hartree."""
+    return UNSURE * screened_exchange.missing(system).free_energy
 
 
 def long_wave_structure(
@@ -164,51 +175,6 @@ def interpolated(system: System) -> Interpolation:
     by_share = np.array([potential(node**2) for node in nodes])
     free_energy = 2 * (weights * nodes) @ by_share
     return Interpolation(float(free_energy), float(potential(1.0)))
-
-
-class WeightedWaves(NamedTuple):
-    """Wavevectors q (1/bohr) and the weight of each in a sum over them."""
-
-    q: Float[np.ndarray, " waves"]
-    weight: Float[np.ndarray, " waves"]
-
-
-def missing_waves(system: System) -> WeightedWaves:
-    """Waves for half the integral less half the sum of v(q) times a function of |q|.
-
-    Accuracy: 1e-5 for functions that are smooth except at q = 0; that of 1 gives -v_M / 2.
-    """
-    # what the cell lacks is the integral less the sum
-    integral = _integral_over_waves(system)
-    lattice_sum = _sum_over_waves(system)
-    q = np.append(integral.q, lattice_sum.q)
-    weight = np.append(integral.weight, -lattice_sum.weight)
-    reduced = q / (WIDTH * system.wavevector_unit)
-    smooth = np.exp(-(reduced**4))
-    v = fourier_transform(q, system.dim)
-    return WeightedWaves(q, system.coupling / 2 * weight * smooth * v)
-
-
-def _integral_over_waves(system):
-    """The integral over d^dq / (2 pi)^d up to the end of the smooth factor."""
-    dim = system.dim
-    last = int(CUTOFF * WIDTH)  # in units of 2 pi / L
-    nodes, weights = gauss_legendre(4 * NODES)
-    unit = system.wavevector_unit
-    q = unit * (last * nodes)
-    # d^dq / (2 pi)^d is this measure times q^(d-1) dq
-    measure = radial_measure(dim)
-    volume = measure * q ** (dim - 1) * weights * last * unit
-    return WeightedWaves(q, volume)
-
-
-def _sum_over_waves(system):
-    """The sum over q != 0 of the cell per volume, waves of equal length as one."""
-    n = integer_vectors(system.dim, int(CUTOFF * WIDTH))
-    squares = np.sum(n**2, axis=1)
-    square, count = np.unique(squares, return_counts=True)
-    q = system.wavevector_unit * np.sqrt(square[1:])
-    return WeightedWaves(q, count[1:] / system.volume)
 
 
 @size_correction.register

@@ -258,6 +258,7 @@ def evaluate(
             known=beyond.known,
             beyond=beyond.beyond,
             relaxed=beyond.relaxation,
+            third=beyond.third,
         )
         second = result._asdict()
         quantities |= corrected(

@@ -23,8 +23,9 @@ from heg.observables.second_order.contributions import (
 from heg.observables.second_order.excitations import Excitations, largest_transfer
 from heg.observables.second_order.levels import Levels
 from heg.observables.second_order.pair_operators import count_operators
-from heg.observables.second_order.perturbation import BINS, Known, Row, second_order
+from heg.observables.second_order.perturbation import Known, Row, ThirdOrder, second_order
 from heg.observables.second_order.relaxation import Relaxation, relaxation
+from heg.observables.second_order.third_order import third_order
 from heg.observables.structure import grid_of
 from heg.parallel.processes import any_process, on_first
 from heg.runs import files, hdf5
@@ -77,6 +78,8 @@ def collect(
     relaxed = on_first(
         relaxation, frozen.system, orbitals, stored.levels, drawn.states, drawn.log_p
     )
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    third = on_first(third_order, excitations, stored.levels, drawn.states, generator)
 
     # the first draws were used for the energies of the states
     available = len(drawn.states) - SKIPPED_DRAWS
@@ -93,7 +96,7 @@ def collect(
             collection.add(contribution(excitations, stored.levels, state, row_key))
             show(number + 1, wanted)
             collection.save_in_time()
-        result = on_first(collection.result, relaxed, drawn.states[:SHELL_STATES])
+        result = on_first(collection.result, relaxed, third, drawn.states[:SHELL_STATES])
         wanted = on_first(_rows_wanted, frozen.system, result, accuracy, available)
         if wanted <= collection.count:
             break
@@ -184,7 +187,7 @@ class _Collection:
             on_first(self._write)
             self.has_new = False
 
-    def result(self, relaxed: Relaxation, states: np.ndarray) -> Rows:
+    def result(self, relaxed: Relaxation, third: ThirdOrder, states: np.ndarray) -> Rows:
         """The rows with the correction for degenerate states, from draws of K [B, N]."""
         rows = self.rows
         alike = rows.alike.mean(axis=0)
@@ -193,6 +196,7 @@ class _Collection:
             known=self.known,
             beyond=beyond_second_order(self.excitations, self.levels, alike, states),
             relaxation=relaxed,
+            third=third,
             rows=rows,
         )
 
@@ -226,6 +230,7 @@ def _rows_wanted(system, collected: Rows, accuracy: float, available: int) -> in
         known=collected.known,
         beyond=collected.beyond,
         relaxed=collected.relaxation,
+        third=collected.third,
     )
     if not np.isfinite(result.error):
         raise RunError("the second order is not finite: measure with --no-second-order")
@@ -289,7 +294,6 @@ def _template(excitations, count):
         products=zeros(2),
         moved=zeros(2),
         alike=zeros(3, 2, sizes),
-        spectrum=zeros(BINS),
         response={
             "potential": zeros(),
             "S_q": zeros(spin_pairs, len(grid.shells.count)),

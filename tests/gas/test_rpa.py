@@ -94,7 +94,7 @@ def naive(system, highest, count):
 
 def on_square(system, highest):
     """Energies of the cell's sum over |m_a| <= highest alone, which must not be all of it."""
-    gas = rpa._natural(system)
+    gas = rpa.natural(system)
     waves = rpa.cell_waves(gas)
     lattice = 2 * np.pi / gas.box
     m, _ = rpa.stars(gas, int(round(waves.q.max() / lattice)))
@@ -181,7 +181,7 @@ def test_the_hot_gas_is_that_of_debye_and_hueckel():
 
 @pytest.mark.parametrize("dim", [2, 3])
 def test_long_waves_are_the_plasmon(dim):
-    gas = rpa._natural(System(7, 7, dim, 1.0, 0.5))
+    gas = rpa.natural(System(7, 7, dim, 1.0, 0.5))
     waves = rpa.infinite_waves(dim, 0.0, 0.5)
     n = 2
     omega = 2 * np.pi * n * gas.temperature
@@ -213,7 +213,7 @@ def test_the_potential_energy_is_the_slope_in_the_coupling(system):
 
 @pytest.mark.parametrize("twist", [(0.0, 0.0), (-0.5, 0.0), (0.25, 0.25), (0.1, 0.3)])
 def test_one_wavevector_stands_for_all_that_are_equal(twist):
-    gas = rpa._natural(System(3, 0, 2, 1.0, 0.3, twist))
+    gas = rpa.natural(System(3, 0, 2, 1.0, 0.3, twist))
     every = np.array([m for m in wavevectors(2, 4) if m @ m <= 16])
     few = rpa.stars(gas, 4)
     assert np.sum(few.multiplicity) == len(every)

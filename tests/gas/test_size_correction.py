@@ -8,12 +8,12 @@ import pytest
 from heg.gas.coulomb import fourier_transform, madelung
 from heg.gas.first_order import first_order
 from heg.gas.ideal_infinite import exchange, structure_factor
+from heg.gas.missing_waves import missing_waves
 from heg.gas.plasmon import plasma_frequency, plasmon_structure
 from heg.gas.size_correction import (
     correlation_correction,
     interpolated,
     long_wave_structure,
-    missing_waves,
     size_correction,
     uncertainty,
 )

@@ -8,25 +8,21 @@ import pytest
 from known_systems import all_states
 from scipy.special import logsumexp
 from small_runs import FEW_STATES, few_states
+from untrained_excitations import bare_levels, untrained
 
-from heg import Config, ModelConfig, RunConfig, SystemConfig, build
+from heg import SystemConfig
 from heg.gas.ideal import log_partition
 from heg.gas.system import System
 from heg.observables.evaluation import Drawn
 from heg.observables.second_order.contributions import contribution, known_part
 from heg.observables.second_order.degenerate import pair_correction, shell_correction
-from heg.observables.second_order.excitations import Excitations
-from heg.observables.second_order.levels import Levels
-from heg.observables.second_order.pair_operators import count_operators, pair_elements
+from heg.observables.second_order.pair_operators import pair_elements
 from heg.observables.second_order.perturbation import (
-    BINS,
     Correction,
     Known,
     Row,
+    ThirdOrder,
     second_order,
-    shifted_sum,
-    spectrum_energies,
-    spectrum_of,
     thermal_denominator,
     unbiased_square,
 )
@@ -34,10 +30,9 @@ from heg.observables.second_order.relaxation import Relaxation
 from heg.reference.determinants import block_of
 from heg.runs import second_order_rows
 
-LARGEST = 4
 NO_CORRECTION = Correction(0.0, 0.0, 0.0)
 NO_RELAXATION = Relaxation(0.0, 0.0, 0.0, 0.0)
-SMALL = ModelConfig(transformer_layers=0, flow_layers=0, orbital_tolerance=1e-2)
+NO_THIRD = ThirdOrder(0.0, 0.0)
 GASES = {
     "2D 3u": SystemConfig(3, 2, 4.0, 0.5, "1", (0.1, 0.2)),
     "3D 2u1d, degenerate": SystemConfig(3, 3, 4.0, 0.5, "1/3"),
@@ -80,23 +75,6 @@ def test_a_pair_of_states_is_exact():
     np.testing.assert_allclose(correction, exact / beta - second, atol=1e-14)
 
 
-def test_the_spectrum_keeps_the_sum_and_its_denominators():
-    gas = System(3, 0, 3, 4.0, 0.5)
-    rng = np.random.default_rng(1)
-    squares = rng.random(1000)
-    gap = rng.normal(size=1000)
-    energies = spectrum_energies(gas)
-    spectrum = spectrum_of(squares, gap, energies)
-    np.testing.assert_allclose(spectrum.sum(), squares.sum())
-    by_bins = spectrum @ thermal_denominator(energies, gas.beta)
-    np.testing.assert_allclose(by_bins, squares @ thermal_denominator(gap, gas.beta), rtol=1e-3)
-    # the shift is that of its own result
-    lowered = shifted_sum(gas, spectrum)
-    raised = energies + 4 * lowered / gas.electrons
-    again = spectrum @ thermal_denominator(raised, gas.beta)
-    np.testing.assert_allclose(again, lowered, rtol=1e-10)
-
-
 def test_few_states_that_differ_little_do_not_lose_the_others():
     """Two states, one of them rare: the value is right on average, and its error is honest."""
     gas = System(2, 0, 3, 4.0, 0.5)
@@ -111,7 +89,7 @@ def test_few_states_that_differ_little_do_not_lose_the_others():
         rare_of_many = rng.random(2048) < share
         known = np.where(rare_of_many, 1.6, 0.8)
         of_many = Known(known.mean(), known.std() / np.sqrt(2048), known.var())
-        result = second_order(gas, rows, of_many, NO_CORRECTION, NO_RELAXATION)
+        result = second_order(gas, rows, of_many, NO_CORRECTION, NO_RELAXATION, NO_THIRD)
         truth.append(-(1 + share) / 2)
         values.append(result.doubles)
         errors.append(result.statistical)
@@ -132,29 +110,13 @@ def rows_of(lowered, known):
         products=np.stack([lowered, known], axis=1) * known[:, None],
         moved=np.stack([lowered, lowered], axis=1),
         alike=np.zeros((count, 3, 2, 1)),
-        spectrum=np.zeros((count, BINS)),
         response={},
     )
-
-
-def excitations_of(gas):
-    """An untrained density matrix: ideal p(K) of determinants, W the bare interaction."""
-    config = Config(gas, RunConfig("unused"), model=SMALL)
-    solver = build(config)
-    params = solver.init(jax.random.key(0)).average
-    return Excitations(solver.system, config, params, 0, LARGEST), solver
 
 
 def drawn_states(solver, params, key, count):
     sample = jax.jit(jax.vmap(solver.model.occupations.sample, (None, 0)))
     return np.asarray(sample(params.occupations, jax.random.split(key, count)))
-
-
-def bare_levels(excitations, interaction):
-    """Ideal and Hartree-Fock energies; of the operators the interaction, with this weight."""
-    operators = np.zeros(count_operators(excitations.system))
-    operators[0] = interaction
-    return Levels(np.array([0.0, 1.0, 1.0]), np.zeros((2, 2)), operators)
 
 
 def exact_sum(excitations, solver):
@@ -177,7 +139,7 @@ def exact_sum(excitations, solver):
 
 @pytest.mark.parametrize("gas", GASES.values(), ids=GASES)
 def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
-    excitations, solver = excitations_of(gas)
+    excitations, solver = untrained(gas)
     system = solver.system
     expected, share = exact_sum(excitations, solver)
     assert share > 0.99
@@ -187,7 +149,7 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
     rows = [contribution(excitations, levels, state, key) for state, key in zip(states, keys)]
     rows = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     known = Known(0.0, 0.0, 0.0)
-    result = second_order(system, rows, known, NO_CORRECTION, NO_RELAXATION)
+    result = second_order(system, rows, known, NO_CORRECTION, NO_RELAXATION, NO_THIRD)
     doubles = result.doubles * system.electrons
     error = result.statistical * system.electrons
     assert abs(doubles + expected) < 3.5 * error
@@ -205,7 +167,7 @@ def test_without_a_flow_samples_give_the_sum_over_all_states(gas):
 
 def test_a_degenerate_shell_is_that_of_the_hamiltonian():
     """Two electrons of one spin and one of the other: four states of one kinetic energy."""
-    excitations, solver = excitations_of(SystemConfig(3, 2, 4.0, 0.02, "1/3"))
+    excitations, solver = untrained(SystemConfig(3, 2, 4.0, 0.02, "1/3"))
     system = solver.system
     doubles_of = excitations.doubles_of
     beta = system.beta
@@ -232,6 +194,24 @@ def test_a_degenerate_shell_is_that_of_the_hamiltonian():
     assert abs(exact - second) > 0.1 * second
 
 
+def test_higher_orders_take_the_mean_of_the_second_order_and_its_pade_form():
+    gas = System(2, 0, 3, 4.0, 0.5)
+    lowered = np.array([1.0, 1.2, 0.9, 1.1])
+    rows = rows_of(lowered, known=np.zeros(4))
+    known = Known(0.0, 0.0, 0.0)
+    of = lambda third: second_order(gas, rows, known, NO_CORRECTION, NO_RELAXATION, third)
+    plain = of(NO_THIRD)
+    half = of(ThirdOrder(1.0, 0.0))
+    # F_2 / (1 + 1) is half of F_2, and the mean of both three quarters
+    assert half.value == pytest.approx(0.75 * plain.value)
+    assert half.resummed == pytest.approx(-0.25 * plain.value)
+    assert half.higher_orders == pytest.approx(0.25 * abs(plain.value))
+    # a fifth of F_2 at least, and the error of the third order itself
+    assert plain.higher_orders == pytest.approx(0.2 * abs(plain.value))
+    unsure = of(ThirdOrder(1.0, 2.0)).higher_orders
+    assert unsure == pytest.approx(np.hypot(0.25, 0.25) * abs(plain.value))
+
+
 @pytest.fixture
 def small_search():
     with few_states():
@@ -240,7 +220,7 @@ def small_search():
 
 def test_a_stopped_search_goes_on_and_ends_where_states_end(tmp_path, small_search):
     # opposite spins in two dimensions, where samples are not explained in full
-    excitations, solver = excitations_of(SystemConfig(2, 2, 4.0, 0.5, "0"))
+    excitations, solver = untrained(SystemConfig(2, 2, 4.0, 0.5, "0"))
     state = solver.init(jax.random.key(0))
     frozen = SimpleNamespace(
         system=solver.system,

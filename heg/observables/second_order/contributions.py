@@ -21,8 +21,7 @@ from heg.observables.second_order.perturbation import (
     Correction,
     Known,
     Row,
-    spectrum_energies,
-    spectrum_of,
+    ThirdOrder,
     thermal_denominator,
     unbiased_square,
 )
@@ -69,6 +68,7 @@ class Rows(NamedTuple):
       known: the sum of W^2 h of the known elements over many K.
       beyond: what degenerate states add.
       relaxation: of p(K).
+      third: what the third order of the known elements says.
       rows: with the states along the first axis.
     """
 
@@ -76,6 +76,7 @@ class Rows(NamedTuple):
     known: Known
     beyond: Correction
     relaxation: Relaxation
+    third: ThirdOrder
     rows: Row
 
 
@@ -305,7 +306,6 @@ def _row(
         products=products,
         moved=_moved(levels, doubles, squares, system.beta),
         alike=_alike(amplitudes, sizes),
-        spectrum=spectrum_of(squares, gap, spectrum_energies(system)),
         response=response,
     )
 

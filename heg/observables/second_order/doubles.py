@@ -151,6 +151,7 @@ class DoublesOf:
     Attributes:
       n: integer vectors of the plane waves.                [M, d]
       transfers: integer vectors q.                         [Q, d]
+      pairs: first and second electron of every pair, in the order of the doubles.    [2, pairs]
       strength: coupling times v(q) / L^d by |n|^2, hartree.
     """
 
@@ -159,8 +160,8 @@ class DoublesOf:
         self.n = np.asarray(orbitals.n)
         self.transfers = transfers(system.dim, largest)
         self.strength = interaction_strength(system, self._farthest(largest))
+        self.pairs = _electron_pairs(system)
         self._squared = np.sum(self.transfers**2, axis=1)
-        self._first, self._second = _electron_pairs(system)
 
     def __call__(self, state: Int[np.ndarray, " electrons"]) -> Doubles:
         """The doubles of K, given by its occupied orbitals."""
@@ -176,18 +177,19 @@ class DoublesOf:
         return jax.tree.map(_concatenated, *parts)
 
     def excited(
-        self, n: Int[np.ndarray, "electrons dim"], index: int
-    ) -> Int[np.ndarray, "electrons dim"]:
-        """Integer vectors of one double of the list, in the order of the electrons of K."""
+        self, n: Int[np.ndarray, "electrons dim"], index: int | Int[np.ndarray, " doubles"]
+    ) -> Int[np.ndarray, "*doubles electrons dim"]:
+        """Integer vectors of one or some doubles of the list, in the order of the electrons of K."""
         # q runs fastest
-        pair, transfer = divmod(index, len(self.transfers))
+        pair, transfer = np.divmod(index, len(self.transfers))
         q = self.transfers[transfer]
-        first = self._first[pair]
-        second = self._second[pair]
-        n = n.copy()
-        n[first] += q
-        n[second] -= q
-        return n
+        first, second = self.pairs[:, pair]
+        electron = np.arange(len(n))
+        # +q for the first electron, -q for the second
+        gains = electron == np.expand_dims(first, -1)
+        loses = electron == np.expand_dims(second, -1)
+        times = gains.astype(int) - loses.astype(int)
+        return n + times[..., None] * q[..., None, :]
 
     def ordered(
         self, n: Int[np.ndarray, "electrons dim"]
@@ -209,15 +211,15 @@ class DoublesOf:
         return np.concatenate(parts), sign
 
     def _farthest(self, largest):
-        """Bound on the |n|^2 that separates two electrons of a double.
+        """Bound on the |n|^2 that separates two electrons of a double of a double.
 
         In a state of the kinetic energy of K two electrons are apart by sqrt(2 sum n^2) at most.
         """
         longest = np.max(np.linalg.norm(self.n, axis=1))
         electrons = max(self.system.electrons, 2)
         reach = np.sqrt(2 * electrons) * longest
-        # then each of the two moves by q
-        farthest = reach + 2 * np.sqrt(largest)
+        # then each of the two moves by q, twice
+        farthest = reach + 4 * np.sqrt(largest)
         return int(farthest**2) + 1
 
     def _spin(self, n):
@@ -310,7 +312,7 @@ class _Spin(NamedTuple):
 
 
 def _electron_pairs(system):
-    """First and second electron of every pair, in the order of the doubles.  [2, pairs]"""
+    """Electrons of every pair, in the order of the doubles.  [2, pairs]"""
     pairs = []
     # opposite spins first; down spins follow after the up ones
     if system.n_down:

@@ -36,19 +36,17 @@ coupled to are diagonalised with the known elements; where they are too many, ea
 *The diagonal.* p(K) itself is not quite the best for the energies e_K: what the best one would add
 to F is a relative entropy (heg.observables.second_order.relaxation).
 
-*Denominators.* A pair that is excited loses its correlation with all others, which raises Delta by
--4 F_2 / N (two electrons, each with a share 2 F_2 / N). Brillouin and Wigner's theory with that
-size-consistent shift is solved for self-consistently; what it changes is the measure of the third
-order.
-
-*Higher orders.* They are not computed. Beside full diagonalisation of two to four electrons the
-error holds as often as a standard error should if a fifth of F_2 is added to it
-(docs/validation.md); so it is.
+*Higher orders.* The third order of the known elements (heg.observables.second_order.third_order)
+has the other sign, r = -F_3 / F_2 > 0: exciting a pair takes from it the correlation with others,
+and others screen its interaction. Then the exact value lies between the second order and its Pade
+form F_2 / (1 + r). The mean of both is taken, and half of their distance is its error. Beside full
+diagonalisation of two to four electrons the error holds as often as a standard error should if it
+is a fifth of F_2 at least (docs/validation.md); so it is.
 
 F + F_2 is an estimate, not a bound.
 
 Sources: thermal perturbation theory, Landau and Lifshitz, Statistical Physics, part 1, section 32;
-the shift, Carter-Fenk and Head-Gordon, J. Chem. Phys. 158, 234108 (2023), doi:10.1063/5.0150033.
+the Pade form of its series, Baker and Graves-Morris, Pade Approximants (Cambridge, 1996), chapter 1.
 """
 
 from typing import NamedTuple
@@ -60,14 +58,14 @@ from heg.gas.system import System
 from heg.observables.second_order.relaxation import Relaxation
 from heg.statistics import Derived, jackknife
 
-BINS = 400  # of the spectrum
-SPECTRUM_RANGE = (1e-5, 1e3)  # of the spectrum, in units of Fermi energy plus temperature
+ENERGIES = 400  # of the table of h
+ENERGY_RANGE = (1e-5, 1e3)  # of the table, in units of Fermi energy plus temperature
 SMALLEST_ARGUMENT = 1e-8  # of tanh(x) / x, which is 1 below it to machine precision
-ITERATIONS = 100  # of the shift of the denominators; each halves its error at least
 ROUNDING = 1e-12  # relative variance from row to row that counts as none
 TINY = 1e-300  # in place of a divisor that is zero
 LEFT_OUT_ENERGY = 1.5  # of what is left out, in units of the mean Delta of the doubles
-HIGHER_ORDERS = 0.2  # share of F_2; measured on the gases of docs/validation.md
+HIGHER_ORDERS = 0.2  # least error, share of F_2; measured on the gases of docs/validation.md
+LEAST_RATIO = -0.5  # of the third to the second order, as far as noise may take it
 
 
 class Row(NamedTuple):
@@ -83,8 +81,6 @@ class Row(NamedTuple):
         `heg.observables.second_order.levels.Levels.directions`.    [2]
       alike: over the doubles of the kinetic energy of K: sums of W^2, of W times its known part,
         and of the square of that, for equal and opposite spins, by |n|^2 of q.    [3, 2, Q]
-      spectrum: sum of W^2 by |Delta|, shared between neighbouring energies of
-        `spectrum_energies`.                                [BINS]
       response: changes of observables to first order, by name.
     """
 
@@ -95,7 +91,6 @@ class Row(NamedTuple):
     products: Float[np.ndarray, "*rows 2"]
     moved: Float[np.ndarray, "*rows 2"]
     alike: Float[np.ndarray, "*rows 3 2 transfers"]
-    spectrum: Float[np.ndarray, "*rows bins"]
     response: dict[str, np.ndarray | float]
 
 
@@ -127,24 +122,37 @@ class Correction(NamedTuple):
     unsure: float
 
 
+class ThirdOrder(NamedTuple):
+    """r = -F_3 / F_2 of the known elements.
+
+    Attributes:
+      ratio: r.
+      error: its standard error.
+    """
+
+    ratio: float
+    error: float
+
+
 class SecondOrder(NamedTuple):
     """F_2, hartree per electron, and the parts of its error.
 
     Attributes:
-      value: F_2, half of what is left out and the relaxation of p(K) included.
+      value: F_2, half of what is left out, the relaxation of p(K) and higher orders included.
       error: all parts, added in squares.
       of_rows: standard error over the K that are sampled.
       statistical: that with the errors of the means over many K.
       levels: of the regression of the energies.
       left_out: half of an estimate of the most that larger transfers and triples add.
-      denominators: change by the shift of the denominators.
       degenerate: of the correction for degenerate states.
       occupations: of the relaxation of p(K).
-      higher_orders: HIGHER_ORDERS of F_2.
+      higher_orders: half of the distance between the second order and its Pade form, with the error
+        of the latter, or HIGHER_ORDERS of F_2 where that is more.
       doubles: the sum over doubles alone.
       correction: for degenerate states.
       relaxation: of p(K).
-      shifted: the sum over doubles with shifted denominators.
+      third_ratio: r = -F_3 / F_2 of the known elements.
+      resummed: what higher orders add: half of the Pade form less the second order.
       known: the part of the doubles that needs no sampling.
       within: sum of W^2 over the doubles as a share of the variance of E_loc within K.
       by_transfer: sum over doubles up to each |n|^2 of q.  [Q]
@@ -157,14 +165,14 @@ class SecondOrder(NamedTuple):
     statistical: float
     levels: float
     left_out: float
-    denominators: float
     degenerate: float
     occupations: float
     higher_orders: float
     doubles: float
     correction: float
     relaxation: float
-    shifted: float
+    third_ratio: float
+    resummed: float
     known: float
     within: float
     by_transfer: Float[np.ndarray, " transfers"]
@@ -205,60 +213,13 @@ def unbiased_square(
     return known**2 + mixed + sampled
 
 
-def spectrum_energies(system: System) -> Float[np.ndarray, " bins"]:
-    """Energies |Delta| of the spectrum, hartree."""
-    unit = system.fermi_energy + system.temperature
-    return unit * np.geomspace(*SPECTRUM_RANGE, BINS)
-
-
-def spectrum_of(
-    squares: Float[np.ndarray, " doubles"],
-    gap: Float[np.ndarray, " doubles"],
-    energies: Float[np.ndarray, " bins"],
-) -> Float[np.ndarray, " bins"]:
-    """Sum of W^2 by |Delta|; each is shared between the two nearest energies.
-
-    Args:
-      squares: W^2, hartree^2.
-      gap: Delta, hartree.
-      energies: of `spectrum_energies`.
-    """
-    # the energies are equidistant on a logarithmic scale
-    bins = len(energies)
-    step = np.log(energies[1] / energies[0])
-    ratio = np.abs(gap) / energies[0]
-    distance = np.log(ratio + TINY)
-    # energies below the first bin and above the last count there
-    position = np.clip(distance / step, 0, bins - 1.001)
-    lower = position.astype(int)
-    upper = lower + 1
-    share = position - lower
-    of_lower = squares * (1 - share)
-    of_upper = squares * share
-    by_lower = np.bincount(lower, of_lower, bins)
-    by_upper = np.bincount(upper, of_upper, bins)
-    return by_lower + by_upper
-
-
-def shifted_sum(system: System, spectrum: Float[np.ndarray, " bins"]) -> float:
-    """-F_2 with every |Delta| raised by 4 |F_2| / N, hartree per cell."""
-    energies = spectrum_energies(system)
-    lowered = 0.0  # -F_2; noise may make it negative, which shifts nothing
-    for _ in range(ITERATIONS):
-        shift = 4 * max(lowered, 0.0) / system.electrons
-        h = thermal_denominator(energies + shift, system.beta)
-        # -F_2 = sum of W^2 h(|Delta| + shift)
-        result = float(spectrum @ h)
-        # the mean of the old and the new, as the sum falls with the shift and would swing
-        before = lowered
-        lowered = (before + result) / 2
-        if lowered == before:
-            break  # to the last digit: nothing would change any more
-    return lowered
-
-
 def second_order(
-    system: System, rows: Row, known: Known, beyond: Correction, relaxed: Relaxation
+    system: System,
+    rows: Row,
+    known: Known,
+    beyond: Correction,
+    relaxed: Relaxation,
+    third: ThirdOrder,
 ) -> SecondOrder:
     """F_2 from rows of independent K.
 
@@ -268,6 +229,7 @@ def second_order(
       known: `Row.known` over many K.
       beyond: of heg.observables.second_order.degenerate, mean over many K.
       relaxed: of heg.observables.second_order.relaxation.
+      third: of heg.observables.second_order.third_order.
     Raises:
       ValueError: fewer than two rows.
     """
@@ -285,42 +247,40 @@ def second_order(
     up_to_transfer = lambda mean: -np.cumsum(mean) / electrons
     curve = jackknife(rows.lowered, up_to_transfer)
 
+    # half way from the second order to its Pade form
+    pade = 1 / (1 + max(third.ratio, LEAST_RATIO))
+    kept = (1 + pade) / 2
+    resummed = (kept - 1) * value.value
+    # two parts: the doubles with what belongs to them, and the relaxation of p(K)
+    total = kept * value.value + relaxed.value / electrons
+    of_pade = value.value * pade**2 * third.error / 2
+    half_way = float(np.hypot(resummed, of_pade))
+    higher_orders = max(half_way, HIGHER_ORDERS * abs(total))
+
     # the means over many K are independent of the rows and have errors of their own
     of_known = value.slope * known.error
     of_many = np.hypot(of_known, beyond.spread) / electrons
-    statistical = float(np.hypot(error.value, of_many))
-    levels = float(np.hypot(value.first_level, value.second_level))
-    left_out = max(abs(value.left_out), error.remainder)
-    denominators = abs(value.shift)
-    degenerate = abs(value.unsure)
+    statistical = kept * float(np.hypot(error.value, of_many))
+    levels = kept * float(np.hypot(value.first_level, value.second_level))
+    left_out = kept * max(abs(value.left_out), error.remainder)
+    degenerate = kept * abs(value.unsure)
     occupations = relaxed.error / electrons
-    # F_2 has two parts: the doubles, and the relaxation of p(K)
-    total = value.value + relaxed.value / electrons
-    higher_orders = HIGHER_ORDERS * abs(total)
-    errors = [
-        statistical,
-        levels,
-        left_out,
-        denominators,
-        degenerate,
-        occupations,
-        higher_orders,
-    ]
+    errors = [statistical, levels, left_out, degenerate, occupations, higher_orders]
     return SecondOrder(
         value=total,
         error=float(np.linalg.norm(errors)),
-        of_rows=error.value,
+        of_rows=kept * error.value,
         statistical=statistical,
         levels=levels,
         left_out=left_out,
-        denominators=denominators,
         degenerate=degenerate,
         occupations=occupations,
         higher_orders=higher_orders,
         doubles=value.doubles,
         correction=value.correction,
         relaxation=relaxed.value / electrons,
-        shifted=value.doubles + value.shift,
+        third_ratio=third.ratio,
+        resummed=resummed,
         known=-known.mean / electrons,
         within=value.within,
         by_transfer=curve.value,
@@ -343,7 +303,6 @@ class _Parts(NamedTuple):
       correction: for degenerate states.
       left_out: half of an estimate of the most that is left out.
       remainder: the same before noise below zero is cut off.
-      shift: change by the shift of the denominators.
       unsure: of the correction for degenerate states.
       first_level: change by the first of `Levels.directions`.
       second_level: change by the second.
@@ -356,7 +315,6 @@ class _Parts(NamedTuple):
     correction: float
     left_out: float
     remainder: float
-    shift: float
     unsure: float
     first_level: float
     second_level: float
@@ -379,11 +337,6 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
     weight = _weight_of_left_out(system, squared, sampled)
     left_out = max(remainder, 0.0) * weight
 
-    # both sums from the spectrum, so that its bins make no difference
-    h = thermal_denominator(spectrum_energies(system), system.beta)
-    unshifted = float(mean.spectrum @ h)
-    shift = shifted_sum(system, mean.spectrum) - unshifted
-
     mismatch = _mismatch(mean.alike) * beyond.value
     return _Parts(
         value=per_electron(doubles + beyond.value + left_out),
@@ -391,7 +344,6 @@ def _parts(system, mean: Row, known: Known, beyond: Correction, count: int) -> _
         correction=per_electron(beyond.value),
         left_out=per_electron(left_out),
         remainder=per_electron(remainder * weight),
-        shift=per_electron(shift),
         unsure=per_electron(np.hypot(beyond.unsure, mismatch)),
         first_level=per_electron(mean.moved[0] - sampled),
         second_level=per_electron(mean.moved[1] - sampled),
@@ -416,7 +368,9 @@ def _slope(mean: Row, known: Known, count: int) -> float:
 
 def _weight_of_left_out(system: System, squared: float, sampled: float) -> float:
     """h(3/2 Delta') / 2, with Delta' where h has its mean over the doubles, 1/hartree."""
-    energies = spectrum_energies(system)
+    unit = system.fermi_energy + system.temperature
+    lowest, highest = ENERGY_RANGE
+    energies = unit * np.geomspace(lowest, highest, ENERGIES)
     h = thermal_denominator(energies, system.beta)
     mean_h = sampled / max(squared, TINY)
     # negated, as the interpolation takes increasing values

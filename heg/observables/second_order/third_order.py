@@ -1,0 +1,219 @@
+r"""The third order of the known elements: how far the second order is to be trusted.
+
+In thermal perturbation theory about the trained rho the third order is
+
+.. math:: F_3 = \mathbb{E}_{K \sim p} \sum_{a \ne b} W_{Ka} W_{ab} W_{bK}\, g(\Delta_a, \Delta_b), \qquad
+          g(x, y) = \frac{D(x, y)}{1 + e^{-\beta x} + e^{-\beta y}} ,
+
+D the second divided difference of exp(-beta e) at 0, x and y.  Every triangle of states is met from
+its three corners.  a and b are doubles of K and of each other.
+
+The known elements (heg.observables.second_order.pair_operators) are those of a pair operator: it
+couples any two determinants, so that none of the three W needs samples of x.  Of the doubles a some
+are drawn with a chance that goes as W^2 h, and all b that belong to them are summed.
+
+What is kept is the ratio r = -F_3 / F_2, both of the known elements and of the same K.
+
+Source: thermal perturbation theory, Landau and Lifshitz, Statistical Physics, part 1, section 32,
+one order further; the denominators are tested beside exact traces (tests/observables).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from heg.observables.second_order.contributions import known_elements
+from heg.observables.second_order.doubles import DoublesOf, count_doubles
+from heg.observables.second_order.excitations import Excitations
+from heg.observables.second_order.levels import Levels
+from heg.observables.second_order.pair_operators import PairElements
+from heg.observables.second_order.perturbation import ThirdOrder, thermal_denominator
+from heg.statistics import jackknife
+
+STATES = 32  # K
+PICKS = 24  # doubles a drawn for each K
+MIN_PICKS = 2
+MAX_DOUBLES = 5 * 10**7  # of all a together
+NEAR = 1e-3  # beta times energies that lie closer have a divided difference of one energy
+
+
+def third_order(
+    excitations: Excitations,
+    levels: Levels,
+    states: Int[np.ndarray, "batch electrons"],
+    generator: np.random.Generator,
+) -> ThirdOrder:
+    """r = -F_3 / F_2 of the known elements.
+
+    Args:
+      excitations: of the run.
+      levels: of heg.observables.second_order.calibration.
+      states: draws of K, of which the first STATES are used.
+      generator: of random numbers.
+    """
+    elements = known_elements(excitations, levels)
+    corners = _Corners(excitations, levels, elements, generator)
+    sums = np.array([corners.sums(state) for state in states[:STATES]])
+    if not sums[:, 0].any():
+        return ThirdOrder(0.0, 0.0)  # no doubles, or nothing that couples them
+    ratio = jackknife(sums, lambda mean: mean[1] / mean[0])
+    return ThirdOrder(float(ratio.value), float(ratio.error))
+
+
+class _Corners:
+    """The sums of single K.
+
+    Args:
+      excitations, levels, generator: as of `third_order`.
+      elements: of the known part of H.
+    """
+
+    def __init__(
+        self,
+        excitations: Excitations,
+        levels: Levels,
+        elements: PairElements,
+        generator: np.random.Generator,
+    ):
+        self.doubles_of = excitations.doubles_of
+        self.beta = excitations.system.beta
+        self.levels = levels
+        self.elements = elements
+        self.generator = generator
+        self.labels = Labels(self.doubles_of, generator)
+        affordable = MAX_DOUBLES // count_doubles(excitations.system, excitations.largest)
+        self.picks = min(max(affordable // STATES, MIN_PICKS), PICKS)
+
+    def sums(self, state: Int[np.ndarray, " electrons"]) -> tuple[float, float]:
+        """The sum of W^2 h, and that of W W W g from some of its doubles, hartree."""
+        n = self.doubles_of.n[state]
+        doubles = self.doubles_of.of_vectors(n)
+        allowed = np.flatnonzero(doubles.allowed)
+        kept = doubles.where(doubles.allowed)
+        element = kept.elements(self.elements)
+        gap = self.levels.gap(kept)
+        lowered = element**2 * thermal_denominator(gap, self.beta)
+        second = float(lowered.sum())
+        if second == 0:
+            return 0.0, 0.0
+
+        label = self.labels.of_doubles(n)[allowed]
+        order = np.argsort(label)
+        picked = self.generator.choice(len(allowed), self.picks, p=lowered / second)
+        values = []
+        for index in picked:
+            via = self.doubles_of.excited(n, allowed[index])
+            doubles_of_a = self.doubles_of.of_vectors(via)
+            allowed_of_a = np.flatnonzero(doubles_of_a.allowed)
+            # which doubles of a are doubles of K as well
+            wanted = self.labels.of_doubles(via)[allowed_of_a]
+            place = np.searchsorted(label, wanted, sorter=order)
+            found = order[np.minimum(place, len(order) - 1)]
+            is_shared = label[found] == wanted
+            last = found[is_shared]
+            of_a = allowed_of_a[is_shared]
+
+            # both lists have b, with its electrons in two orders
+            sign = self.labels.order_sign(n, allowed[last]) * self.labels.order_sign(via, of_a)
+            between = sign * doubles_of_a.elements(self.elements)[of_a]
+            g = third_denominator(gap[index], gap[last], self.beta)
+            closed = np.sum(between * element[last] * g)
+            # W_Ka over the chance of a
+            values.append(element[index] * closed * second / lowered[index])
+        return second, float(np.mean(values))
+
+
+class Labels:
+    """Labels of determinants: the same for the same one, whatever the order of its electrons.
+
+    Each plane wave of each spin has a random number of 64 bits, and a determinant the sum of those
+    of its electrons (Zobrist, ICCA J. 13, 69 (1990)).
+
+    Args:
+      doubles_of: the doubles of a gas.
+      generator: of random numbers.
+    """
+
+    def __init__(self, doubles_of: DoublesOf, generator: np.random.Generator):
+        self.doubles_of = doubles_of
+        self.parts: Sequence[slice] = doubles_of.system.parts
+        # plane waves of p(K), and three transfers further
+        transfers = doubles_of.transfers
+        farthest = np.abs(doubles_of.n).max() + 3 * np.abs(transfers).max()
+        self.reach = int(farthest)
+        size = (2 * self.reach + 1) ** transfers.shape[1]
+        most = np.iinfo(np.uint64).max
+        self.number = generator.integers(most, size=(len(self.parts), size), dtype=np.uint64)
+
+    def of_doubles(
+        self, n: Int[np.ndarray, "electrons dim"]
+    ) -> np.ndarray:  # of uint64, in the order of the doubles
+        """The labels of all doubles of a determinant."""
+        transfers = self.doubles_of.transfers
+        here = self._numbers(n[:, None])
+        raised = self._numbers(n[:, None] + transfers) - here
+        lowered = self._numbers(n[:, None] - transfers) - here
+        first, second = self.doubles_of.pairs
+        change = raised[first] + lowered[second]
+        return (here.sum() + change).ravel()
+
+    def order_sign(
+        self, n: Int[np.ndarray, "electrons dim"], index: Int[np.ndarray, " doubles"]
+    ) -> Int[np.ndarray, " doubles"]:
+        """Signs of the permutations that put the electrons of some doubles in order."""
+        code = self._codes(self.doubles_of.excited(n, index))
+        inversions = np.zeros(len(index), int)
+        for part in self.parts:
+            of_spin = code[:, part]
+            first, second = np.triu_indices(of_spin.shape[1], 1)
+            inversions += np.sum(of_spin[:, first] > of_spin[:, second], axis=1)
+        return 1 - 2 * (inversions % 2)
+
+    def _numbers(self, n):
+        """The random numbers of electrons with these vectors.  [N, Q, d] -> [N, Q]"""
+        code = self._codes(n)
+        parts = [numbers[code[part]] for numbers, part in zip(self.number, self.parts)]
+        return np.concatenate(parts)
+
+    def _codes(self, n):
+        """Each vector as one integer."""
+        radix = 2 * self.reach + 1
+        digits = radix ** np.arange(n.shape[-1])
+        return (n + self.reach) @ digits
+
+
+def third_denominator(
+    first: float, second: Float[np.ndarray, " doubles"], beta: float
+) -> Float[np.ndarray, " doubles"]:
+    """g(x, y), 1/hartree^2.
+
+    Args:
+      first, second: x and y, hartree.
+      beta: 1/hartree.
+    """
+    zero = np.zeros_like(second)
+    corners = beta * np.stack([zero, zero + first, second])
+    lowest, middle, highest = np.sort(corners, axis=0)
+    # relative to the lowest, so that no exponential is large
+    middle = middle - lowest
+    highest = highest - lowest
+    divided = _divided_difference(middle, highest)
+    return beta**2 * divided / (1 + np.exp(-middle) + np.exp(-highest))
+
+
+def _divided_difference(middle, highest):
+    """The second divided difference of e^-u at 0 <= middle <= highest."""
+    from_zero = _falling(middle)
+    from_middle = np.exp(-middle) * _falling(highest - middle)
+    spread = np.maximum(highest, NEAR)
+    # half the second derivative at the mean where the three are close
+    close = np.exp(-(middle + highest) / 3) / 2
+    return np.where(highest > NEAR, (from_zero - from_middle) / spread, close)
+
+
+def _falling(u):
+    """(1 - e^-u) / u."""
+    least = 1e-300
+    return np.where(u > 0, -np.expm1(-u) / np.maximum(u, least), 1.0)
