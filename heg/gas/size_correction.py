@@ -138,7 +138,7 @@ def uncertainty(system: System) -> float:
 
 
 def beyond_interpolation(system: System) -> float:
-    """What the cell lacks of the rings less that by the interpolation of S, hartree per electron."""
+    """What the cell lacks of rings less that by the interpolation of S, hartree per electron."""
     return rpa.missing(system).free_energy - interpolated(system).free_energy
 
 

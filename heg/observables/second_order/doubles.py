@@ -179,7 +179,7 @@ class DoublesOf:
     def excited(
         self, n: Int[np.ndarray, "electrons dim"], index: int | Int[np.ndarray, " doubles"]
     ) -> Int[np.ndarray, "*doubles electrons dim"]:
-        """Integer vectors of one or some doubles of the list, in the order of the electrons of K."""
+        """Integer vectors of one or some doubles, in the order of the electrons of K."""
         # q runs fastest
         pair, transfer = np.divmod(index, len(self.transfers))
         q = self.transfers[transfer]

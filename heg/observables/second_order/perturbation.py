@@ -46,7 +46,7 @@ is a fifth of F_2 at least (docs/validation.md); so it is.
 F + F_2 is an estimate, not a bound.
 
 Sources: thermal perturbation theory, Landau and Lifshitz, Statistical Physics, part 1, section 32;
-the Pade form of its series, Baker and Graves-Morris, Pade Approximants (Cambridge, 1996), chapter 1.
+its Pade form, Baker and Graves-Morris, Pade Approximants (Cambridge, 1996), chapter 1.
 """
 
 from typing import NamedTuple

@@ -2,8 +2,8 @@ r"""The third order of the known elements: how far the second order is to be tru
 
 In thermal perturbation theory about the trained rho the third order is
 
-.. math:: F_3 = \mathbb{E}_{K \sim p} \sum_{a \ne b} W_{Ka} W_{ab} W_{bK}\, g(\Delta_a, \Delta_b), \qquad
-          g(x, y) = \frac{D(x, y)}{1 + e^{-\beta x} + e^{-\beta y}} ,
+.. math:: F_3 = \mathbb{E}_{K \sim p} \sum_{a \ne b} W_{Ka} W_{ab} W_{bK}\,
+          g(\Delta_a, \Delta_b), \qquad g(x, y) = \frac{D(x, y)}{1 + e^{-\beta x} + e^{-\beta y}} ,
 
 D the second divided difference of exp(-beta e) at 0, x and y.  Every triangle of states is met from
 its three corners.  a and b are doubles of K and of each other.
@@ -19,7 +19,6 @@ one order further; the denominators are tested beside exact traces (tests/observ
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
