@@ -10,7 +10,9 @@ its three corners.  a and b are doubles of K and of each other.
 
 The known elements (heg.observables.second_order.pair_operators) are those of a pair operator: it
 couples any two determinants, so that none of the three W needs samples of x.  Of the doubles a some
-are drawn with a chance that goes as W^2 h, and all b that belong to them are summed.
+are drawn with a chance that goes as W^2 h, and all b that belong to them are summed.  Where K, a and
+b have one kinetic energy, the triangle is left to the correction for degenerate states
+(heg.observables.second_order.degenerate).
 
 What is kept is the ratio r = -F_3 / F_2, both of the known elements and of the same K.
 
@@ -111,6 +113,8 @@ class _Corners:
             place = np.searchsorted(label, wanted, sorter=order)
             found = order[np.minimum(place, len(order) - 1)]
             is_shared = label[found] == wanted
+            if kept.alike[index]:
+                is_shared &= ~kept.alike[found]
             last = found[is_shared]
             of_a = allowed_of_a[is_shared]
 
