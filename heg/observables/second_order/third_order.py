@@ -10,8 +10,8 @@ its three corners.  a and b are doubles of K and of each other.
 
 The known elements (heg.observables.second_order.pair_operators) are those of a pair operator: it
 couples any two determinants, so that none of the three W needs samples of x.  Of the doubles a some
-are drawn with a chance that goes as W^2 h, and all b that belong to them are summed.  Where K, a and
-b have one kinetic energy, the triangle is left to the correction for degenerate states
+are drawn with a chance that goes as W^2 h, and all b that belong to them are summed.  Triangles of
+one kinetic energy are left to the correction for degenerate states
 (heg.observables.second_order.degenerate).
 
 What is kept is the ratio r = -F_3 / F_2, both of the known elements and of the same K.
