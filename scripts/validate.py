@@ -102,8 +102,15 @@ def beyond(rung: Rung, run_dir: Path) -> dict[str, float]:
     directory = Path(rung.command(run_dir)[-1])
     frozen = freeze(directory)
     states = draw_states(frozen, _never)
-    rows = collect(frozen, directory, states, np.inf, _ignore, _never)
-    result = second_order(frozen.system, rows.rows, rows.known, rows.beyond, rows.relaxation)
+    found = collect(frozen, directory, states, np.inf, _ignore, _never)
+    result = second_order(
+        frozen.system,
+        rows=found.rows,
+        known=found.known,
+        beyond=found.beyond,
+        relaxed=found.relaxation,
+        third=found.third,
+    )
     return {name: value for name, value in result._asdict().items() if np.ndim(value) == 0}
 
 

@@ -371,7 +371,7 @@ def second_order_record(one: Comparison) -> dict:
     """A gas with F_2 and the parts of its error."""
     second = one.second_order
     remaining = one.remaining
-    errors = ("statistical", "left_out", "denominators", "degenerate", "higher_orders")
+    errors = ("statistical", "left_out", "degenerate", "higher_orders")
     return {
         **gas_record(one.rung),
         **estimate_record("F", one.bound),
@@ -383,6 +383,7 @@ def second_order_record(one: Comparison) -> dict:
         "missed": int(not remaining.is_good),
         **{f"F2_{name}_error_ha": second[name] for name in errors},
         "F2_relaxation_ha": second["relaxation"],
+        "F2_resummed_ha": second["resummed"],
     }
 
 

@@ -36,7 +36,7 @@ from heg.statistics import jackknife
 STATES = 32  # K
 PICKS = 24  # doubles a drawn for each K
 MIN_PICKS = 2
-MAX_DOUBLES = 5 * 10**7  # of all a together
+MAX_DOUBLES = 2 * 10**7  # of all a together
 NEAR = 1e-3  # beta times energies that lie closer have a divided difference of one energy
 
 
