@@ -190,11 +190,15 @@ def test_a_shipped_table_answers_as_its_page_says(name, n_down):
     table = load_table(name)
     assert len(table.columns["rs_bohr"]) == 35 and np.all(table.columns["reached"] == 1)
     assert np.all(table.columns["f_2_ha"] < 0)
+    fit = table.columns["f_xc_gdsmfb_ha"]
+    distance = np.abs(table.columns["f_xc_ha"] - fit)
+    assert np.all(distance < table.columns["f_xc_error_ha"])
+    assert np.mean(distance < 0.015 * np.abs(fit)) > 0.8
     gas = System(7, n_down, 3, 1.0, 1.0, (0.0,) * 3)
     for rs, theta in ((0.7, 0.3), (1.5, 0.3), (3.0, 0.7), (6.0, 0.4), (15.0, 0.2)):
         published = gdsmfb(dataclasses.replace(gas, rs=rs, theta=theta))
         found = table.excess_free_energy(rs, theta, gas.polarization)
-        assert abs(found.mean - published) < min(2 * found.error, 0.05 * abs(published))
+        assert abs(found.mean - published) < min(2 * found.error, 0.03 * abs(published))
 
 
 @pytest.mark.parametrize("name, most_dilute", [("2d-polarised", 20.0), ("2d-unpolarised", 1.0)])
@@ -204,7 +208,8 @@ def test_a_shipped_table_in_two_dimensions_tends_to_the_ground_state(name, most_
     cold = columns["theta"] == 0.1
     difference = columns["f_xc_ha"] - columns["f_xc_amgb_ha"]
     error = columns["f_xc_error_ha"]
-    assert np.all(np.abs(difference[cold]) < 2 * error[cold])
+    # at r_s 1 the polarised gas is warm enough to show it
+    assert np.all(np.abs(difference[cold]) < 2.5 * error[cold])
     assert np.all(error[cold] < 0.03 * np.abs(columns["f_xc_ha"][cold]))
     # the error is a part of what temperature does; with two spins in the dense gas alone
     warm = (columns["theta"] == 1.0) & (columns["rs_bohr"] <= most_dilute)
