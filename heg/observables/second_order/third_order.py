@@ -21,6 +21,7 @@ one order further; the denominators are tested beside exact traces (tests/observ
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -89,43 +90,78 @@ class _Corners:
 
     def sums(self, state: Int[np.ndarray, " electrons"]) -> tuple[float, float]:
         """The sum of W^2 h, and that of W W W g from some of its doubles, hartree."""
+        corner = self._corner(state)
+        second = float(corner.lowered.sum())
+        if second == 0:
+            return 0.0, 0.0
+        chance = corner.lowered / second
+        picked = self.generator.choice(len(chance), self.picks, p=chance)
+        # W_Ka over the chance of a, times the rest of its triangles
+        values = [corner.element[a] / chance[a] * self._closed(corner, a) for a in picked]
+        return second, float(np.mean(values))
+
+    def _corner(self, state) -> "_Corner":
         n = self.doubles_of.n[state]
         doubles = self.doubles_of.of_vectors(n)
-        allowed = np.flatnonzero(doubles.allowed)
         kept = doubles.where(doubles.allowed)
         element = kept.elements(self.elements)
         gap = self.levels.gap(kept)
-        lowered = element**2 * thermal_denominator(gap, self.beta)
-        second = float(lowered.sum())
-        if second == 0:
-            return 0.0, 0.0
+        return _Corner(
+            n=n,
+            index=np.flatnonzero(doubles.allowed),
+            is_alike=kept.alike,
+            element=element,
+            gap=gap,
+            lowered=element**2 * thermal_denominator(gap, self.beta),
+            label=self.labels.of_doubles(n)[doubles.allowed],
+        )
 
-        label = self.labels.of_doubles(n)[allowed]
-        order = np.argsort(label)
-        picked = self.generator.choice(len(allowed), self.picks, p=lowered / second)
-        values = []
-        for index in picked:
-            via = self.doubles_of.excited(n, allowed[index])
-            doubles_of_a = self.doubles_of.of_vectors(via)
-            allowed_of_a = np.flatnonzero(doubles_of_a.allowed)
-            # which doubles of a are doubles of K as well
-            wanted = self.labels.of_doubles(via)[allowed_of_a]
-            place = np.searchsorted(label, wanted, sorter=order)
-            found = order[np.minimum(place, len(order) - 1)]
-            is_shared = label[found] == wanted
-            if kept.alike[index]:
-                is_shared &= ~kept.alike[found]
-            last = found[is_shared]
-            of_a = allowed_of_a[is_shared]
+    def _closed(self, corner: "_Corner", a: int) -> float:
+        """The sum of W_ab W_bK g over the doubles b of K that are doubles of its double a."""
+        via = self.doubles_of.excited(corner.n, corner.index[a])
+        doubles = self.doubles_of.of_vectors(via)
+        index = np.flatnonzero(doubles.allowed)
+        place = corner.places(self.labels.of_doubles(via)[index])
+        is_shared = place >= 0
+        if corner.is_alike[a]:
+            is_shared &= ~corner.is_alike[place]
+        b = place[is_shared]
+        b_of_a = index[is_shared]
+        # both lists have b, with its electrons in two orders
+        sign = self.labels.order_sign(corner.n, corner.index[b])
+        sign_of_a = self.labels.order_sign(via, b_of_a)
+        between = sign * sign_of_a * doubles.elements(self.elements)[b_of_a]
+        g = third_denominator(corner.gap[a], corner.gap[b], self.beta)
+        return float(np.sum(between * corner.element[b] * g))
 
-            # both lists have b, with its electrons in two orders
-            sign = self.labels.order_sign(n, allowed[last]) * self.labels.order_sign(via, of_a)
-            between = sign * doubles_of_a.elements(self.elements)[of_a]
-            g = third_denominator(gap[index], gap[last], self.beta)
-            closed = np.sum(between * element[last] * g)
-            # W_Ka over the chance of a
-            values.append(element[index] * closed * second / lowered[index])
-        return second, float(np.mean(values))
+
+class _Corner(NamedTuple):
+    """One K and the doubles that are allowed.
+
+    Attributes:
+      n: integer vectors of K.                              [N, d]
+      index: of each double in the whole list.              [D]
+      is_alike: whether it has the kinetic energy of K.     [D]
+      element: W, hartree.                                  [D]
+      gap: Delta, hartree.                                  [D]
+      lowered: W^2 h, hartree.                              [D]
+      label: of Labels.                                     [D] uint64
+    """
+
+    n: np.ndarray
+    index: np.ndarray
+    is_alike: np.ndarray
+    element: np.ndarray
+    gap: np.ndarray
+    lowered: np.ndarray
+    label: np.ndarray
+
+    def places(self, labels: np.ndarray) -> np.ndarray:
+        """Where among the doubles each label is, -1 where it is not."""
+        order = np.argsort(self.label)
+        place = np.searchsorted(self.label, labels, sorter=order)
+        found = order[np.minimum(place, len(order) - 1)]
+        return np.where(self.label[found] == labels, found, -1)
 
 
 class Labels:
