@@ -7,8 +7,8 @@ from pathlib import Path
 
 # an alternative form of the interpolation says how large the error may be, not how large it is
 SIZE_ERROR = (
-    "The error of the size correction is its distance from an interpolation of S(q) that is right "
-    "for long waves alone: a cautious one."
+    "The error of the size correction is half of its second-order exchange, and the distance of "
+    "its rings from an interpolation of S(q) that is right for long waves alone: a cautious one."
 )
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
 color: #222 }
