@@ -108,7 +108,7 @@ class _Corners:
         gap = self.levels.gap(kept)
         return _Corner(
             n=n,
-            index=np.flatnonzero(doubles.allowed),
+            listed=np.flatnonzero(doubles.allowed),
             is_alike=kept.alike,
             element=element,
             gap=gap,
@@ -118,7 +118,7 @@ class _Corners:
 
     def _closed(self, corner: "_Corner", a: int) -> float:
         """The sum of W_ab W_bK g over the doubles b of K that are doubles of its double a."""
-        via = self.doubles_of.excited(corner.n, corner.index[a])
+        via = self.doubles_of.excited(corner.n, corner.listed[a])
         doubles = self.doubles_of.of_vectors(via)
         index = np.flatnonzero(doubles.allowed)
         place = corner.places(self.labels.of_doubles(via)[index])
@@ -128,7 +128,7 @@ class _Corners:
         b = place[is_shared]
         b_of_a = index[is_shared]
         # both lists have b, with its electrons in two orders
-        sign = self.labels.order_sign(corner.n, corner.index[b])
+        sign = self.labels.order_sign(corner.n, corner.listed[b])
         sign_of_a = self.labels.order_sign(via, b_of_a)
         between = sign * sign_of_a * doubles.elements(self.elements)[b_of_a]
         g = third_denominator(corner.gap[a], corner.gap[b], self.beta)
@@ -140,7 +140,7 @@ class _Corner(NamedTuple):
 
     Attributes:
       n: integer vectors of K.                              [N, d]
-      index: of each double in the whole list.              [D]
+      listed: place of each double in the whole list.       [D]
       is_alike: whether it has the kinetic energy of K.     [D]
       element: W, hartree.                                  [D]
       gap: Delta, hartree.                                  [D]
@@ -149,7 +149,7 @@ class _Corner(NamedTuple):
     """
 
     n: np.ndarray
-    index: np.ndarray
+    listed: np.ndarray
     is_alike: np.ndarray
     element: np.ndarray
     gap: np.ndarray
