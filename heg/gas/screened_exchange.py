@@ -3,7 +3,7 @@ r"""What the size of the cell takes from exchange beyond first order.
 The rings of `heg.gas.rpa` have no exchange.  In the skeleton expansion of the free energy the next
 part after them is second-order exchange, quadratic in the screened interaction W,
 
-.. math:: \Phi = \frac{T}{4} \sum_q \sum_n W \Pi_1, \qquad W = \frac{v}{1 - v \chi_0}, \qquad
+.. math:: \Phi = -\frac{T}{4} \sum_q \sum_n W \Pi_1, \qquad W = \frac{v}{1 - v \chi_0}, \qquad
           \Pi_1 = \sum_\sigma K_\sigma \chi_\sigma^2 ,
 
 with Pi_1 the change of the response by one exchanged W.  A cell lacks the wave q = 0 in either of
@@ -28,6 +28,7 @@ doi:10.1103/PhysRevB.15.5512; the compressibility at small q, Giuliani and Vigna
 of the Electron Liquid (Cambridge, 2005), chapter 5.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def missing(system: System) -> Energies:
 
     Accuracy: numbers to 1e-2; for what they stand for, see `heg.gas.size_correction.uncertainty`.
     """
-    gas = natural(system)
+    gas = _untwisted(system)
     # at fixed Theta all that is dimensionless depends on coupling times r_s alone
     strength = system.coupling * system.rs / gas.rs
     energy = lambda factor: system.temperature * _missing(gas, factor * strength)
@@ -72,11 +73,16 @@ def kernels(system: System) -> list[float]:
 
     Accuracy: 1e-2 relative (tests/gas/test_screened_exchange.py).
     """
-    gas = natural(system)
+    gas = _untwisted(system)
     strength = system.coupling * system.rs / gas.rs
     # an energy times a volume: 1 / k_F^2 times 1 / k_F^-d
     unit = system.fermi_wavevector ** (2 - system.dim)
     return [unit * kernel for kernel in _kernels(gas, strength)]
+
+
+def _untwisted(system):
+    """The gas where k_F = 1 / bohr; without its twist, so that all twists share what is cached."""
+    return dataclasses.replace(natural(system), twist=(0.0,) * system.dim)
 
 
 def _missing(gas, strength):
@@ -180,8 +186,8 @@ class _Spin(NamedTuple):
 
     @property
     def theta(self) -> float:
-        """T over the Fermi energy of this spin, rounded so that equal spins are alike."""
-        return float(f"{2 * self.temperature / self.fermi_wavevector**2:.12g}")
+        """T over the Fermi energy of this spin."""
+        return 2 * self.temperature / self.fermi_wavevector**2
 
     def at_density(self, factor: float) -> "_Spin":
         """The same at a density larger by a factor, at the same temperature."""

@@ -220,6 +220,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
 
 def test_the_report_says_how_far_an_error_can_be_trusted(run, measured):
     report_text = (run / "report.html").read_text(encoding="utf-8")
+    assert "is half of its second-order exchange, and the distance of its rings" in report_text
     assert "from an interpolation of S(q)" in report_text
 
 

@@ -38,10 +38,11 @@ to F is a relative entropy (heg.observables.second_order.relaxation).
 
 *Higher orders.* The third order of the known elements (heg.observables.second_order.third_order)
 has the other sign, r = -F_3 / F_2 > 0: exciting a pair takes from it the correlation with others,
-and others screen its interaction. Then the exact value lies between the second order and its Pade
-form F_2 / (1 + r). The mean of both is taken, and half of their distance is its error. Beside full
-diagonalisation of two to four electrons the error holds as often as a standard error should if it
-is a fifth of F_2 at least (docs/validation.md); so it is.
+and others screen its interaction. In gases of fourteen electrons what is wanted lies between the
+second order and its Pade form F_2 / (1 + r), but for one of seventeen (docs/design.md). The mean of
+both is taken, and half of their distance is its error. Beside full diagonalisation of two to four
+electrons the error holds as often as a standard error should if it is a fifth of F_2 at least
+(docs/validation.md); so it is.
 
 F + F_2 is an estimate, not a bound.
 

@@ -106,6 +106,7 @@ class _Corners:
         kept = doubles.where(doubles.allowed)
         element = kept.elements(self.elements)
         gap = self.levels.gap(kept)
+        label = self.labels.of_doubles(n)[doubles.allowed]
         return _Corner(
             n=n,
             listed=np.flatnonzero(doubles.allowed),
@@ -113,7 +114,8 @@ class _Corners:
             element=element,
             gap=gap,
             lowered=element**2 * thermal_denominator(gap, self.beta),
-            label=self.labels.of_doubles(n)[doubles.allowed],
+            label=label,
+            order=np.argsort(label),
         )
 
     def _closed(self, corner: "_Corner", a: int) -> float:
@@ -121,7 +123,8 @@ class _Corners:
         via = self.doubles_of.excited(corner.n, corner.listed[a])
         doubles = self.doubles_of.of_vectors(via)
         index = np.flatnonzero(doubles.allowed)
-        place = corner.places(self.labels.of_doubles(via)[index])
+        label = self.labels.of_doubles(via)[index]
+        place = corner.places(label)
         is_shared = place >= 0
         if corner.is_alike[a]:
             is_shared &= ~corner.is_alike[place]
@@ -130,7 +133,8 @@ class _Corners:
         # both lists have b, with its electrons in two orders
         sign = self.labels.order_sign(corner.n, corner.listed[b])
         sign_of_a = self.labels.order_sign(via, b_of_a)
-        between = sign * sign_of_a * doubles.elements(self.elements)[b_of_a]
+        of_a = doubles.elements(self.elements)
+        between = sign * sign_of_a * of_a[b_of_a]
         g = third_denominator(corner.gap[a], corner.gap[b], self.beta)
         return float(np.sum(between * corner.element[b] * g))
 
@@ -146,6 +150,7 @@ class _Corner(NamedTuple):
       gap: Delta, hartree.                                  [D]
       lowered: W^2 h, hartree.                              [D]
       label: of Labels.                                     [D] uint64
+      order: that sorts the labels.                         [D]
     """
 
     n: np.ndarray
@@ -155,12 +160,13 @@ class _Corner(NamedTuple):
     gap: np.ndarray
     lowered: np.ndarray
     label: np.ndarray
+    order: np.ndarray
 
     def places(self, labels: np.ndarray) -> np.ndarray:
         """Where among the doubles each label is, -1 where it is not."""
-        order = np.argsort(self.label)
-        place = np.searchsorted(self.label, labels, sorter=order)
-        found = order[np.minimum(place, len(order) - 1)]
+        place = np.searchsorted(self.label, labels, sorter=self.order)
+        last = len(self.order) - 1
+        found = self.order[np.minimum(place, last)]
         return np.where(self.label[found] == labels, found, -1)
 
 
@@ -179,10 +185,10 @@ class Labels:
         self.doubles_of = doubles_of
         self.parts: Sequence[slice] = doubles_of.system.parts
         # plane waves of p(K), and three transfers further
-        transfers = doubles_of.transfers
-        farthest = np.abs(doubles_of.n).max() + 3 * np.abs(transfers).max()
-        self.reach = int(farthest)
-        size = (2 * self.reach + 1) ** transfers.shape[1]
+        longest = np.abs(doubles_of.transfers).max()
+        self.reach = int(np.abs(doubles_of.n).max() + 3 * longest)
+        self.radix = 2 * self.reach + 1
+        size = self.radix**doubles_of.system.dim
         most = np.iinfo(np.uint64).max
         self.number = generator.integers(most, size=(len(self.parts), size), dtype=np.uint64)
 
@@ -201,7 +207,10 @@ class Labels:
     def order_sign(
         self, n: Int[np.ndarray, "electrons dim"], index: Int[np.ndarray, " doubles"]
     ) -> Int[np.ndarray, " doubles"]:
-        """Signs of the permutations that put the electrons of some doubles in order."""
+        """Signs of the permutations that put the electrons of some doubles in one order.
+
+        `DoublesOf.ordered` has that of a single determinant.
+        """
         code = self._codes(self.doubles_of.excited(n, index))
         inversions = np.zeros(len(index), int)
         for part in self.parts:
@@ -218,8 +227,7 @@ class Labels:
 
     def _codes(self, n):
         """Each vector as one integer."""
-        radix = 2 * self.reach + 1
-        digits = radix ** np.arange(n.shape[-1])
+        digits = self.radix ** np.arange(n.shape[-1])
         return (n + self.reach) @ digits
 
 
